@@ -1,0 +1,469 @@
+"""The config: one YAML file, typed, every unknown key an error that names the nearest known one.
+
+The models below are the schema: `stpatch config --schema` prints it, and the defaults make ``dataset.output`` and
+``slides`` the only required keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from stpatch.errors import ConfigError, StpatchError, one_or_many
+
+Platform = Literal[
+    "auto", "visium", "visium_hd", "xenium", "merscope", "cosmx", "stereoseq", "slideseq", "st",
+    "h5ad", "spatialdata", "paper_h5", "table",
+]  # fmt: skip
+NormalizeMethod = Literal["none", "total", "log1p_total", "sqrt_total", "pearson_residuals"]
+PanelMethod = Literal[
+    "hvg_seurat", "hvg_cell_ranger", "hvg_seurat_v3", "pearson_residuals",
+    "variance", "cv", "mean", "detected", "moran", "list", "all",
+]  # fmt: skip
+PatchMethod = Literal["variance_sampled", "variance", "mean", "random"]
+PANEL_METHODS: tuple[str, ...] = typing.get_args(PanelMethod)
+PATCH_METHODS: tuple[str, ...] = typing.get_args(PatchMethod)
+COUNT_METHODS = ("none", "total", "log1p_total", "sqrt_total")
+"""Normalizations that counts and totals give back, so that ``values: counts`` may store the counts alone."""
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DatasetSection(Section):
+    """What the dataset is called and where it goes."""
+
+    name: str = Field("dataset", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    version: str = "1.0.0"
+    license: str = "unknown"
+    description: str = ""
+    output: Path
+    work_dir: Path | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class SlideEntry(Section):
+    """One slide of a list; further keys are metadata."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    slide_id: str | None = None
+    path: str
+
+
+class SlidesSection(Section):
+    """Where the slides are: exactly one of a samplesheet, globs or entries (a plain YAML list means entries)."""
+
+    sheet: Path | None = None
+    glob: str | list[str] | None = None
+    entries: list[SlideEntry] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            value = {"entries": value}
+        if isinstance(value, dict) and isinstance(value.get("entries"), list):
+            entries = [{"path": entry} if isinstance(entry, str) else entry for entry in value["entries"]]
+            return {**value, "entries": entries}
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("sheet", "glob", "entries") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of sheet, glob and entries; found {', '.join(given) or 'none'}")
+        return self
+
+
+class GenesSection(Section):
+    """How genes are named, matched and left out."""
+
+    identity: Literal["symbol", "ensembl"] = "symbol"
+    map: Path | None = None
+    vocabulary: Path | None = None
+    duplicates: Literal["sum", "first", "error"] = "sum"
+    exclude: list[str] = []
+    keep_controls: bool = False
+
+
+class QcSection(Section):
+    """Which spots and genes stay."""
+
+    in_tissue: bool = True
+    min_counts: Annotated[int, Field(ge=0)] = 1
+    max_counts: PositiveInt | None = None
+    min_genes: Annotated[int, Field(ge=0)] = 0
+    max_mito: Share | None = None
+    min_spots_per_gene: Annotated[int, Field(ge=0)] = 0
+    min_area: Annotated[float, Field(ge=0)] | None = None
+    max_area: Annotated[float, Field(gt=0)] | None = None
+
+
+class TableSection(Section):
+    """The few facts that a generic table cannot tell by itself (``platform: table``)."""
+
+    genes_in: Literal["rows", "columns", "auto"] = "auto"
+    delimiter: str | None = None
+    id_column: str | None = None
+    x_column: str | None = None
+    y_column: str | None = None
+    slide_column: str | None = None
+    slide_value: str | None = None
+
+
+class IngestSection(Section):
+    """How vendor files become canonical slides."""
+
+    platform: Platform = "auto"
+    values: Literal["counts", "normalized"] = "counts"
+    genes: GenesSection = GenesSection()
+    qc: QcSection = QcSection()
+    bin_um: Annotated[float, Field(gt=0)] | None = None
+    min_qv: Annotated[float, Field(ge=0)] = 20.0
+    um_per_unit: Annotated[float, Field(gt=0)] | None = None
+    pitch_um: Annotated[float, Field(gt=0)] | None = None
+    hd_bin_um: PositiveInt = 8
+    table: TableSection = TableSection()
+    labels: list[str] = []
+
+
+class NormalizeSection(Section):
+    """The normalization that the rules see and that the reader applies."""
+
+    method: NormalizeMethod = "log1p_total"
+    target_sum: Annotated[float, Field(gt=0)] | Literal["slide_median", "corpus_median"] = 10000.0
+    theta: Annotated[float, Field(gt=0)] = 100.0
+
+
+class CandidatesSection(Section):
+    """A panel rule that limits what a patch rule may draw from."""
+
+    method: PanelMethod
+    n: PositiveInt = 2000
+    genes: Path | list[str] | None = None
+
+
+class ChannelsSection(Section):
+    """Which genes become channels."""
+
+    scope: Literal["panel", "slide", "patch"] = "patch"
+    method: PanelMethod | PatchMethod = "variance_sampled"
+    n: PositiveInt = 512
+    genes: Path | list[str] | None = None
+    across_slides: Literal["pooled", "rank"] = "pooled"
+    candidates: CandidatesSection | None = None
+    draws: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        known = PATCH_METHODS if self.scope == "patch" else PANEL_METHODS
+        if self.method not in known:
+            raise ValueError(f"method {self.method!r} is no rule of scope {self.scope!r}; known: {', '.join(known)}")
+        if self.scope != "patch" and self.candidates is not None:
+            raise ValueError("candidates belong to patch rules; with scope panel or slide leave them out")
+        if self.scope != "patch" and self.draws != 1:
+            raise ValueError("draws belong to patch rules; with scope panel or slide leave them at 1")
+        if self.method in ("mean", "variance") and self.draws != 1:
+            raise ValueError(f"method {self.method!r} is no draw: every draw would be the same; set draws: 1")
+        for method, genes in ((self.method, self.genes), self._candidate_list()):
+            if method == "list" and not genes:
+                raise ValueError("method list needs genes: a list of names or a text file of one name a line")
+        return self
+
+    def _candidate_list(self) -> tuple[str, Path | list[str] | None]:
+        return ("", None) if self.candidates is None else (self.candidates.method, self.candidates.genes)
+
+
+class GridSection(Section):
+    """How spots become pixels."""
+
+    method: Literal["lattice", "um", "fit"] = "lattice"
+    pitch_um: Annotated[float, Field(gt=0)] | None = None
+    size: Annotated[int, Field(gt=1)] | None = None
+    collisions: Literal["sum", "mean", "first"] = "sum"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.method == "um" and self.pitch_um is None:
+            raise ValueError("method um needs pitch_um: the side of a pixel in micrometres")
+        if self.method == "fit" and self.size is None:
+            raise ValueError("method fit needs size: the side of the square grid in pixels")
+        return self
+
+
+class CropSection(Section):
+    """How patches are cut from the grid."""
+
+    unit: Literal["patch", "spot", "slide"] = "patch"
+    size: tuple[PositiveInt, PositiveInt] = (16, 16)
+    method: Literal["tiles", "random", "centered"] = "tiles"
+    stride: tuple[PositiveInt, PositiveInt] | PositiveInt | None = None
+    density: Annotated[float, Field(gt=0)] = 2.0
+    min_coverage: Share = 0.1
+    min_spots: Annotated[int, Field(ge=0)] | None = None
+    edge: Literal["pad", "shift", "drop"] = "pad"
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """The (row, column) stride; the size where none is given."""
+        if self.stride is None:
+            return self.size
+        return (self.stride, self.stride) if isinstance(self.stride, int) else self.stride
+
+
+class BlocksSection(Section):
+    """A spatial hold-out inside slides: square blocks of pixels are dealt to the splits."""
+
+    size: PositiveInt = 64
+
+
+class SplitSection(Section):
+    """How slides (or blocks of slides) are dealt to splits; a group never spans splits."""
+
+    by: str = "slide_id"
+    fractions: dict[str, Annotated[float, Field(ge=0)]] = {"train": 0.8, "val": 0.1, "test": 0.1}
+    stratify: str | None = None
+    folds: Annotated[int, Field(ge=2)] | None = None
+    column: str | None = None
+    blocks: BlocksSection | None = None
+
+    @field_validator("fractions")
+    @classmethod
+    def _sane(cls, value: dict[str, float]) -> dict[str, float]:
+        if not value or abs(sum(value.values()) - 1) > 1e-6:
+            raise ValueError(f"fractions must add up to 1; they add up to {sum(value.values()):g}")
+        for name in value:
+            if not name.isidentifier() or name != name.lower():
+                raise ValueError(f"split name {name!r} must be lower-case letters, digits and underscores")
+        return value
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        given = [name for name in ("folds", "column", "blocks") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give at most one of folds, column and blocks; found {', '.join(given)}")
+        return self
+
+
+class ShardsSection(Section):
+    """How samples are stored."""
+
+    format: Literal["tar", "zarr"] = "tar"
+    values: Literal["counts", "normalized"] = "counts"
+    dtype: Literal["float32", "float16"] = "float32"
+    encoding: Literal["blosc", "npy"] = "blosc"
+    patches: PositiveInt = 1024
+    mix: PositiveInt = 16
+
+
+class RunSection(Section):
+    """How the work is run; nothing here changes a byte of the dataset."""
+
+    workers: PositiveInt | Literal["auto"] = "auto"
+    on_error: Literal["stop", "skip"] = "stop"
+    max_memory: str | None = None
+
+
+class Config(Section):
+    """The whole config."""
+
+    dataset: DatasetSection
+    slides: SlidesSection
+    ingest: IngestSection = IngestSection()
+    normalize: NormalizeSection = NormalizeSection()
+    channels: ChannelsSection = ChannelsSection()
+    grid: GridSection = GridSection()
+    crop: CropSection = CropSection()
+    split: SplitSection = SplitSection()
+    shards: ShardsSection = ShardsSection()
+    run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if self.shards.values == "counts":
+            if self.normalize.method not in COUNT_METHODS:
+                raise ValueError(
+                    f"shards.values: counts cannot give back normalize.method: {self.normalize.method} (it needs the "
+                    "whole slide, not a pixel's counts and total); set shards.values: normalized"
+                )
+            if self.grid.collisions == "mean":
+                raise ValueError(
+                    "grid.collisions: mean makes fractions, which counts cannot hold; set shards.values: normalized "
+                    "or grid.collisions: sum"
+                )
+            if self.ingest.values == "normalized":
+                raise ValueError("ingest.values: normalized has no counts; set shards.values: normalized")
+        if self.ingest.values == "normalized" and self.normalize.method != "none":
+            raise ValueError("ingest.values: normalized is normalized already; set normalize.method: none")
+        return self
+
+    @property
+    def work_dir(self) -> Path:
+        """Where the stages keep slides, statistics, plans and receipts."""
+        output = self.dataset.output
+        return self.dataset.work_dir or output.with_name(f"{output.name}.work")
+
+    def section(self, *names: str) -> dict[str, Any]:
+        """Return sections as JSON values, for fingerprints."""
+        return {name: getattr(self, name).model_dump(mode="json") for name in names}
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_config(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
+    """Read, override and validate a config.
+
+    Parameters
+    ----------
+    path
+        The YAML file. Relative paths in it are taken from its folder.
+    overrides
+        ``section.key=value`` texts, the value parsed as YAML.
+
+    Raises
+    ------
+    ConfigError, ProblemsError
+        Every problem at once, each with file and key.
+    """
+    if not path.is_file():
+        raise ConfigError("there is no such config", where=path, mend="name an existing file; stpatch init makes one")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("the config is no valid YAML", where=path, found=" ".join(str(error).split())) from error
+    if not isinstance(values, dict):
+        raise ConfigError("the config is no mapping", where=path, expected="sections, at least dataset and slides")
+    for text in overrides:
+        _override(values, text)
+    return parse_config(values, where=path, base=path.parent)
+
+
+def parse_config(values: dict[str, Any], *, where: object = "config", base: Path | None = None) -> Config:
+    """Validate plain values; relative paths are taken from `base`."""
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise one_or_many([_problem(item, where) for item in error.errors()]) from None
+    return config if base is None else _anchored(config, base)
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise ConfigError("an override has no value", where="--set", found=text, expected="section.key=value")
+    *parents, last = key.split(".")
+    place = values
+    for name in parents:
+        child = place.setdefault(name, {})
+        if not isinstance(child, dict):
+            child = place[name] = {}
+        place = child
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError("an override is no valid YAML", where=f"--set {key}", found=value) from error
+
+
+def _problem(item: Any, where: object) -> StpatchError:
+    keys = [str(part) for part in item["loc"]]
+    key = ".".join(_visible(keys)) or "(whole config)"
+    place = f"{where}, key {key}"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+        return ConfigError(
+            f"unknown key {keys[-1]!r}",
+            where=place,
+            expected=f"one of {', '.join(known)}" if known else None,
+            mend=f"did you mean {near[0]!r}?" if near else "remove it",
+        )
+    if item["type"] == "missing":
+        return ConfigError(f"key {key} is required", where=place)
+    message = str(item["msg"]).removeprefix("Value error, ")
+    found = None if item["type"] == "value_error" else repr(item["input"])
+    return ConfigError(f"key {key} is not valid", where=place, found=found, expected=message)
+
+
+def _visible(keys: list[str]) -> list[str]:
+    """Drop the names that pydantic adds for the branches of a union."""
+    return [key for key in keys if not key.startswith(("literal[", "constrained-", "function-", "tuple[", "list["))]
+
+
+def _known_keys(keys: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for key in keys:
+        field = model.model_fields.get(key)
+        if field is None:
+            return []
+        kinds = [field.annotation, *typing.get_args(field.annotation)]
+        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return list(model.model_fields)
+
+
+def _anchored(config: Config, base: Path) -> Config:
+    """Take the config's relative paths from the config's folder."""
+
+    def at(path: Path | None) -> Path | None:
+        return None if path is None else base / path.expanduser()
+
+    def genes_at(genes: Any) -> Any:
+        return at(genes) if isinstance(genes, Path) else genes
+
+    candidates = config.channels.candidates
+    if candidates is not None:
+        candidates = candidates.model_copy(update={"genes": genes_at(candidates.genes)})
+    genes = config.ingest.genes
+    return config.model_copy(
+        update={
+            "dataset": config.dataset.model_copy(
+                update={"output": at(config.dataset.output), "work_dir": at(config.dataset.work_dir)}
+            ),
+            "slides": config.slides.model_copy(update={"sheet": at(config.slides.sheet), **_slides_at(config, base)}),
+            "ingest": config.ingest.model_copy(
+                update={"genes": genes.model_copy(update={"map": at(genes.map), "vocabulary": at(genes.vocabulary)})}
+            ),
+            "channels": config.channels.model_copy(
+                update={"genes": genes_at(config.channels.genes), "candidates": candidates}
+            ),
+        }
+    )
+
+
+def _slides_at(config: Config, base: Path) -> dict[str, Any]:
+    slides = config.slides
+    if slides.glob is not None:
+        globs = [slides.glob] if isinstance(slides.glob, str) else slides.glob
+        return {"glob": [str(base / glob) for glob in globs]}
+    if slides.entries is not None:
+        return {"entries": [entry.model_copy(update={"path": str(base / entry.path)}) for entry in slides.entries]}
+    return {}

@@ -1,0 +1,1 @@
+"""Expression: normalization, moments, and the rules that choose genes."""

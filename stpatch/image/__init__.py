@@ -1,0 +1,1 @@
+"""Image: the pixel grid, patches cut from it, and splits."""

@@ -1,0 +1,1 @@
+"""Pipeline: the stages as functions of one unit, and what runs them."""

@@ -1,0 +1,1 @@
+"""Shards: how samples lie on disk."""

@@ -1,0 +1,1 @@
+"""Slides: from vendor files to one canonical form."""

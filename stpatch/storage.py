@@ -1,0 +1,111 @@
+"""Files at the edge: atomic writes, checksums, canonical JSON, safe names.
+
+A final name never holds a half-written file: everything is written beside it under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stpatch.errors import ConfigError
+
+BLOCK = 1 << 20
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
+_TEMPORARY = ".tmp-"
+
+
+def is_safe_id(text: str) -> bool:
+    """Whether `text` may become (part of) a file name: letters, digits and ``_.+-``, at most 128 of them."""
+    return _ID.fullmatch(text) is not None
+
+
+def check_id(text: str, *, what: str, where: object = None) -> str:
+    """Return `text` if it is a safe id, else raise `ConfigError`."""
+    if not is_safe_id(text):
+        raise ConfigError(
+            f"{what} cannot be used as a name",
+            where=where,
+            found=repr(text),
+            expected="1 to 128 of the characters A-Z a-z 0-9 _ . + -, the first a letter or digit",
+            mend=f"rename the {what}",
+        )
+    return text
+
+
+def key_text(text: str) -> str:
+    """Return `text` as part of a sample key: lower case, only ``[a-z0-9_-]``."""
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for writing; on success it is synced and renamed to `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` for libraries that open files themselves; renamed on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process left under temporary names below `folder`."""
+    for path in folder.rglob(f"{_TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+def canonical_json(value: Any, *, indent: int | None = None) -> str:
+    """Return JSON with sorted keys and no NaN: equal values give equal text."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent, separators=separators)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented canonical JSON, atomically."""
+    write_bytes(path, (canonical_json(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 (hex) of a JSON value's canonical text."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
