@@ -1,0 +1,151 @@
+"""A job: one config, its slides, and where everything of it lies. All stages work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stpatch.config import Config
+from stpatch.errors import StpatchError
+from stpatch.pipeline.receipts import Output, Receipt, ReceiptBook, measure
+from stpatch.slides.sheet import read_sources
+from stpatch.slides.source import SlideSource
+from stpatch.storage import sha256_file
+
+CODE_VERSION = 1
+"""Part of every request: raised when a stage's results change, so that old ones are redone."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a unit made: its files (with their checksum where known), and facts for later stages."""
+
+    outputs: Sequence[tuple[Path, str | None]] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config with its slides; paths of the work dir and the output folder."""
+
+    config: Config
+
+    @cached_property
+    def sources(self) -> dict[str, SlideSource]:
+        """The corpus' slides by id, in samplesheet order."""
+        return {source.slide_id: source for source in read_sources(self.config.slides)}
+
+    @property
+    def work(self) -> Path:
+        """The work dir."""
+        return self.config.work_dir
+
+    @property
+    def output(self) -> Path:
+        """The dataset's folder."""
+        return self.config.dataset.output
+
+    @property
+    def roots(self) -> Mapping[str, Path]:
+        """The two folders that outputs lie in, by name."""
+        return {"work": self.work, "output": self.output}
+
+    @property
+    def book(self) -> ReceiptBook:
+        """The receipts."""
+        return ReceiptBook(self.work / "receipts")
+
+    def slide_path(self, slide_id: str) -> Path:
+        """The canonical slide."""
+        return self.work / "slides" / f"{slide_id}.h5ad"
+
+    def totals_path(self, slide_id: str) -> Path:
+        """Per-spot totals and largest counts."""
+        return self.work / "slides" / f"{slide_id}.totals.npz"
+
+    def statistics_path(self, slide_id: str) -> Path:
+        """Per-gene statistics."""
+        return self.work / "statistics" / f"{slide_id}.npz"
+
+    def patches_path(self, slide_id: str) -> Path:
+        """Pixel grid and patches."""
+        return self.work / "patches" / f"{slide_id}.npz"
+
+    @property
+    def panel_path(self) -> Path:
+        """Vocabulary and channels."""
+        return self.work / "panel.json"
+
+    @property
+    def plan_path(self) -> Path:
+        """The ordered samples of every split."""
+        return self.work / "plan.npz"
+
+    def rows_path(self, task: str) -> Path:
+        """Where the samples of a shard lie in it."""
+        return self.work / "rows" / f"{task}.npz"
+
+    def receipts(self, stage: str) -> dict[str, Receipt]:
+        """Return the receipts of the slides that went through a stage, in samplesheet order.
+
+        Slides that failed (``run.on_error: skip``) are left out; a slide that has neither receipt nor failure means that
+        the stage is not finished.
+
+        Raises
+        ------
+        StpatchError
+            The stage is not finished, or no slide went through it.
+        """
+        found: dict[str, Receipt] = {}
+        missing: list[str] = []
+        failed: list[str] = []
+        for slide_id in self.sources:
+            receipt = self.book.receipt(stage, slide_id)
+            if receipt is not None:
+                found[slide_id] = receipt
+            elif self.failed(slide_id):
+                failed.append(slide_id)
+            else:
+                missing.append(slide_id)
+        if failed and self.config.run.on_error == "stop":
+            raise StpatchError(
+                "some slides have failed",
+                where=f"stage {stage}, work dir {self.work}",
+                found=_listed(failed),
+                mend="see what `stpatch status` says of them, mend them, or set run.on_error: skip",
+            )
+        if missing:
+            raise StpatchError(
+                f"stage {stage} is not finished",
+                where=f"work dir {self.work}",
+                found=f"no receipt of {_listed(missing)}",
+                mend=f"run it first: stpatch run {stage} CONFIG",
+            )
+        if not found:
+            raise StpatchError("no slide is left: all have failed", where=f"stage {stage}", found=_listed(failed))
+        return found
+
+    def failed(self, slide_id: str) -> bool:
+        """Whether a slide failed in any of its stages."""
+        return any(self.book.failure(stage, slide_id) for stage in ("ingest", "normalize", "crop"))
+
+    def measured(self, path: Path, sha256: str | None = None) -> Output:
+        """Return the output record of a file of this job."""
+        for root, base in self.roots.items():
+            if path.is_relative_to(base):
+                return measure(path, root=root, base=base, sha256=sha256)
+        raise StpatchError("an output lies outside the job's folders", where=path)
+
+
+def file_digest(path: Path | None) -> str | None:
+    """Return a file's SHA-256 for a request, None for no file."""
+    return None if path is None or not path.is_file() else sha256_file(path)
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,145 @@
+"""Receipts: a small JSON a unit, written last and atomically. Nothing else records progress.
+
+A receipt holds the unit's request (a digest of its config sections and its upstream fingerprints), its input files'
+size and SHA-256, and its outputs' size and SHA-256. A unit whose receipt matches is skipped; anything else is redone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stpatch.storage import digest, read_json, sha256_file, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """One input file as it was when the unit ran."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> InputFile:
+        """Measure a file."""
+        stat = path.stat()
+        return cls(path=str(path), bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=sha256_file(path))
+
+    def unchanged(self) -> bool:
+        """Whether the file is still the same: by size and time, else by checksum."""
+        path = Path(self.path)
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        if stat.st_size != self.bytes:
+            return False
+        return stat.st_mtime_ns == self.mtime_ns or sha256_file(path) == self.sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One file that a unit wrote; `path` is relative to the work dir or the output folder."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """The record of a finished unit."""
+
+    stage: str
+    unit: str
+    request: str
+    inputs: tuple[InputFile, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """What downstream units depend on: the request and the inputs' contents (not their places or times)."""
+        contents = [[Path(item.path).name, item.bytes, item.sha256] for item in self.inputs]
+        return digest([self.stage, self.unit, self.request, contents])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """The record of a unit that failed."""
+
+    stage: str
+    unit: str
+    request: str
+    message: str
+    kind: str
+
+
+class ReceiptBook:
+    """The receipts and failures below one folder of the work dir."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _path(self, stage: str, unit: str, suffix: str) -> Path:
+        return self.folder / stage / f"{unit}{suffix}"
+
+    def receipt(self, stage: str, unit: str) -> Receipt | None:
+        """Return a unit's receipt, None if there is none (an unreadable one counts as none: the unit is redone)."""
+        try:
+            value = read_json(self._path(stage, unit, ".json"))
+            return Receipt(
+                stage=value["stage"],
+                unit=value["unit"],
+                request=value["request"],
+                inputs=tuple(InputFile(**item) for item in value["inputs"]),
+                outputs=tuple(Output(**item) for item in value["outputs"]),
+                facts=value["facts"],
+            )
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            return None
+
+    def failure(self, stage: str, unit: str) -> Failure | None:
+        """Return a unit's failure, None if there is none."""
+        try:
+            return Failure(**read_json(self._path(stage, unit, ".failed.json")))
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
+            return None
+
+    def write(self, receipt: Receipt) -> None:
+        """Record a finished unit."""
+        write_json(self._path(receipt.stage, receipt.unit, ".json"), asdict(receipt))
+        self._path(receipt.stage, receipt.unit, ".failed.json").unlink(missing_ok=True)
+
+    def write_failure(self, failure: Failure) -> None:
+        """Record a failed unit."""
+        self._path(failure.stage, failure.unit, ".json").unlink(missing_ok=True)
+        write_json(self._path(failure.stage, failure.unit, ".failed.json"), asdict(failure))
+
+
+def outputs_present(outputs: Iterable[Output], roots: Mapping[str, Path]) -> bool:
+    """Whether all outputs are there with their sizes; a path starts with the name of its root."""
+    for output in outputs:
+        try:
+            if place_of(output.path, roots).stat().st_size != output.bytes:
+                return False
+        except OSError:
+            return False
+    return True
+
+
+def place_of(path: str, roots: Mapping[str, Path]) -> Path:
+    """Return the file behind an output's path: ``work/slides/A1.h5ad`` -> work dir / ``slides/A1.h5ad``."""
+    root, _, rest = path.partition("/")
+    return roots[root] / rest
+
+
+def measure(path: Path, *, root: str, base: Path, sha256: str | None = None) -> Output:
+    """Return the output record of a file below `base`; `sha256` where the writer has it already."""
+    relative = path.relative_to(base).as_posix()
+    return Output(path=f"{root}/{relative}", bytes=path.stat().st_size, sha256=sha256 or sha256_file(path))

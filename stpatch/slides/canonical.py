@@ -1,0 +1,215 @@
+"""From a raw slide to the canonical one: genes harmonized, QC applied, rows in order of place.
+
+Sum of counts in = sum of counts kept + what was dropped, by reason; the record lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.config import IngestSection
+from stpatch.errors import InputError
+from stpatch.slides import genes as gene_identity
+from stpatch.slides import qc
+from stpatch.slides.matrix import Csr, column_sums, filter_in_place, relabel
+from stpatch.slides.slide import RawSlide, Slide
+from stpatch.slides.source import Probe, SlideSource
+
+LISTED = 200
+"""How many names a record lists before it says how many more there are."""
+
+
+def canonical_slide(
+    raw: RawSlide,
+    *,
+    source: SlideSource,
+    probe: Probe,
+    section: IngestSection,
+    labels: pd.DataFrame,
+    gene_map: gene_identity.GeneMap | None = None,
+    vocabulary: Mapping[str, int] | None = None,
+) -> Slide:
+    """Harmonize, filter and order one slide.
+
+    Parameters
+    ----------
+    labels
+        One categorical column a label, rows as in `raw`.
+
+    Raises
+    ------
+    InputError
+        Coordinates that are no numbers, ids given twice, no gene or no spot left.
+    """
+    where = f"slide {source.slide_id}, {source.path}"
+    _check(raw, where)
+    organism = source.organism or gene_identity.organism_of([text for text in raw.genes["ensembl_id"] if text][:50])
+    harmonized = gene_identity.harmonize(
+        raw.genes,
+        section=section.genes,
+        gene_map=gene_map,
+        organism=organism,
+        control_patterns=raw.control_patterns,
+        where=where,
+    )
+    order = place_order(raw)
+    raw_sums, _ = column_sums((raw.counts.data, raw.counts.indices, raw.counts.indptr), raw.counts.shape[1])
+    csr = relabel(raw.counts, rows=order, columns=harmonized.columns, dtype=_dtype(raw, harmonized))
+    spots = raw.spots.iloc[order] if len(raw.spots.columns) else raw.spots
+    mito = qc.mitochondrial(harmonized.genes["name"])
+    reasons, totals = qc.spot_reasons(csr, spots=spots, mito=mito, section=section.qc)
+    keep = reasons == ""
+    if not keep.any():
+        raise InputError(
+            "no spot is left after QC",
+            where=where,
+            found=", ".join(f"{d.spots} {reason}" for reason, d in qc.by_reason(reasons, totals, kind="spots").items())
+            or "a matrix without spots",
+            mend="see ingest.qc: in_tissue, min_counts, min_genes, ...",
+        )
+    rare = qc.rare_genes(csr, keep_rows=keep, n_genes=len(mito), section=section.qc)
+    csr = filter_in_place(csr, keep_rows=keep, columns=np.arange(len(mito), dtype=np.int32))
+    rare_reasons = np.where(rare, "min_spots_per_gene", "").astype(object)
+    rare_dropped = qc.by_reason(rare_reasons, qc.gene_counts(csr, len(mito)), kind="genes")
+    if rare.any():
+        columns = np.where(rare, -1, np.cumsum(~rare) - 1).astype(np.int32)
+        csr = filter_in_place(csr, keep_rows=np.ones(int(keep.sum()), bool), columns=columns)
+    csr = _narrowed(csr)
+    genes = harmonized.genes[~rare]
+    rows = order[keep]
+    dropped = {reason: dict(numbers) for reason, numbers in raw.dropped.items()}
+    for part in (
+        qc.by_reason(harmonized.reasons, raw_sums, kind="genes"),
+        qc.by_reason(reasons, totals, kind="spots"),
+        rare_dropped,
+    ):
+        dropped.update({reason: item.as_json() for reason, item in part.items()})
+    kept = csr[0].sum(dtype=np.float64)
+    record: dict[str, Any] = {
+        "recognized": probe.reason,
+        "version": raw.version or probe.version,
+        "notes": list(raw.notes) + _mito_note(mito, section),
+        "counts_in": _number(raw_sums.sum()),
+        "counts_kept": _number(kept),
+        "spots_in": int(raw.counts.shape[0]),
+        "genes_in": int(raw.counts.shape[1]),
+        "genes_merged": harmonized.n_merged,
+        "dropped": dropped,
+        "vocabulary": _matched(genes.index, vocabulary),
+    }
+    return Slide(
+        slide_id=source.slide_id,
+        platform=probe.platform,
+        organism=organism,
+        counts=_csr_matrix(csr, len(genes)),
+        genes=genes,
+        spot_ids=raw.spot_ids[rows],
+        xy=np.ascontiguousarray(raw.xy[rows], dtype=np.float64),
+        array=None if raw.array is None else np.ascontiguousarray(raw.array[rows], dtype=np.int32),
+        geometry=raw.geometry,
+        um_per_unit=raw.um_per_unit if section.um_per_unit is None else section.um_per_unit,
+        pitch=raw.pitch,
+        labels=labels.iloc[rows].reset_index(drop=True) if len(labels.columns) else labels.iloc[:0],
+        metadata=dict(source.metadata),
+        record=record,
+    )
+
+
+def place_order(raw: RawSlide) -> NDArray[np.int64]:
+    """Return the spots' order by place, which does not depend on their order in the files.
+
+    By (array_row, array_col) where the platform has them; else by rows of pitch height (estimated from the spot density
+    where there is no pitch), then x; equal places by spot id. A window's spots then lie in few runs of rows.
+    """
+    ids = raw.spot_ids.astype(str)
+    if raw.array is not None:
+        return np.lexsort((ids, raw.array[:, 1], raw.array[:, 0]))
+    x, y = raw.xy[:, 0], raw.xy[:, 1]
+    pitch = raw.pitch
+    if not pitch:
+        area = float(np.ptp(x) * np.ptp(y)) if len(x) else 0.0
+        pitch = (area / len(x)) ** 0.5 if area > 0 else 1.0
+    bands = np.floor((y - y.min()) / pitch)
+    return np.lexsort((ids, y, x, bands))
+
+
+def _check(raw: RawSlide, where: str) -> None:
+    n_spots, n_genes = raw.counts.shape
+    if n_spots == 0 or n_genes == 0:
+        raise InputError("the matrix is empty", where=where, found=f"{n_spots} spots x {n_genes} genes")
+    bad = np.flatnonzero(~np.isfinite(raw.xy).all(axis=1))
+    if len(bad):
+        raise InputError(
+            "a coordinate is no finite number",
+            where=f"{where}, spot {raw.spot_ids[bad[0]]}",
+            found=f"x, y = {raw.xy[bad[0]].tolist()} ({len(bad)} such spot{'s' if len(bad) > 1 else ''})",
+            mend="mend the coordinates or take these spots out",
+        )
+    unique, counts = np.unique(raw.spot_ids.astype(str), return_counts=True)
+    if len(unique) != n_spots:
+        raise InputError("a spot id is given twice", where=where, found=str(unique[counts > 1][0]))
+    if raw.counts.nnz and raw.counts.data.min() < 0:
+        raise InputError("a count is negative", where=where, found=raw.counts.data.min())
+
+
+def _dtype(raw: RawSlide, harmonized: gene_identity.Harmonized) -> np.dtype[Any]:
+    data = raw.counts.data
+    if not np.issubdtype(data.dtype, np.integer):
+        return np.dtype(np.float32)
+    kept = harmonized.columns[harmonized.columns >= 0]
+    most_merged = int(np.bincount(kept).max()) if len(kept) else 1
+    largest = (int(data.max()) if len(data) else 0) * most_merged
+    return np.dtype(np.uint16) if largest < 2**16 else np.dtype(np.uint32) if largest < 2**32 else np.dtype(np.uint64)
+
+
+def _narrowed(csr: Csr) -> Csr:
+    data, indices, indptr = csr
+    if data.dtype in (np.uint32, np.uint64):
+        largest = int(data.max()) if len(data) else 0
+        if largest >= 2**32:
+            raise InputError("a count is larger than 32 bits hold", found=largest)
+        data = data.astype(np.uint16 if largest < 2**16 else np.uint32, copy=False)
+    return data, indices, indptr
+
+
+def _csr_matrix(csr: Csr, n_genes: int) -> Any:
+    from scipy import sparse
+
+    matrix = sparse.csr_matrix((len(csr[2]) - 1, n_genes), dtype=csr[0].dtype)
+    matrix.data, matrix.indices, matrix.indptr = csr
+    matrix.has_sorted_indices = True
+    matrix.has_canonical_format = True
+    return matrix
+
+
+def _mito_note(mito: NDArray[np.bool_], section: IngestSection) -> list[str]:
+    if section.qc.max_mito is not None and not mito.any():
+        return ["max_mito is set, but no gene's name starts with MT-: no spot was dropped for it"]
+    return []
+
+
+def _matched(genes: pd.Index, vocabulary: Mapping[str, int] | None) -> dict[str, Any]:
+    if vocabulary is None:
+        return {}
+    unmatched = [gene for gene in genes if gene not in vocabulary]
+    if len(unmatched) == len(genes):
+        raise InputError(
+            "no gene of the slide is in the vocabulary",
+            found=f"genes such as {', '.join(unmatched[:5])}",
+            expected=f"names such as {', '.join(list(vocabulary)[:5])}",
+            mend="see ingest.genes: identity (symbol or ensembl) and map",
+        )
+    return {
+        "matched": len(genes) - len(unmatched),
+        "unmatched": len(unmatched),
+        "unmatched_genes": unmatched[:LISTED] + (["..."] if len(unmatched) > LISTED else []),
+    }
+
+
+def _number(value: float) -> int | float:
+    return int(value) if float(value).is_integer() else float(value)

@@ -1,0 +1,241 @@
+"""Gene identity: which column of a vendor's matrix is which gene of the corpus."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.config import GenesSection
+from stpatch.errors import ConfigError, InputError
+
+PAD = "<pad>"
+GENE_TYPES = frozenset({"", "gene expression", "gene"})
+_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{9,})(\.\d+)?")
+_ORGANISM_OF_PREFIX = {"ENSG": "human", "ENSMUSG": "mouse", "ENSRNOG": "rat", "ENSDARG": "zebrafish"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneMap:
+    """A user's mapping table: old name -> new name ("" leaves the gene out)."""
+
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Harmonized:
+    """Where every column of the raw matrix goes.
+
+    Attributes
+    ----------
+    columns
+        (raw columns,) int32: row of `genes`, -1 = dropped.
+    genes
+        Index ``gene`` (unique); columns ``name``, ``ensembl_id``, ``organism`` ("" for genes the user mapped and
+        where the organism is unknown: such genes are shared by all organisms of the corpus).
+    reasons
+        (raw columns,) why a column was dropped, "" where it was kept.
+    n_merged
+        Columns that share a gene with an earlier one.
+    """
+
+    columns: NDArray[np.int32]
+    genes: pd.DataFrame
+    reasons: NDArray[np.object_]
+    n_merged: int
+
+
+def bare_ensembl(text: str) -> str:
+    """Return an Ensembl gene id without its version suffix, "" if `text` is none."""
+    match = _ENSEMBL.fullmatch(text)
+    return match.group(1) if match else ""
+
+
+def organism_of(ensembl_ids: Sequence[str]) -> str:
+    """Return the organism that the first Ensembl id's prefix tells, "" if none does."""
+    for text in ensembl_ids:
+        if bare := bare_ensembl(text):
+            return _ORGANISM_OF_PREFIX.get(bare.rstrip("0123456789"), "")
+    return ""
+
+
+def read_gene_map(path: Path) -> GeneMap:
+    """Read a mapping table: CSV or TSV with the columns ``from`` and ``to``; an empty ``to`` leaves the gene out."""
+    if not path.is_file():
+        raise ConfigError("there is no such gene map", where=f"key ingest.genes.map, {path}")
+    delimiter = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","
+    names: dict[str, str] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter)
+        if reader.fieldnames is None or not {"from", "to"} <= set(reader.fieldnames):
+            raise ConfigError(
+                "the gene map lacks a column",
+                where=path,
+                found=", ".join(reader.fieldnames or []) or "an empty file",
+                expected="columns from and to",
+            )
+        for row in reader:
+            old, new = (row["from"] or "").strip(), (row["to"] or "").strip()
+            if names.setdefault(old, new) != new:
+                raise ConfigError(
+                    "the gene map gives a gene two new names",
+                    where=f"{path} row {reader.line_num}",
+                    found=f"{old} -> {names[old]} and {new}",
+                )
+    return GeneMap(names=names)
+
+
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """Read an external vocabulary: ``{gene: id}`` JSON, as foundation models publish it; ``<pad>`` may have any id."""
+    if not path.is_file():
+        raise ConfigError("there is no such vocabulary", where=f"key ingest.genes.vocabulary, {path}")
+    try:
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("the vocabulary is no JSON", where=path, found=str(error)) from error
+    if not isinstance(table, dict) or not table:
+        raise ConfigError("the vocabulary is no mapping", where=path, expected="{gene: id}")
+    for gene, number in table.items():
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**31:
+            raise ConfigError("a vocabulary id is no whole number", where=f"{path}, gene {gene!r}", found=number)
+    if len(set(table.values())) != len(table):
+        raise ConfigError("two genes of the vocabulary have one id", where=path)
+    return table
+
+
+def harmonize(
+    genes: pd.DataFrame,
+    *,
+    section: GenesSection,
+    gene_map: GeneMap | None,
+    organism: str,
+    control_patterns: Sequence[str],
+    where: object,
+) -> Harmonized:
+    """Give every column its gene.
+
+    In order: feature type (only gene expression stays; without types the platform's control patterns decide), the
+    user's map (looked up by name, then by Ensembl id), identity (symbol: the name, or the bare Ensembl id where a gene
+    has no name; ensembl: the id without version), ``exclude`` patterns, duplicates.
+
+    Parameters
+    ----------
+    genes
+        The raw slide's gene table (`stpatch.slides.slide.RawSlide`).
+    organism
+        The slide's, "" where unknown.
+
+    Raises
+    ------
+    InputError
+        No gene is left, or ``duplicates: error`` and there are some.
+    """
+    names = genes["name"].to_numpy(dtype=object)
+    ensembl = np.array([bare_ensembl(text) for text in genes["ensembl_id"]], dtype=object)
+    from_name = np.array([bare_ensembl(text) for text in names], dtype=object)
+    ensembl = np.where(ensembl == "", from_name, ensembl)
+    identity, mapped = _identities(names, ensembl, from_name, section=section, gene_map=gene_map)
+    reasons = _reasons(genes, identity, section=section, patterns=control_patterns)
+    return _merged(identity, mapped, names, ensembl, reasons, section=section, organism=organism, where=where)
+
+
+def _identities(
+    names: NDArray[np.object_],
+    ensembl: NDArray[np.object_],
+    from_name: NDArray[np.object_],
+    *,
+    section: GenesSection,
+    gene_map: GeneMap | None,
+) -> tuple[list[str | None], NDArray[np.bool_]]:
+    """Return each column's gene (None: the user's map leaves it out) and whether the map named it."""
+    table = {} if gene_map is None else gene_map.names
+    mapped = np.zeros(len(names), bool)
+    identity: list[str | None] = []
+    for i, (name, bare, bare_name) in enumerate(zip(names, ensembl, from_name, strict=True)):
+        key = name if name in table else bare if bare in table else None
+        if key is not None:
+            mapped[i] = True
+            identity.append(table[key] or None)
+        elif section.identity == "ensembl":
+            identity.append(bare)
+        else:
+            identity.append(bare_name or name or bare)
+    return identity, mapped
+
+
+def _reasons(
+    genes: pd.DataFrame, identity: Sequence[str | None], *, section: GenesSection, patterns: Sequence[str]
+) -> NDArray[np.object_]:
+    types = [text.lower() for text in genes["feature_type"]]
+    typed = any(types)
+    control = re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE) if patterns else None
+    exclude = [re.compile(fnmatch.translate(pattern)) for pattern in section.exclude]
+    reasons = np.full(len(identity), "", dtype=object)
+    for i, (gene, kind, name) in enumerate(zip(identity, types, genes["name"], strict=True)):
+        is_control = kind not in GENE_TYPES if typed else control is not None and control.fullmatch(name) is not None
+        if is_control and not section.keep_controls:
+            reasons[i] = "control"
+        elif gene is None:
+            reasons[i] = "left out by the gene map"
+        elif not gene:
+            reasons[i] = "no Ensembl id" if section.identity == "ensembl" else "no name"
+        elif gene == PAD:
+            reasons[i] = "padding"
+        elif any(pattern.match(gene) for pattern in exclude):
+            reasons[i] = "excluded"
+    return reasons
+
+
+def _merged(
+    identity: Sequence[str | None],
+    mapped: NDArray[np.bool_],
+    names: NDArray[np.object_],
+    ensembl: NDArray[np.object_],
+    reasons: NDArray[np.object_],
+    *,
+    section: GenesSection,
+    organism: str,
+    where: object,
+) -> Harmonized:
+    columns = np.full(len(identity), -1, np.int32)
+    first: dict[str, int] = {}
+    rows: list[tuple[str, str, str, str]] = []
+    n_merged = 0
+    for i, gene in enumerate(identity):
+        if reasons[i] or not gene:
+            continue
+        number = first.get(gene)
+        if number is None:
+            number = first[gene] = len(rows)
+            rows.append((gene, names[i] or gene, ensembl[i], "" if mapped[i] else organism))
+        else:
+            n_merged += 1
+            if section.duplicates == "error":
+                raise InputError(
+                    "a gene is given twice",
+                    where=where,
+                    found=f"{gene!r} (columns {int(np.flatnonzero(columns == number)[0])} and {i})",
+                    mend="set ingest.genes.duplicates: sum or first",
+                )
+            if section.duplicates == "first":
+                reasons[i] = "duplicate"
+                continue
+        columns[i] = number
+    if not rows:
+        counted = pd.Series(reasons).value_counts().to_dict() if len(reasons) else {}
+        raise InputError(
+            "no gene is left",
+            where=where,
+            found=", ".join(f"{count} x {reason}" for reason, count in counted.items()) or "a matrix without genes",
+            mend="see ingest.genes: identity, map, exclude, keep_controls",
+        )
+    table = pd.DataFrame(rows, columns=["gene", "name", "ensembl_id", "organism"]).set_index("gene")
+    return Harmonized(columns=columns, genes=table, reasons=reasons, n_merged=n_merged)

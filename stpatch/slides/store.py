@@ -1,0 +1,222 @@
+"""A slide's store in the work dir: an AnnData file that scanpy opens.
+
+The counts lie as three contiguous, uncompressed HDF5 arrays, so that a stage maps them into memory instead of reading
+them: a window touches its own rows and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.errors import InputError
+from stpatch.slides.slide import Slide
+from stpatch.storage import atomic_path, canonical_json
+
+_FACTS = "stpatch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountsView:
+    """The counts of a stored slide, mapped read-only: CSR arrays, (spots + 1,) `indptr`."""
+
+    data: NDArray[Any]
+    indices: NDArray[np.int32]
+    indptr: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a stored slide's spots lie (see `stpatch.slides.slide.Slide`), without its counts."""
+
+    xy: NDArray[np.float64]
+    array: NDArray[np.int32] | None
+    geometry: Any
+    um_per_unit: float | None
+    pitch: float | None
+
+
+def write_slide(path: Path, slide: Slide) -> None:
+    """Write a slide atomically."""
+    import anndata
+    import h5py
+
+    obs = pd.DataFrame(index=pd.Index(slide.spot_ids.astype(str), dtype=str))
+    if slide.array is not None:
+        obs["array_row"], obs["array_col"] = slide.array[:, 0], slide.array[:, 1]
+    for name in slide.labels:
+        obs[f"label_{name}"] = pd.Categorical(slide.labels[name])
+    facts = {
+        "slide_id": slide.slide_id,
+        "platform": slide.platform,
+        "organism": slide.organism,
+        "geometry": slide.geometry,
+        "um_per_unit": slide.um_per_unit,
+        "pitch": slide.pitch,
+        "metadata": dict(slide.metadata),
+        "record": dict(slide.record),
+    }
+    adata = anndata.AnnData(obs=obs, var=slide.genes.copy(), shape=(slide.n_spots, slide.n_genes))
+    adata.obsm["spatial"] = slide.xy
+    adata.uns[_FACTS] = canonical_json(facts)
+    with atomic_path(path) as temporary:
+        adata.write_h5ad(temporary)
+        with h5py.File(temporary, "r+") as file:
+            if "X" in file:
+                del file["X"]
+            group = file.create_group("X")
+            group.attrs["encoding-type"] = "csr_matrix"
+            group.attrs["encoding-version"] = "0.1.0"
+            group.attrs["shape"] = np.array(slide.counts.shape, np.int64)
+            for name, array in (
+                ("data", slide.counts.data),
+                ("indices", slide.counts.indices.astype(np.int32, copy=False)),
+                ("indptr", slide.counts.indptr.astype(np.int64, copy=False)),
+            ):
+                group.create_dataset(name, data=array)
+
+
+def read_slide(path: Path) -> Slide:
+    """Read a whole slide; its counts are mapped, not copied."""
+    from scipy import sparse
+
+    view = open_counts(path)
+    with _opened(path) as file:
+        facts = _facts(file)
+        genes = _gene_table(file)
+        obs = file["obs"]
+        labels = {
+            name.removeprefix("label_"): _categorical(obs[name]) for name in _columns(obs) if name.startswith("label_")
+        }
+        places = _places(file, facts)
+        spot_ids = _texts(obs[obs.attrs["_index"]])
+    counts = sparse.csr_matrix((len(spot_ids), len(genes)), dtype=view.data.dtype)
+    counts.data, counts.indices, counts.indptr = view.data, view.indices, view.indptr
+    counts.has_sorted_indices = True
+    counts.has_canonical_format = True
+    return Slide(
+        slide_id=facts["slide_id"],
+        platform=facts["platform"],
+        organism=facts["organism"],
+        counts=counts,
+        genes=genes,
+        spot_ids=spot_ids,
+        xy=places.xy,
+        array=places.array,
+        geometry=places.geometry,
+        um_per_unit=places.um_per_unit,
+        pitch=places.pitch,
+        labels=pd.DataFrame(labels),
+        metadata=facts["metadata"],
+        record=facts["record"],
+    )
+
+
+def read_places(path: Path) -> Places:
+    """Read where the spots lie."""
+    with _opened(path) as file:
+        return _places(file, _facts(file))
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Read the slide's texts and numbers: id, platform, organism, geometry, units, metadata, record."""
+    with _opened(path) as file:
+        return _facts(file)
+
+
+def read_genes(path: Path) -> pd.DataFrame:
+    """Read the gene table: index ``gene``; columns ``name``, ``ensembl_id``, ``organism``."""
+    with _opened(path) as file:
+        return _gene_table(file)
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """Read the labels: one categorical column each."""
+    with _opened(path) as file:
+        obs = file["obs"]
+        names = [name for name in _columns(obs) if name.startswith("label_")]
+        return pd.DataFrame({name.removeprefix("label_"): _categorical(obs[name]) for name in names})
+
+
+def open_counts(path: Path) -> CountsView:
+    """Map the counts of a stored slide."""
+    with _opened(path) as file:
+        group = file["X"]
+        return CountsView(
+            data=_mapped(path, group["data"]),
+            indices=_mapped(path, group["indices"]),
+            indptr=_mapped(path, group["indptr"]),
+        )
+
+
+def _mapped(path: Path, dataset: Any) -> NDArray[Any]:
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.size == 0:  # an empty array has no place in the file
+        return np.asarray(dataset[()])
+    return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape).view(np.ndarray)
+
+
+def _opened(path: Path) -> Any:
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(
+            "a stored slide cannot be opened", where=path, found=str(error), mend="remove it; the next build redoes it"
+        ) from error
+
+
+def _facts(file: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(file["uns"][_FACTS][()].decode())
+    return facts
+
+
+def _places(file: Any, facts: dict[str, Any]) -> Places:
+    obs = file["obs"]
+    array = None
+    if "array_row" in obs:
+        array = np.column_stack([obs["array_row"][()], obs["array_col"][()]]).astype(np.int32)
+    return Places(
+        xy=np.asarray(file["obsm"]["spatial"][()], np.float64),
+        array=array,
+        geometry=facts["geometry"],
+        um_per_unit=facts["um_per_unit"],
+        pitch=facts["pitch"],
+    )
+
+
+def _gene_table(file: Any) -> pd.DataFrame:
+    var = file["var"]
+    table = {name: _column(var[name]) for name in _columns(var)}
+    return pd.DataFrame(table, index=pd.Index(_texts(var[var.attrs["_index"]]), name="gene", dtype=object))
+
+
+def _columns(group: Any) -> list[str]:
+    return [name if isinstance(name, str) else name.decode() for name in group.attrs["column-order"]]
+
+
+def _column(item: Any) -> Any:
+    """Read a text column, which AnnData stores as texts or, where texts repeat, as categories."""
+    import h5py
+
+    return _texts(item) if isinstance(item, h5py.Dataset) else np.asarray(_categorical(item), dtype=object)
+
+
+def _categorical(item: Any) -> pd.Categorical:
+    categories = _texts(item["categories"])
+    return pd.Categorical.from_codes(item["codes"][()].astype(np.int64), categories=categories)
+
+
+def _texts(dataset: Any) -> NDArray[np.object_]:
+    import h5py
+
+    if isinstance(dataset, h5py.Group):  # AnnData's nullable strings: values and a mask
+        dataset = dataset["values"]
+    return np.asarray(dataset.asstr()[()], dtype=object)
