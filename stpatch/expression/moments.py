@@ -1,0 +1,226 @@
+"""Per-gene moments that merge exactly, so that pooled statistics equal those of the concatenated slides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from stpatch.errors import InputError
+from stpatch.expression.normalize import BLOCK_VALUES, Normalization, residuals, value_blocks
+
+EXACT_FLOAT = 2.0**53
+
+Positions = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountMoments:
+    """Sums of raw counts per gene; integers for counts, float64 where the input is normalized already.
+
+    Attributes
+    ----------
+    n
+        (genes,) int64, spots of the slides that measured the gene.
+    total, squares
+        (genes,) int64 or float64, sum of counts and of squared counts.
+    detected
+        (genes,) int64, spots with a count above 0.
+    """
+
+    n: NDArray[np.int64]
+    total: NDArray[Any]
+    squares: NDArray[Any]
+    detected: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counts: sparse.csr_matrix) -> Self:
+        """Sum up a CSR matrix, (spots, genes), of non-negative values without stored zeros."""
+        n_genes = counts.shape[1]
+        integral = np.issubdtype(counts.dtype, np.integer)
+        sums = [np.zeros(n_genes, dtype=np.int64 if integral else np.float64) for _ in range(2)]
+        detected = np.zeros(n_genes, dtype=np.int64)
+        for start in range(0, counts.nnz, BLOCK_VALUES):
+            part = slice(start, start + BLOCK_VALUES)
+            genes = counts.indices[part]
+            values = counts.data[part].astype(np.float64)
+            detected += np.bincount(genes, minlength=n_genes)
+            for power, total in enumerate(sums, 1):
+                sums_part = np.bincount(genes, weights=values**power, minlength=n_genes)
+                if integral and max(sums_part.max(initial=0), float(total.max(initial=0))) >= EXACT_FLOAT:
+                    raise InputError(
+                        "counts are too large to be summed exactly",
+                        found=f"largest count {int(counts.data.max())}",
+                        expected="sums of squares below 2**53 per gene",
+                        mend="check that the matrix holds counts",
+                    )
+                total += sums_part.astype(total.dtype)
+        n = np.full(n_genes, counts.shape[0], dtype=np.int64)
+        return cls(n=n, total=sums[0], squares=sums[1], detected=detected)
+
+    def spread(self, positions: Positions, size: int) -> Self:
+        """Return the moments on an axis of `size` genes; a gene that is not in `positions` has n = 0."""
+        return type(self)(
+            n=spread(self.n, positions, size),
+            total=spread(self.total, positions, size),
+            squares=spread(self.squares, positions, size),
+            detected=spread(self.detected, positions, size),
+        )
+
+    def merged(self, other: Self) -> Self:
+        """Return the moments of both sets of spots (same genes)."""
+        return type(self)(
+            n=self.n + other.n,
+            total=self.total + other.total,
+            squares=self.squares + other.squares,
+            detected=self.detected + other.detected,
+        )
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(genes,) mean count, 0 where no spot measured the gene."""
+        return _ratio(self.total, self.n)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """(genes,) variance with n - 1, exact in its difference for integers; 0 below two spots."""
+        if self.total.dtype.kind == "i":
+            # Python integers: n * squares leaves 64 bits
+            n, total, squares = (part.astype(object) for part in (self.n, self.total, self.squares))
+            spread = (n * squares - total * total).astype(np.float64)
+        else:
+            spread = np.maximum(self.n * self.squares - self.total * self.total, 0.0)
+        return _ratio(spread, self.n * (self.n - 1.0))
+
+    def values(self) -> ValueMoments:
+        """Return the same moments as mean and sum of squared deviations."""
+        return ValueMoments(n=self.n, mean=self.mean, m2=self.variance * np.maximum(self.n - 1, 0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueMoments:
+    """Mean and sum of squared deviations per gene, merged by Chan's formula in float64.
+
+    Attributes
+    ----------
+    n
+        (genes,) int64, spots of the slides that measured the gene.
+    mean
+        (genes,) float64.
+    m2
+        (genes,) float64, sum over spots of ``(value - mean)**2``.
+    """
+
+    n: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    m2: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, counts: sparse.csr_matrix, totals: NDArray[np.float64], normalization: Normalization) -> Self:
+        """Return the moments of a slide's normalized values in two passes over the stored counts.
+
+        Parameters
+        ----------
+        counts
+            CSR, (spots, genes), all measured genes.
+        totals
+            (spots,) float64, sums over all measured genes.
+        """
+        if normalization.gene_sums is not None:
+            shares = normalization.gene_sums / float(normalization.grand_total or 1)
+            clip = np.full(counts.shape[1], float(counts.shape[0]) ** 0.5)
+            return cls.of_residuals(counts, totals, shares=shares, theta=normalization.theta, clip=clip)
+        n_spots, n_genes = counts.shape
+        total = np.zeros(n_genes)
+        stored = np.bincount(counts.indices, minlength=n_genes)
+        for start, stop, values in value_blocks(counts, totals, normalization):
+            total += np.bincount(counts.indices[start:stop], weights=values, minlength=n_genes)
+        mean = total / max(n_spots, 1)
+        m2 = (n_spots - stored) * mean**2
+        for start, stop, values in value_blocks(counts, totals, normalization):
+            genes = counts.indices[start:stop]
+            m2 += np.bincount(genes, weights=(values - mean[genes]) ** 2, minlength=n_genes)
+        return cls(n=np.full(n_genes, n_spots, dtype=np.int64), mean=mean, m2=m2)
+
+    @classmethod
+    def of_residuals(
+        cls,
+        counts: sparse.csr_matrix,
+        totals: NDArray[np.float64],
+        *,
+        shares: NDArray[np.float64],
+        theta: float,
+        clip: NDArray[np.float64],
+    ) -> Self:
+        """Return the moments of clipped Pearson residuals without making them dense.
+
+        The residual of a zero depends on gene and spot total alone, so zeros are summed once per distinct total, and
+        the stored counts correct them.
+
+        Parameters
+        ----------
+        shares
+            (genes,) expected share of a spot's total that is the gene's.
+        clip
+            (genes,) largest absolute residual.
+        """
+        n_spots, n_genes = counts.shape
+        distinct, which = np.unique(totals, return_inverse=True)
+        weights = np.bincount(which, minlength=len(distinct)).astype(np.float64)
+        step = max(1, BLOCK_VALUES // max(n_genes, 1))
+        spot = np.repeat(np.arange(n_spots), np.diff(counts.indptr))
+
+        def sums(center: NDArray[np.float64], power: int) -> NDArray[np.float64]:
+            """Sum ``(residual - center)**power`` over all spots."""
+            result = np.zeros(n_genes)
+            for start in range(0, len(distinct), step):
+                part = slice(start, start + step)
+                zeros = residuals(0, distinct[part, None] * shares, theta=theta, clip=clip)
+                result += weights[part] @ (zeros - center) ** power
+            for start in range(0, counts.nnz, BLOCK_VALUES):
+                stored = slice(start, start + BLOCK_VALUES)
+                genes = counts.indices[stored]
+                mu = totals[spot[stored]] * shares[genes]
+                here = residuals(counts.data[stored], mu, theta=theta, clip=clip[genes]) - center[genes]
+                zero = residuals(0, mu, theta=theta, clip=clip[genes]) - center[genes]
+                result += np.bincount(genes, weights=here**power - zero**power, minlength=n_genes)
+            return result
+
+        mean = sums(np.zeros(n_genes), 1) / max(n_spots, 1)
+        m2 = np.maximum(sums(mean, 2), 0.0)
+        return cls(n=np.full(n_genes, n_spots, dtype=np.int64), mean=mean, m2=m2)
+
+    def spread(self, positions: Positions, size: int) -> Self:
+        """Return the moments on an axis of `size` genes; a gene that is not in `positions` has n = 0."""
+        return type(self)(
+            n=spread(self.n, positions, size),
+            mean=spread(self.mean, positions, size),
+            m2=spread(self.m2, positions, size),
+        )
+
+    def merged(self, other: Self) -> Self:
+        """Return the moments of both sets of spots (same genes)."""
+        n = self.n + other.n
+        share = _ratio(other.n, n)
+        delta = other.mean - self.mean
+        return type(self)(n=n, mean=self.mean + delta * share, m2=self.m2 + other.m2 + delta * delta * self.n * share)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """(genes,) variance with n - 1, 0 below two spots; what rounding leaves of a constant gene counts as 0."""
+        rounding = self.n * (self.n * np.finfo(np.float64).eps * self.mean) ** 2
+        return _ratio(np.where(self.m2 <= rounding, 0.0, self.m2), self.n - 1.0)
+
+
+def spread(part: NDArray[Any], positions: Positions, size: int) -> NDArray[Any]:
+    """Return `part` on an axis of `size` genes, 0 elsewhere."""
+    full = np.zeros(size, dtype=part.dtype)
+    full[positions] = part
+    return full
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

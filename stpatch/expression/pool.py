@@ -1,0 +1,145 @@
+"""The statistics of all slides on one gene axis, merged while slides pass one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.errors import InputError
+from stpatch.expression.moments import CountMoments, ValueMoments, spread
+from stpatch.expression.statistics import SlideStatistics
+
+LoadStatistics = Callable[[str], SlideStatistics]
+
+
+class GeneAxis:
+    """Positions of gene names, growing as slides bring new ones."""
+
+    def __init__(self) -> None:
+        self._position: dict[str, int] = {}
+        self._last: tuple[tuple[str, ...], NDArray[np.int64]] = ((), np.zeros(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._position)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in order of position."""
+        return tuple(self._position)
+
+    def positions(self, names: tuple[str, ...]) -> NDArray[np.int64]:
+        """Return the position of each name; neighbouring slides with equal gene lists share the answer."""
+        last, known = self._last
+        if last != names:
+            position = self._position
+            known = np.array([position.setdefault(name, len(position)) for name in names], dtype=np.int64)
+            self._last = (names, known)
+        return known
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledStatistics:
+    """What all slides together measured; a gene's numbers are over the slides that measured it.
+
+    Attributes
+    ----------
+    genes
+        Vocabulary names, sorted.
+    n_slides
+        (genes,) int64, slides that measured the gene.
+    reach
+        (genes,) float64, all counts of all genes in the slides that measured the gene.
+    counts, values, scaled
+        As in `SlideStatistics`.
+    """
+
+    genes: tuple[str, ...]
+    n_slides: NDArray[np.int64]
+    reach: NDArray[np.float64]
+    counts: CountMoments
+    values: ValueMoments
+    scaled: ValueMoments | None
+
+    @property
+    def size(self) -> int:
+        """Number of genes."""
+        return len(self.genes)
+
+
+def vocabulary_names(statistics: SlideStatistics, *, by_organism: bool = False) -> tuple[str, ...]:
+    """Return the slide's genes as vocabulary names: ``organism:gene`` in a corpus of several organisms."""
+    if not by_organism:
+        return statistics.genes
+    return tuple(f"{statistics.organism}:{gene}" for gene in statistics.genes)
+
+
+def pool_statistics(
+    slide_ids: Iterable[str], load_statistics: LoadStatistics, *, by_organism: bool = False
+) -> PooledStatistics:
+    """Merge the statistics of slides, in order of their ids, so that any order of `slide_ids` gives the same bytes.
+
+    Parameters
+    ----------
+    slide_ids
+        At least one.
+    load_statistics
+        Called once a slide; one slide's statistics are held at a time.
+    by_organism
+        Name genes ``organism:gene``.
+    """
+    axis = GeneAxis()
+    total: PooledStatistics | None = None
+    for slide_id in sorted(slide_ids):
+        statistics = load_statistics(slide_id)
+        positions = axis.positions(vocabulary_names(statistics, by_organism=by_organism))
+        part = _on_axis(_of_slide(statistics), positions, len(axis))
+        if total is None:
+            total = part
+        else:
+            if total.size < part.size:
+                total = _on_axis(total, np.arange(total.size), part.size)
+            total = _merged(total, part)
+    if total is None:
+        raise InputError("there are no slides to pool", mend="look at the slides that the earlier stages left")
+    names = axis.names
+    order = sorted(range(len(names)), key=names.__getitem__)
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[order] = np.arange(len(names))
+    return replace(_on_axis(total, rank, len(names)), genes=tuple(names[i] for i in order))
+
+
+def _of_slide(statistics: SlideStatistics) -> PooledStatistics:
+    n_genes = len(statistics.genes)
+    return PooledStatistics(
+        genes=statistics.genes,
+        n_slides=np.ones(n_genes, dtype=np.int64),
+        reach=np.full(n_genes, statistics.totals.sum()),
+        counts=statistics.counts,
+        values=statistics.values,
+        scaled=statistics.scaled,
+    )
+
+
+def _on_axis(part: PooledStatistics, positions: NDArray[np.int64], size: int) -> PooledStatistics:
+    return PooledStatistics(
+        genes=("",) * size,  # named once at the end
+        n_slides=spread(part.n_slides, positions, size),
+        reach=spread(part.reach, positions, size),
+        counts=part.counts.spread(positions, size),
+        values=part.values.spread(positions, size),
+        scaled=None if part.scaled is None else part.scaled.spread(positions, size),
+    )
+
+
+def _merged(one: PooledStatistics, two: PooledStatistics) -> PooledStatistics:
+    return PooledStatistics(
+        genes=one.genes,
+        n_slides=one.n_slides + two.n_slides,
+        reach=one.reach + two.reach,
+        counts=one.counts.merged(two.counts),
+        values=one.values.merged(two.values),
+        scaled=None if one.scaled is None or two.scaled is None else one.scaled.merged(two.scaled),
+    )

@@ -1,0 +1,183 @@
+"""What one slide tells the panel rules: moments, totals, and the scores that need a pass over the slide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.errors import DatasetError
+from stpatch.expression.moments import CountMoments, ValueMoments
+from stpatch.expression.normalize import SCALED_METHODS, Normalization, spot_totals
+from stpatch.expression.rules import RuleSpec
+from stpatch.slides.slide import Slide
+from stpatch.storage import atomic_file, canonical_json
+
+FORMAT = 1
+_MOMENTS = {"counts": CountMoments, "values": ValueMoments, "scaled": ValueMoments}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideStatistics:
+    """Statistics of one slide.
+
+    Attributes
+    ----------
+    slide_id, organism
+        As in `Slide`.
+    genes
+        Names of the measured genes, in the slide's column order; the arrays below follow it.
+    totals
+        (spots,) float64, counts over all measured genes.
+    normalization
+        The slide's normalization, every number resolved.
+    counts
+        Moments of the raw counts.
+    values
+        Moments of the normalized values.
+    scaled
+        Moments of the values before logarithm or square root (``counts * target_sum / total``); None where the
+        normalization does not scale.
+    scores
+        (genes,) float64 per `RuleSpec.score_key`; NaN = no score.
+    """
+
+    slide_id: str
+    organism: str
+    genes: tuple[str, ...]
+    totals: NDArray[np.float64]
+    normalization: Normalization
+    counts: CountMoments
+    values: ValueMoments
+    scaled: ValueMoments | None
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def n_spots(self) -> int:
+        """Number of spots."""
+        return len(self.totals)
+
+    def save(self, path: Path) -> None:
+        """Write an npz file (no pickle), atomically."""
+        header = {
+            "format": FORMAT,
+            "slide_id": self.slide_id,
+            "organism": self.organism,
+            "method": self.normalization.method,
+            "target_sum": self.normalization.target_sum,
+            "theta": self.normalization.theta,
+        }
+        arrays: dict[str, NDArray[Any]] = {
+            "header": _text(header),
+            "genes": _text(list(self.genes)),
+            "totals": self.totals,
+        }
+        for name in _MOMENTS:
+            part = getattr(self, name)
+            if part is not None:
+                arrays |= {f"{name}.{key}": value for key, value in vars(part).items()}
+        arrays |= {f"score.{key}": value for key, value in self.scores.items()}
+        with atomic_file(path) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DatasetError
+            The file is no such file, or of another format version.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            header = json.loads(arrays["header"].tobytes())
+            genes = tuple(json.loads(arrays["genes"].tobytes()))
+        except (OSError, ValueError, KeyError) as error:
+            raise DatasetError("slide statistics cannot be read", where=path, found=error) from error
+        if header["format"] != FORMAT:
+            raise DatasetError(
+                "slide statistics are of another format version",
+                where=path,
+                found=header["format"],
+                expected=FORMAT,
+                mend="run the normalize stage again",
+            )
+        parts: dict[str, dict[str, NDArray[Any]]] = {}
+        for key, value in arrays.items():
+            name, sign, column = key.partition(".")
+            if sign:
+                parts.setdefault(name, {})[column] = value
+        counts = CountMoments(**parts["counts"])
+        totals = arrays["totals"]
+        return cls(
+            slide_id=header["slide_id"],
+            organism=header["organism"],
+            genes=genes,
+            totals=totals,
+            normalization=_normalization(header, counts, len(totals)),
+            counts=counts,
+            values=ValueMoments(**parts["values"]),
+            scaled=ValueMoments(**parts["scaled"]) if "scaled" in parts else None,
+            scores=parts.get("score", {}),
+        )
+
+
+def slide_statistics(slide: Slide, *, normalization: Normalization, rules: Sequence[RuleSpec] = ()) -> SlideStatistics:
+    """Compute a slide's statistics.
+
+    Parameters
+    ----------
+    slide
+        A canonical slide.
+    normalization
+        Resolved for this slide (`resolve_normalization`).
+    rules
+        The rules that the corpus will be asked for; they say which scores are needed beside the moments.
+    """
+    totals = spot_totals(slide.counts)
+    values = ValueMoments.of(slide.counts, totals, normalization)
+    return SlideStatistics(
+        slide_id=slide.slide_id,
+        organism=slide.organism,
+        genes=tuple(slide.genes.index.astype(str)),
+        totals=totals,
+        normalization=normalization,
+        counts=CountMoments.of(slide.counts),
+        values=values,
+        scaled=_scaled(slide, totals, normalization, values),
+    )
+
+
+def _scaled(
+    slide: Slide, totals: NDArray[np.float64], normalization: Normalization, values: ValueMoments
+) -> ValueMoments | None:
+    if normalization.method not in SCALED_METHODS:
+        return None
+    if normalization.method == "total":
+        return values
+    linear = Normalization(method="total", target_sum=normalization.target_sum)
+    return ValueMoments.of(slide.counts, totals, linear)
+
+
+def _normalization(header: Mapping[str, Any], counts: CountMoments, n_spots: int) -> Normalization:
+    if header["method"] != "pearson_residuals":
+        return Normalization(method=header["method"], target_sum=header["target_sum"], theta=header["theta"])
+    sums = counts.total.astype(np.float64)
+    return Normalization(
+        method=header["method"],
+        theta=header["theta"],
+        gene_sums=sums,
+        grand_total=float(sums.sum()),
+        n_spots=n_spots,
+    )
+
+
+def _text(value: Any) -> NDArray[np.uint8]:
+    return np.frombuffer(canonical_json(value).encode(), dtype=np.uint8)
