@@ -1,0 +1,186 @@
+"""Whole numbers in, checked block by block: the matrix of a reader is built with no more than one copy of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from stpatch.errors import InputError
+
+BLOCK = 1 << 22
+"""Values that are read and checked together."""
+
+
+def as_counts(block: NDArray[Any], *, where: object, offset: int = 0) -> NDArray[Any]:
+    """Return the values as unsigned integers of the narrowest of 16, 32 and 64 bits.
+
+    Parameters
+    ----------
+    block
+        (n,) numbers of any type.
+    where
+        File and key, for messages.
+    offset
+        Number of the block's first value in the file.
+
+    Raises
+    ------
+    InputError
+        A value is negative, fractional or no number.
+    """
+    if block.dtype.kind not in "iufb":
+        raise InputError("the counts are no numbers", where=where, found=block.dtype, expected="whole numbers")
+    if not len(block):
+        return np.empty(0, np.uint16)
+    if block.dtype.kind == "f":
+        _check(np.isfinite(block), block, "a count is no finite number", where, offset)
+        _check(block == np.rint(block), block, "a count is fractional", where, offset, mend=_NORMALIZED)
+    if block.dtype.kind in "if":
+        _check(block >= 0, block, "a count is negative", where, offset)
+    largest = block.max()
+    if largest >= 2**63:
+        raise InputError("a count is too large", where=where, found=largest, expected="less than 2**63")
+    return block.astype(dtype_for(int(largest)), copy=False)
+
+
+_NORMALIZED = "give raw counts; if there are only normalized values, set ingest.values: normalized"
+
+
+def _check(
+    good: NDArray[np.bool_], block: NDArray[Any], what: str, where: object, offset: int, mend: str | None = None
+) -> None:
+    if not good.all():
+        first = int(np.argmin(good))
+        raise InputError(
+            what,
+            where=f"{where}, value {offset + first}",
+            found=f"{block[first]!s} ({int((~good).sum())} such in this block)",
+            expected="whole numbers from 0",
+            mend=mend,
+        )
+
+
+def as_floats(block: NDArray[Any], *, where: object, offset: int = 0) -> NDArray[np.float32]:
+    """Return normalized values as float32; a value that is negative or no number raises `InputError`."""
+    if block.dtype.kind not in "iufb":
+        raise InputError("the values are no numbers", where=where, found=block.dtype)
+    _check(np.isfinite(block), block, "a value is no finite number", where, offset)
+    _check(block >= 0, block, "a normalized value is negative", where, offset)
+    return block.astype(np.float32, copy=False)
+
+
+def dtype_for(largest: int) -> type[np.uint16] | type[np.uint32] | type[np.int64]:
+    """Return the narrowest dtype that a raw slide may have for counts up to `largest`."""
+    return np.uint16 if largest < 2**16 else np.uint32 if largest < 2**32 else np.int64
+
+
+class Values:
+    """(n,) values filled block by block, as narrow as they allow."""
+
+    def __init__(self, size: int, *, normalized: bool = False) -> None:
+        self._normalized = normalized
+        self.array: NDArray[Any] = np.empty(size, np.float32 if normalized else np.uint16)
+
+    def put(self, place: Any, block: NDArray[Any], *, where: object, offset: int = 0) -> None:
+        """Check a block and store it at `place` (a slice or positions)."""
+        checked = (as_floats if self._normalized else as_counts)(block, where=where, offset=offset)
+        if checked.dtype.itemsize > self.array.dtype.itemsize:
+            self.array = self.array.astype(checked.dtype)
+        self.array[place] = checked
+
+
+def read_values(values: Any, *, where: object, normalized: bool = False) -> NDArray[Any]:
+    """Read a one-dimensional HDF5 or zarr array of counts (or normalized values) in blocks, checked."""
+    size = _size(values, where)
+    buffer = Values(size, normalized=normalized)
+    for start in range(0, size, BLOCK):
+        block = np.asarray(values[start : start + BLOCK])
+        buffer.put(slice(start, start + len(block)), block, where=where, offset=start)
+    return buffer.array
+
+
+def read_indices(values: Any, *, where: object, limit: int) -> NDArray[np.int32]:
+    """Read a one-dimensional array of indices below `limit` in blocks as int32 (R writes whole floats)."""
+    size = _size(values, where)
+    indices = np.empty(size, np.int32)
+    for start in range(0, size, BLOCK):
+        block = np.asarray(values[start : start + BLOCK])
+        bad = np.flatnonzero(~((block >= 0) & (block < limit)) | (block != np.rint(block)))
+        if len(bad):
+            raise InputError(
+                "an index points outside the matrix",
+                where=f"{where}, value {start + bad[0]}",
+                found=block[bad[0]],
+                expected=f"whole numbers from 0 to {limit - 1}",
+            )
+        indices[start : start + len(block)] = block
+    return indices
+
+
+def read_pointers(values: Any, *, where: object, rows: int, stored: int) -> NDArray[np.int64]:
+    """Read CSR row pointers: `rows` + 1 whole numbers that rise from 0 to `stored`."""
+    size = _size(values, where)
+    if size != rows + 1:
+        raise InputError("indptr has the wrong length", where=where, found=size, expected=rows + 1)
+    floats = np.asarray(values[:])
+    pointers = floats.astype(np.int64)
+    if (pointers != floats).any() or pointers[0] != 0 or pointers[-1] != stored or (np.diff(pointers) < 0).any():
+        raise InputError(
+            "indptr does not cut the matrix into rows",
+            where=where,
+            found=f"from {pointers[0]} to {pointers[-1]}",
+            expected=f"whole numbers rising from 0 to {stored}",
+            mend="the file is damaged: fetch it again",
+        )
+    return pointers
+
+
+def _size(values: Any, where: object) -> int:
+    if getattr(values, "ndim", None) != 1:
+        raise InputError("an array does not have one dimension", where=where, found=getattr(values, "shape", "a group"))
+    return int(values.shape[0])
+
+
+def csr_of(
+    data: NDArray[Any], indices: NDArray[np.int32], indptr: NDArray[np.int64], shape: tuple[int, int]
+) -> sparse.csr_matrix:
+    """Return a CSR matrix of these arrays without a copy of data and indices (scipy widens int32 past 2**31 values)."""
+    if len(data) < 2**31 - 1:
+        return sparse.csr_matrix((data, indices, indptr.astype(np.int32)), shape=shape, copy=False)
+    matrix = sparse.csr_matrix(shape, dtype=data.dtype)
+    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr
+    return matrix
+
+
+def read_dense(
+    rows: Callable[[int, int], NDArray[Any]], shape: tuple[int, int], *, where: object, normalized: bool = False
+) -> sparse.csr_matrix:
+    """Turn a dense matrix that may be larger than memory into CSR.
+
+    Parameters
+    ----------
+    rows
+        Returns rows start to stop, (stop - start, columns).
+    """
+    n_rows, n_columns = shape
+    step = max(1, BLOCK // max(1, n_columns))
+    values: list[NDArray[Any]] = []
+    indices: list[NDArray[np.int32]] = []
+    indptr: NDArray[np.int64] = np.zeros(n_rows + 1, np.int64)
+    for start in range(0, n_rows, step):
+        block = rows(start, min(n_rows, start + step))
+        row, column = np.nonzero(block)  # NaN is not zero: it reaches the check
+        stored = block[row, column]
+        place = f"{where}, rows {start} to {start + len(block) - 1}"
+        values.append(as_floats(stored, where=place) if normalized else as_counts(stored, where=place))
+        indices.append(column.astype(np.int32))
+        indptr[start + 1 : start + 1 + len(block)] = np.bincount(row, minlength=len(block))
+    np.cumsum(indptr, out=indptr)
+    joined: NDArray[np.int32] = np.concatenate(indices) if indices else np.empty(0, np.int32)
+    indices.clear()
+    data = np.concatenate(values) if values else np.empty(0, np.float32 if normalized else np.uint16)
+    return csr_of(data, joined, indptr, shape)

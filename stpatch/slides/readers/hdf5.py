@@ -1,0 +1,100 @@
+"""HDF5 at the edge: every fault of a file becomes an `InputError` with file and key."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.errors import InputError, StpatchError
+
+FAULTS = (
+    OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError, ArithmeticError, MemoryError,
+    SystemError,
+)  # fmt: skip
+"""What h5py, zarr and anndata raise on damaged files."""
+
+
+@contextlib.contextmanager
+def faults(where: object) -> Iterator[None]:
+    """Turn what libraries raise on damaged files into `InputError`."""
+    try:
+        yield
+    except StpatchError:
+        raise
+    except FAULTS as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            "the file cannot be read: it is damaged, cut short or not of this layout",
+            where=where,
+            found=text[:300],
+            mend="check its size against the source, and fetch it again",
+        ) from error
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether `path` is a file that starts as HDF5 does."""
+    return path.is_file() and bool(h5py.is_hdf5(path))
+
+
+def looks_hdf5(path: Path) -> bool:
+    """Whether `path` is a file with the HDF5 signature, even where the rest is damaged."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+@contextlib.contextmanager
+def hdf5_file(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading."""
+    with faults(path):
+        file = h5py.File(path, "r")
+    with file, faults(path):
+        yield file
+
+
+def child(group: Any, key: str, path: Path) -> Any:
+    """Return a dataset or group by key; one that is missing is an error that lists those present."""
+    with faults(f"{path}, key {group.name}"):
+        if key not in group:
+            raise InputError(
+                f"the file has no {key!r}",
+                where=f"{path}, key {group.name}",
+                found=", ".join(sorted(group)[:20]) or "an empty group",
+                expected=key,
+            )
+        return group[key]
+
+
+def read_texts(group: Any, key: str, path: Path) -> NDArray[np.object_]:
+    """Read a one-dimensional dataset of texts, bytes or numbers as str objects."""
+    values = child(group, key, path)
+    where = f"{path}, key {group.name}/{key}"
+    with faults(where):
+        array = np.asarray(values[:])
+        if array.ndim != 1:
+            raise InputError("an array of names does not have one dimension", where=where, found=array.shape)
+        return as_texts(array)
+
+
+def as_texts(array: NDArray[Any]) -> NDArray[np.object_]:
+    """Return names as str objects: bytes are decoded, whole floats lose their ``.0``."""
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8").astype(object)
+    if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.rint(array)).all():
+        array = array.astype(np.int64)
+    return np.array([v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in array.tolist()], dtype=object)
+
+
+def attribute_text(value: Any) -> str:
+    """Return an HDF5 attribute as text: str, bytes or an array of one of them; "" for None."""
+    if value is None:
+        return ""
+    array = np.atleast_1d(np.asarray(value))
+    return str(as_texts(array.astype(object) if array.dtype.kind == "O" else array)[0]) if array.size else ""
