@@ -1,0 +1,60 @@
+"""Random numbers that are the same in every build: counter-based streams, keyed by what they are for.
+
+A stream belongs to a purpose (a seed and parts such as a slide id and a word), never to a process or an order of
+calls. Only raw 64-bit draws are used: NumPy promises those, whereas `Generator.integers` or `permutation` may
+change between versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def key_of(seed: int, *parts: str | int) -> int:
+    """Return the 128-bit key of a purpose.
+
+    The key is the first 16 bytes (big-endian) of the SHA-256 of the JSON list of seed and parts, so that
+    ``("a", "bc")`` and ``("ab", "c")``, or ``1`` and ``"1"``, are different purposes.
+    """
+    text = json.dumps([int(seed), *(part if isinstance(part, str) else int(part) for part in parts)])
+    return int.from_bytes(hashlib.sha256(text.encode("ascii")).digest()[:16], "big")
+
+
+def generator(seed: int, *parts: str | int) -> np.random.Generator:
+    """Return a generator of the purpose's own Philox stream."""
+    return np.random.Generator(np.random.Philox(key=key_of(seed, *parts)))
+
+
+def raw_draws(source: np.random.Generator, n: int) -> NDArray[np.uint64]:
+    """Return the next `n` raw 64-bit draws; a longer call begins with the numbers of a shorter one."""
+    return np.asarray(source.bit_generator.random_raw(n), dtype=np.uint64)
+
+
+def below(draws: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
+    """Map raw draws to integers in ``[0, bound)``, one a draw.
+
+    The integer is the high word of draw x bound: exact, without rejection, and even to within bound / 2**64.
+
+    Raises
+    ------
+    ValueError
+        When `bound` is not in ``[1, 2**32]``.
+    """
+    if not 1 <= bound <= 2**32:
+        raise ValueError(f"bound must be in [1, 2**32], not {bound}")
+    half, mask, n = np.uint64(32), np.uint64(2**32 - 1), np.uint64(bound)
+    return (((draws >> half) * n + (((draws & mask) * n) >> half)) >> half).astype(np.int64)
+
+
+def integers(source: np.random.Generator, bound: int, n: int) -> NDArray[np.int64]:
+    """Return `n` uniform integers in ``[0, bound)``."""
+    return below(raw_draws(source, n), bound)
+
+
+def permutation(source: np.random.Generator, n: int) -> NDArray[np.int64]:
+    """Return a uniform permutation of ``range(n)``."""
+    return np.argsort(raw_draws(source, n), kind="stable").astype(np.int64)
