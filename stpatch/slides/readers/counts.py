@@ -152,7 +152,7 @@ def csr_of(
     if len(data) < 2**31 - 1:
         return sparse.csr_matrix((data, indices, indptr.astype(np.int32)), shape=shape, copy=False)
     matrix = sparse.csr_matrix(shape, dtype=data.dtype)
-    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr
+    vars(matrix).update(data=data, indices=indices, indptr=indptr)
     return matrix
 
 

@@ -1,0 +1,211 @@
+"""The positions table of Visium and Visium HD: one row a spot of the array, in four files' variants."""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.errors import InputError
+from stpatch.slides.readers.hdf5 import as_texts
+from stpatch.slides.readers.tenx import check_unique, open_text
+
+COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+FILES = (
+    "tissue_positions.parquet",
+    "tissue_positions.csv",
+    "tissue_positions_list.csv",
+    "tissue_positions_list.txt",
+)
+"""In order of preference: newer software first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """Spots of an array.
+
+    Attributes
+    ----------
+    barcodes
+        (n,) str, unique.
+    in_tissue
+        (n,) bool.
+    array
+        (n, 2) int32 (array_row, array_col).
+    xy
+        (n, 2) float64 full-resolution pixels: x = pxl_col, y = pxl_row.
+    """
+
+    barcodes: NDArray[np.object_]
+    in_tissue: NDArray[np.bool_]
+    array: NDArray[np.int32]
+    xy: NDArray[np.float64]
+
+
+def find_positions(spatial: Path) -> Path | None:
+    """Return the positions file in a ``spatial`` folder, None if there is none; gzipped text counts too."""
+    names = [*FILES, *(f"{name}.gz" for name in FILES[1:])]
+    for name in names:
+        if (spatial / name).is_file():
+            return spatial / name
+    return None
+
+
+def first_row(path: Path) -> list[str]:
+    """Return the first row's cells of a positions file (the column names of a parquet file)."""
+    if path.suffix == ".parquet":
+        return list(_parquet_schema(path))
+    rows = _text_rows(path, limit=1)
+    return rows[0] if rows else []
+
+
+def first_barcode(path: Path) -> str:
+    """Return the first spot's barcode, "" in an empty table."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        _parquet_schema(path)
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1, columns=[COLUMNS[0]]):
+            return str(as_texts(np.array(batch.column(0).to_pylist()))[0])
+        return ""
+    rows = _text_rows(path, limit=2)
+    if rows and _is_header(rows[0]):
+        rows = rows[1:]
+    return rows[0][0] if rows else ""
+
+
+def read_positions(path: Path) -> Positions:
+    """Read a positions table; the header is recognized by the first row.
+
+    Raises
+    ------
+    InputError
+        A column is missing, a cell is no number, a coordinate is not finite, a barcode is given twice.
+    """
+    table = _parquet_columns(path) if path.suffix == ".parquet" else _text_columns(path)
+    barcodes = as_texts(np.asarray(table["barcode"], dtype=object))
+    if not len(barcodes):
+        raise InputError("the positions table is empty", where=path)
+    check_unique(barcodes, what="a barcode", where=path)
+    numbers = {name: _numbers(table[name], name, path, barcodes) for name in COLUMNS[1:]}
+    for name in ("in_tissue", "array_row", "array_col"):
+        _check_whole(numbers[name], name, path, barcodes, limit=2 if name == "in_tissue" else 2**31)
+    return Positions(
+        barcodes=barcodes,
+        in_tissue=numbers["in_tissue"] == 1,
+        array=np.column_stack([numbers["array_row"], numbers["array_col"]]).astype(np.int32),
+        xy=np.column_stack([numbers["pxl_col_in_fullres"], numbers["pxl_row_in_fullres"]]),
+    )
+
+
+def _is_header(row: list[str]) -> bool:
+    return len(row) > 1 and not row[1].strip().strip('"').lstrip("+-").replace(".", "", 1).isdecimal()
+
+
+def _text_rows(path: Path, *, limit: int | None = None) -> list[list[str]]:
+    rows: list[list[str]] = []
+    try:
+        with open_text(path) as file:
+            line = file.readline()
+            delimiter = "\t" if "\t" in line and "," not in line else ","
+            file.seek(0)
+            for row in csv.reader(file, delimiter=delimiter):
+                if row:
+                    rows.append([cell.strip() for cell in row])
+                if limit is not None and len(rows) == limit:
+                    break
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise InputError(
+            "the positions table cannot be read: it is damaged or cut short", where=path, found=str(error)
+        ) from error
+    return rows
+
+
+def _text_columns(path: Path) -> dict[str, list[str]]:
+    rows = _text_rows(path)
+    names = list(COLUMNS)
+    if rows and _is_header(rows[0]):
+        names = rows.pop(0)
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            raise InputError(
+                "the positions table lacks a column",
+                where=path,
+                found=", ".join(names),
+                expected=", ".join(missing),
+            )
+    for number, row in enumerate(rows):
+        if len(row) != len(names):
+            raise InputError(
+                "a row of the positions table has the wrong number of cells",
+                where=f"{path}, row {number}",
+                found=len(row),
+                expected=f"{len(names)}: {', '.join(names)}",
+            )
+    columns = list(zip(*rows, strict=True)) or [() for _ in names]
+    return {name: list(columns[names.index(name)]) for name in COLUMNS}
+
+
+def _parquet_schema(path: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = list(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            "the positions table is no readable parquet: it is damaged or cut short", where=path, found=error
+        ) from error
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise InputError(
+            "the positions table lacks a column", where=path, found=", ".join(names), expected=", ".join(missing)
+        )
+    return names
+
+
+def _parquet_columns(path: Path) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _parquet_schema(path)
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+        return {name: table.column(name).to_numpy() for name in COLUMNS}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            "the positions table is no readable parquet: it is damaged or cut short", where=path, found=error
+        ) from error
+
+
+def _numbers(cells: Any, name: str, path: Path, barcodes: NDArray[np.object_]) -> NDArray[np.float64]:
+    values = pd.to_numeric(pd.Series(cells), errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(
+            f"{name} is no finite number",
+            where=f"{path}, row {row}, barcode {barcodes[row]}",
+            found=f"{cells[row]!r} ({int(bad.sum())} such)",
+        )
+    return values
+
+
+def _check_whole(
+    values: NDArray[np.float64], name: str, path: Path, barcodes: NDArray[np.object_], *, limit: int
+) -> None:
+    bad = (values != np.rint(values)) | (values < 0) | (values >= limit)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(
+            f"{name} is out of range",
+            where=f"{path}, row {row}, barcode {barcodes[row]}",
+            found=values[row],
+            expected="0 or 1" if limit == 2 else "a whole number from 0",
+        )
