@@ -1,0 +1,264 @@
+"""Compiled loops over the spots of a window, and the arithmetic they share.
+
+Everything here gives the same bits on every machine: logarithms are written out in plain arithmetic (a C library's
+may differ in the last place between machines), sums run in a fixed order, and no operation is fused or reordered.
+The loops trust their arguments; the classes that call them check.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+NONE, TOTAL, LOG1P_TOTAL, SQRT_TOTAL = 0, 1, 2, 3
+METHOD_CODES = {"none": NONE, "total": TOTAL, "log1p_total": LOG1P_TOTAL, "sqrt_total": SQRT_TOTAL}
+"""Normalizations that keep zero zero, by the number that the loops know them by."""
+
+SHIFT, SUM, SQUARES, DETECTED = 0, 1, 2, 3
+"""Columns of a window's sums: the gene's value in the first pixel, then of value minus shift: sum, squares; entries."""
+
+SUMMED, AVERAGED = 0, 1
+"""What a pixel of several spots holds: the normalized sum of their counts, or the mean of their normalized values."""
+
+LARGEST_TABLE = 32
+ENTRIES_PER_TABLE_ROW = 32
+"""Small counts are normalized by table: one table a spot, as long as the spot's entries make it pay."""
+
+_LN2_HIGH = 6.93147180369123816490e-01  # ln 2 with 32 low bits clear, so that a whole multiple is exact
+_LN2_LOW = 1.90821492927058770002e-10
+_SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
+_ONE_BITS = 0x3FF0000000000000
+_MANTISSA = 0x000FFFFFFFFFFFFF
+
+
+@intrinsic
+def _bits_of(_context: Any, _x: Any) -> Any:
+    def code(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.int64))
+
+    return types.int64(types.float64), code
+
+
+@intrinsic
+def _of_bits(_context: Any, _bits: Any) -> Any:
+    def code(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.float64))
+
+    return types.float64(types.int64), code
+
+
+@njit(cache=True, nogil=True, inline="always")
+def log(x: float) -> float:
+    """Return the natural logarithm of a positive normal number, within 2 units of the last place."""
+    offset = _bits_of(x) - _SQRT_HALF_BITS  # type: ignore[call-arg]
+    exponent = float(offset >> 52)
+    f = _of_bits(_SQRT_HALF_BITS + (offset & _MANTISSA)) - 1.0  # x = 2**exponent * (1 + f), 1 + f in [sqrt .5, sqrt 2)
+    s = f / (2.0 + f)
+    z = s * s  # log(1 + f) = 2 atanh(s), z < 0.0295: twelve terms of the series pass the last place
+    p = 2.0 / 23.0
+    p = p * z + 2.0 / 21.0
+    p = p * z + 2.0 / 19.0
+    p = p * z + 2.0 / 17.0
+    p = p * z + 2.0 / 15.0
+    p = p * z + 2.0 / 13.0
+    p = p * z + 2.0 / 11.0
+    p = p * z + 2.0 / 9.0
+    p = p * z + 2.0 / 7.0
+    p = p * z + 2.0 / 5.0
+    p = p * z + 2.0 / 3.0
+    half = 0.5 * f * f
+    return exponent * _LN2_HIGH - ((half - (s * (half + p * z) + exponent * _LN2_LOW)) - f)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def log1p(y: float) -> float:
+    """Return log(1 + y) for y >= 0, within 3 units of the last place."""
+    u = 1.0 + y
+    return log(u) + (y - (u - 1.0)) / u
+
+
+@njit(cache=True, nogil=True, inline="always")
+def normalized(x: float, scale: float, method: int) -> float:
+    """Return the normalized value of a count; `scale` is target_sum / total."""
+    if method == LOG1P_TOTAL:
+        return log1p(x * scale)
+    if method == TOTAL:
+        return x * scale
+    if method == SQRT_TOTAL:
+        return math.sqrt(x * scale)
+    return x
+
+
+@njit(cache=True, nogil=True)
+def start_sums(data, indices, start, end, scale, method, sums):  # type: ignore[no-untyped-def]
+    """Take the first pixel's values as the shifts."""
+    for j in range(start, end):
+        gene = np.uintp(indices[j])
+        sums[gene, SHIFT] = normalized(float(data[j]), scale, method)
+        sums[gene, DETECTED] = 1.0
+
+
+@njit(cache=True, nogil=True)
+def add_to_sums(data, indices, start, end, scale, method, table, sums):  # type: ignore[no-untyped-def]
+    """Add one spot's values to the sums of their genes."""
+    if method == NONE:
+        for j in range(start, end):
+            gene = np.uintp(indices[j])
+            value = float(data[j]) - sums[gene, SHIFT]
+            sums[gene, SUM] += value
+            sums[gene, SQUARES] += value * value
+            sums[gene, DETECTED] += 1.0
+        return
+    size = min((end - start) // ENTRIES_PER_TABLE_ROW + 2, len(table))
+    for count in range(size):
+        table[count] = normalized(float(count), scale, method)
+    for j in range(start, end):
+        x = data[j]
+        value = table[np.uintp(x)] if x < size else normalized(float(x), scale, method)
+        gene = np.uintp(indices[j])
+        value -= sums[gene, SHIFT]
+        sums[gene, SUM] += value
+        sums[gene, SQUARES] += value * value
+        sums[gene, DETECTED] += 1.0
+
+
+@njit(cache=True, nogil=True)
+def merge_spots(  # type: ignore[no-untyped-def]
+    data, indices, indptr, totals, rows, target, method, collisions, dense, seen, genes, values
+):
+    """Merge the spots of one pixel; return the number of genes written to `genes` and `values`.
+
+    `dense` and `seen` are (genes,) scratch, all zero before and after.
+    """
+    total = 0.0
+    for row in rows:
+        total += totals[row]
+    found = 0
+    for row in rows:
+        scale = target / totals[row] if totals[row] > 0 else 0.0
+        for j in range(indptr[row], indptr[row + 1]):
+            gene = np.uintp(indices[j])
+            if not seen[gene]:
+                seen[gene] = True
+                genes[found] = indices[j]
+                found += 1
+            value = float(data[j])
+            dense[gene] += normalized(value, scale, method) if collisions == AVERAGED else value
+    scale = target / total if total > 0 else 0.0
+    for k in range(found):
+        gene = np.uintp(genes[k])
+        value = dense[gene]
+        values[k] = value / len(rows) if collisions == AVERAGED else normalized(value, scale, method)
+        dense[gene] = 0.0
+        seen[gene] = False
+    return found
+
+
+@njit(cache=True, nogil=True)
+def sum_window(  # type: ignore[no-untyped-def]
+    data, indices, indptr, totals, pixel_start, pixel_spots, columns, window,
+    target, method, collisions, table, dense, seen, genes, values, sums,
+):  # fmt: skip
+    """Fill `sums` (genes, 4) with the window's sums; return its number of occupied pixels.
+
+    `window` is (first row, end row, first column, end column), inside the grid.
+    """
+    sums[:] = 0.0
+    occupied = 0
+    for grid_row in range(window[0], window[1]):
+        for pixel in range(grid_row * columns + window[2], grid_row * columns + window[3]):
+            first, end = pixel_start[pixel], pixel_start[pixel + 1]
+            if first == end:
+                continue
+            occupied += 1
+            if end - first == 1:
+                spot = pixel_spots[first]
+                scale = target / totals[spot] if totals[spot] > 0 else 0.0
+                if occupied == 1:
+                    start_sums(data, indices, indptr[spot], indptr[spot + 1], scale, method, sums)
+                else:
+                    add_to_sums(data, indices, indptr[spot], indptr[spot + 1], scale, method, table, sums)
+                continue
+            found = merge_spots(
+                data, indices, indptr, totals, pixel_spots[first:end], target, method, collisions,
+                dense, seen, genes, values,
+            )  # fmt: skip
+            if occupied == 1:
+                start_sums(values, genes, 0, found, 1.0, NONE, sums)
+            else:
+                add_to_sums(values, genes, 0, found, 1.0, NONE, table, sums)
+    return occupied
+
+
+@njit(cache=True, nogil=True)
+def moments_of_sums(sums, n, mean, variance, detected):  # type: ignore[no-untyped-def]
+    """Turn shifted sums over the touched entries into moments over all `n` occupied pixels."""
+    for gene in range(len(sums)):
+        shift = sums[gene, SHIFT]
+        missing = n - sums[gene, DETECTED]
+        total = sums[gene, SUM] - missing * shift
+        squares = sums[gene, SQUARES] + missing * (shift * shift)
+        offset = total / n
+        mean[gene] = shift + offset
+        spread = squares / n - offset * offset
+        variance[gene] = spread if spread > 0.0 else 0.0
+        detected[gene] = np.int32(sums[gene, DETECTED])
+
+
+@njit(cache=True, nogil=True)
+def average_window(  # type: ignore[no-untyped-def]
+    data, indices, indptr, totals, pixel_start, pixel_spots, columns, window, corner, width, target, method,
+    channels, out,
+):  # fmt: skip
+    """Add the mean of the spots' normalized values to `out` (channels, height * width), float64."""
+    for grid_row in range(window[0], window[1]):
+        for grid_column in range(window[2], window[3]):
+            pixel = grid_row * columns + grid_column
+            place = np.uintp((grid_row - corner[0]) * width + grid_column - corner[1])
+            share = pixel_start[pixel + 1] - pixel_start[pixel]
+            for k in range(pixel_start[pixel], pixel_start[pixel + 1]):
+                spot = pixel_spots[k]
+                scale = target / totals[spot] if totals[spot] > 0 else 0.0
+                for j in range(indptr[spot], indptr[spot + 1]):
+                    channel = channels[np.uintp(indices[j])]
+                    if channel >= 0:
+                        out[np.uintp(channel), place] += normalized(float(data[j]), scale, method) / share
+
+
+@njit(cache=True, nogil=True)
+def philox(counter_0, counter_1, counter_2, counter_3, key_0, key_1):  # type: ignore[no-untyped-def]
+    """Return the four words of Philox4x32-10 (Salmon et al. 2011); all arguments are uint64 below 2**32."""
+    low = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
+    for turn in range(10):
+        if turn:
+            key_0 = (key_0 + np.uint64(0x9E3779B9)) & low
+            key_1 = (key_1 + np.uint64(0xBB67AE85)) & low
+        left = counter_0 * np.uint64(0xD2511F53)
+        right = counter_2 * np.uint64(0xCD9E8D57)
+        counter_0, counter_1, counter_2, counter_3 = (
+            (right >> half) ^ counter_1 ^ key_0, right & low, (left >> half) ^ counter_3 ^ key_1, left & low,
+        )  # fmt: skip
+    return counter_0, counter_1, counter_2, counter_3
+
+
+@njit(cache=True, nogil=True)
+def gene_uniforms(gene_ids, key_words, purpose, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with one number in (0, 1) a gene, from its id, the (4,) uint64 words of a key and a purpose alone."""
+    shift = np.uint64(20)
+    for i in range(len(gene_ids)):
+        a, b, _, _ = philox(np.uint64(gene_ids[i]), purpose, key_words[2], key_words[3], key_words[0], key_words[1])
+        bits = (a << shift) | (b & np.uint64(0xFFFFF))
+        out[i] = (float(bits) + 0.5) * 2.0**-52
+
+
+@njit(cache=True, nogil=True)
+def exponential_keys(weights, uniforms, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with Exp(1) / weight, infinite where the weight is not positive."""
+    for i in range(len(weights)):
+        exponential = -log(uniforms[i])
+        out[i] = exponential / weights[i] if weights[i] > 0.0 else np.inf

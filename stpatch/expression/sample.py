@@ -1,0 +1,140 @@
+"""Patch rules: which genes become a patch's channels, from the moments of its own window.
+
+A draw depends on the seed, the slide, the patch, the draw's number and the genes' vocabulary ids, and on nothing else:
+not on the order of the genes, nor on what was drawn before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.errors import ConfigError
+from stpatch.expression import kernels
+from stpatch.expression.window import Moments
+from stpatch.seeds import key_of
+
+DRAW, FILL = np.uint64(0), np.uint64(1)
+"""Streams of one key: the rule's own draw, and the fill of channels that the rule leaves free."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PatchRule:
+    """A rule that chooses n genes of a slide for one window.
+
+    Attributes
+    ----------
+    method
+        ``variance_sampled``: without replacement, with weights equal to the variances (the n smallest of Exp(1) /
+        variance: Efraimidis and Spirakis 2006, in logarithms). ``variance``, ``mean``: the n largest. ``random``: any n
+        with the same probability. Ties go to the smaller gene id.
+    n
+        Channels.
+    gene_ids
+        (genes,) vocabulary ids (from 1, each once) of the slide's measured genes, in the slide's order.
+    candidates
+        (genes,) bool: the genes that the rule may choose; None for all.
+    seed
+        The dataset's.
+    """
+
+    method: str
+    n: int
+    gene_ids: NDArray[np.int32]
+    candidates: NDArray[np.bool_] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in ("variance_sampled", "variance", "mean", "random"):
+            raise ConfigError(f"unknown patch rule {self.method!r}", where="channels.method")
+        if self.candidates is not None and self.candidates.shape != self.gene_ids.shape:
+            raise ValueError(f"candidates are {self.candidates.shape}, gene_ids {self.gene_ids.shape}")
+        if len(self.gene_ids) and (self._sorted_ids[0] < 1 or np.any(np.diff(self._sorted_ids) == 0)):
+            raise ValueError("gene_ids must be positive, each once")
+
+    def choose(self, moments: Moments, *, slide_id: str, number: int, draw: int = 0) -> NDArray[np.int32]:
+        """Return (n,) int32 positions of the chosen genes in the slide, by ascending gene id; pads (-1) last.
+
+        Where the rule chooses fewer than n (variances or means of zero), the rest is drawn at random from the other
+        candidates, then from the other measured genes; then come pads.
+
+        Parameters
+        ----------
+        moments
+            The window's, over the slide's measured genes.
+        slide_id, number, draw
+            The patch and its draw.
+        """
+        key = _words(key_of(self.seed, slide_id, "channels", number, draw))
+        scores = self._scores(moments, key)
+        taken = _smallest(scores, self.n)
+        if len(taken) < self.n and len(taken) < len(scores):
+            taken = self._filled(taken, key)
+        out = np.full(self.n, -1, dtype=np.int32)
+        out[: len(taken)] = self._order[taken]
+        return out
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return np.argsort(self.gene_ids, kind="stable")
+
+    @cached_property
+    def _sorted_ids(self) -> NDArray[np.int32]:
+        return np.ascontiguousarray(self.gene_ids[self._order])
+
+    @cached_property
+    def _in_order(self) -> bool:
+        return bool(np.array_equal(self._order, np.arange(len(self._order))))
+
+    @cached_property
+    def _barred(self) -> NDArray[np.bool_] | None:
+        return None if self.candidates is None else ~self.candidates[self._order]
+
+    def _scores(self, moments: Moments, key: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """Return the genes' scores by ascending id: the smallest are chosen, the infinite never."""
+        if self.method == "random":
+            scores = self._uniforms(key, DRAW)
+        else:
+            weights = moments.mean if self.method == "mean" else moments.variance
+            weights = weights if self._in_order else weights[self._order]
+            if self.method == "variance_sampled":
+                uniforms = self._uniforms(key, DRAW)
+                scores = np.empty(len(weights))
+                kernels.exponential_keys(weights, uniforms, scores)
+            else:
+                scores = np.where(weights > 0, -weights, np.inf)
+        if self._barred is not None:
+            scores[self._barred] = np.inf
+        return scores
+
+    def _uniforms(self, key: NDArray[np.uint64], stream: np.uint64) -> NDArray[np.float64]:
+        out = np.empty(len(self._sorted_ids))
+        kernels.gene_uniforms(self._sorted_ids, key, stream, out)
+        return out
+
+    def _filled(self, taken: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.int64]:
+        uniforms = self._uniforms(key, FILL)
+        if self._barred is not None:
+            uniforms[self._barred] += 1.0
+        uniforms[taken] = np.inf
+        return np.sort(np.concatenate([taken, _smallest(uniforms, self.n - len(taken))]))
+
+
+def _words(key: int) -> NDArray[np.uint64]:
+    return np.array([(key >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96)], dtype=np.uint64)
+
+
+def _smallest(scores: NDArray[np.float64], n: int) -> NDArray[np.int64]:
+    """Return the ascending places of the n smallest finite scores, ties to the first."""
+    if n < len(scores):
+        bound = np.partition(scores, n - 1)[n - 1]
+        if np.isfinite(bound):
+            chosen = scores <= bound
+            spare = int(np.count_nonzero(chosen)) - n
+            if spare:
+                chosen[np.flatnonzero(scores == bound)[-spare:]] = False
+            return np.flatnonzero(chosen)
+    return np.flatnonzero(np.isfinite(scores))

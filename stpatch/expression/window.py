@@ -1,0 +1,182 @@
+"""Per-gene moments of a window, and its normalized values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.expression import kernels
+from stpatch.expression.normalize import Normalization, normalize_dense
+from stpatch.image.patch import SlideImage
+
+GENES_AT_ONCE = 1024
+"""Genes in a dense block, where a normalization has no sparse values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Moments of normalized values over a window's occupied pixels (those with a spot).
+
+    Attributes
+    ----------
+    n_pixels
+        Number of occupied pixels.
+    mean, variance
+        (genes,) float64. The variance is the population's (divided by `n_pixels`): as weights, every denominator is the
+        same. A gene with one value in all occupied pixels has a variance of exactly 0.
+    detected
+        (genes,) int32: occupied pixels with a count.
+    """
+
+    n_pixels: int
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    detected: NDArray[np.int32]
+
+
+class WindowMoments:
+    """Moments of one slide's windows, with buffers that all windows share.
+
+    A window's moments depend on the window alone. Sums are taken of value minus the gene's value in the first occupied
+    pixel: as that is one of the values summed, the variance loses no more than a factor of `n_pixels` in precision,
+    whatever the mean (Chan, Golub and LeVeque 1983), and a constant gene gives exact zeros.
+    """
+
+    def __init__(self, image: SlideImage, normalization: Normalization, *, n_genes: int) -> None:
+        """Prepare the buffers.
+
+        Parameters
+        ----------
+        image
+            The slide, all measured genes (no panel).
+        normalization
+            The slide's; its totals are over all measured genes.
+        n_genes
+            Number of measured genes.
+        """
+        if image.panel_channels is not None:
+            raise ValueError("window moments need all genes, the image is reduced to a panel")
+        if image.data.dtype.kind == "f" and normalization.method != "none":
+            raise ValueError(f"values that are normalized already cannot be normalized by {normalization.method}")
+        image.check_genes(n_genes)
+        self._image = image
+        self._normalization = normalization
+        self._n_genes = n_genes
+        self._sums = np.empty((n_genes, 4))
+        self._dense = np.zeros(n_genes)
+        self._seen = np.zeros(n_genes, dtype=np.bool_)
+        self._genes = np.empty(n_genes, dtype=np.int32)
+        self._values = np.empty(n_genes)
+        self._table = np.empty(kernels.LARGEST_TABLE)
+
+    def measure(self, row: int, column: int, height: int, width: int) -> Moments:
+        """Return a window's moments; a window without spots has zeros."""
+        mean, variance = np.zeros(self._n_genes), np.zeros(self._n_genes)
+        detected = np.zeros(self._n_genes, dtype=np.int32)
+        if not self._normalization.keeps_zeros:
+            n_pixels = self._measure_dense((row, column, height, width), mean, variance, detected)
+            return Moments(n_pixels=n_pixels, mean=mean, variance=variance, detected=detected)
+        image = self._image
+        n_pixels = kernels.sum_window(
+            image.data, image.indices, image.indptr, image.spot_totals,
+            image.pixel_start, image.pixel_spots, image.shape[1], image.window(row, column, height, width),
+            float(self._normalization.target_sum or 1.0), kernels.METHOD_CODES[self._normalization.method],
+            kernels.AVERAGED if image.collisions == "mean" else kernels.SUMMED,
+            self._table, self._dense, self._seen, self._genes, self._values, self._sums,
+        )  # fmt: skip
+        if n_pixels:
+            kernels.moments_of_sums(self._sums, n_pixels, mean, variance, detected)
+        return Moments(n_pixels=n_pixels, mean=mean, variance=variance, detected=detected)
+
+    def _measure_dense(
+        self,
+        place: tuple[int, int, int, int],
+        mean: NDArray[np.float64],
+        variance: NDArray[np.float64],
+        detected: NDArray[np.int32],
+    ) -> int:
+        image = self._image
+        occupied = np.flatnonzero(occupied_pixels(image, *place))
+        if not len(occupied):
+            return 0
+        for start in range(0, self._n_genes, GENES_AT_ONCE):
+            genes = np.arange(start, min(start + GENES_AT_ONCE, self._n_genes))
+            channels = np.full(self._n_genes, -1, dtype=np.int32)
+            channels[genes] = np.arange(len(genes), dtype=np.int32)
+            block = gather_normalized(image, *place, channels, len(genes), self._normalization, positions=genes)
+            values = block.reshape(len(genes), -1)[:, occupied].astype(np.float64)
+            first = values[:, :1]
+            offset = (values - first).mean(axis=1)
+            mean[genes] = first[:, 0] + offset
+            variance[genes] = np.square(values - first - offset[:, None]).mean(axis=1)
+            counts = image.gather(*place, channels, len(genes)).reshape(len(genes), -1)
+            detected[genes] = np.count_nonzero(counts, axis=1)
+        return len(occupied)
+
+
+def occupied_pixels(image: SlideImage, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
+    """Return (height, width) bool: where the window has a spot."""
+    out = np.zeros((height, width), dtype=np.bool_)
+    top, end, left, right = image.window(row, column, height, width)
+    spots = np.diff(image.pixel_start).reshape(image.shape)
+    out[top - row : end - row, left - column : right - column] = spots[top:end, left:right] > 0
+    return out
+
+
+def gather_normalized(
+    image: SlideImage,
+    row: int,
+    column: int,
+    height: int,
+    width: int,
+    channel_of_gene: NDArray[np.int32] | None,
+    n_channels: int,
+    normalization: Normalization,
+    *,
+    positions: NDArray[np.int64] | NDArray[np.int32] | None = None,
+) -> NDArray[np.float32]:
+    """Return a window's normalized values.
+
+    Parameters
+    ----------
+    image, row, column, height, width, channel_of_gene, n_channels
+        As in `stpatch.image.patch.SlideImage.gather`.
+    normalization
+        The slide's, over all its genes.
+    positions
+        (channels,) the slide's gene of each channel, -1 = pad; needed for ``pearson_residuals``.
+
+    Returns
+    -------
+    numpy.ndarray
+        (channels, height, width) float32; empty pixels and pads are 0. With collisions ``mean`` the mean of the spots'
+        normalized values, else the normalized sum of their counts.
+    """
+    if image.collisions == "mean" and normalization.keeps_zeros:
+        return _average(image, (row, column, height, width), channel_of_gene, n_channels, normalization)
+    counts = image.gather(row, column, height, width, channel_of_gene, None if channel_of_gene is None else n_channels)
+    totals = image.totals(row, column, height, width)
+    if positions is not None:
+        normalization = normalization.of_genes(positions)
+    return normalize_dense(counts, totals, normalization)
+
+
+def _average(
+    image: SlideImage,
+    place: tuple[int, int, int, int],
+    channel_of_gene: NDArray[np.int32] | None,
+    n_channels: int,
+    normalization: Normalization,
+) -> NDArray[np.float32]:
+    row, column, height, width = place
+    if channel_of_gene is None:
+        channel_of_gene = np.arange(n_channels, dtype=np.int32)
+    out = np.zeros((n_channels, height * width))
+    kernels.average_window(
+        image.data, image.indices, image.indptr, image.spot_totals,
+        image.pixel_start, image.pixel_spots, image.shape[1], image.window(*place), (row, column), width,
+        float(normalization.target_sum or 1.0), kernels.METHOD_CODES[normalization.method], channel_of_gene, out,
+    )  # fmt: skip
+    return out.astype(np.float32).reshape(n_channels, height, width)

@@ -1,0 +1,136 @@
+"""Frames: one array as bytes, either one Blosc frame or one .npy file."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Literal
+
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import DTypeLike, NDArray
+
+from stpatch.errors import DatasetError
+
+Encoding = Literal["blosc", "npy"]
+BLOSC_LEVEL = 5
+_BLOSC_HEADER = 16
+_NPY_VERSION = (1, 0)
+
+
+def encode(array: NDArray[Any], encoding: Encoding = "blosc") -> bytes:
+    """Return an array as a frame.
+
+    Parameters
+    ----------
+    array
+        Of little-endian integers, floats or bools; made contiguous (C order) if it is not.
+    encoding
+        ``blosc``: one Blosc frame of the bytes alone (LZ4, level 5; bits shuffled for integers, bytes for floats); the
+        reader knows dtype and shape. ``npy``: NumPy's format, version 1.0.
+
+    Notes
+    -----
+    Blosc cuts blocks by the number of bytes, level and type size, and compresses each on its own, so the frame does
+    not depend on its number of threads.
+    """
+    array = _little_endian(np.ascontiguousarray(array))
+    if encoding == "npy":
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, array, version=_NPY_VERSION, allow_pickle=False)
+        return buffer.getvalue()
+    if encoding != "blosc":
+        raise ValueError(f"unknown encoding {encoding!r}, known: blosc, npy")
+    shuffle = blosc.SHUFFLE if array.dtype.kind == "f" else blosc.BITSHUFFLE
+    blosc.use_threads = False  # Blosc's own threads would fight the workers for the cores
+    return bytes(blosc.compress(array, b"lz4", BLOSC_LEVEL, shuffle, 0, array.dtype.itemsize))
+
+
+def decode(
+    frame: bytes | memoryview,
+    encoding: Encoding = "blosc",
+    *,
+    dtype: DTypeLike | None = None,
+    shape: tuple[int, ...] | None = None,
+    where: object = None,
+) -> NDArray[Any]:
+    """Return the array of a frame, writable and in C order.
+
+    Parameters
+    ----------
+    frame
+        As `encode` made it.
+    encoding
+        ``blosc`` or ``npy``.
+    dtype, shape
+        What the frame must hold; needed for ``blosc``, checked for ``npy`` where given.
+    where
+        File and key, for the message.
+
+    Raises
+    ------
+    DatasetError
+        The frame is damaged, cut short, too long, or holds another dtype or shape.
+    """
+    if encoding == "npy":
+        return _decode_npy(frame, dtype=dtype, shape=shape, where=where)
+    if encoding != "blosc":
+        raise ValueError(f"unknown encoding {encoding!r}, known: blosc, npy")
+    if dtype is None or shape is None:
+        raise ValueError("a blosc frame needs dtype and shape")
+    return _decode_blosc(frame, np.dtype(dtype), shape, where)
+
+
+def _decode_blosc(
+    frame: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], where: object
+) -> NDArray[Any]:
+    out = np.empty(shape, dtype=dtype)
+    if len(frame) < _BLOSC_HEADER:
+        raise _damaged("is shorter than its header", where, f"{len(frame)} bytes", f"at least {_BLOSC_HEADER}")
+    n_bytes = int.from_bytes(frame[4:8], "little")
+    frame_bytes = int.from_bytes(frame[12:16], "little")
+    if frame_bytes != len(frame):
+        raise _damaged("has another length than it says", where, f"{len(frame)} bytes", f"{frame_bytes} bytes")
+    if n_bytes != out.nbytes or frame[3] != dtype.itemsize:
+        raise _damaged(
+            "holds another array",
+            where,
+            f"{n_bytes} bytes of items of {frame[3]}",
+            f"{dtype} {shape}, {out.nbytes} bytes",
+        )
+    if out.nbytes == 0:
+        return out
+    try:
+        blosc.decompress(bytes(frame), out)
+    except (RuntimeError, ValueError) as error:
+        raise _damaged("cannot be decompressed", where, error, None) from error
+    return out
+
+
+def _decode_npy(
+    frame: bytes | memoryview, *, dtype: DTypeLike | None, shape: tuple[int, ...] | None, where: object
+) -> NDArray[Any]:
+    buffer = io.BytesIO(frame)
+    try:
+        array: NDArray[Any] = np.lib.format.read_array(buffer, allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, OSError, MemoryError) as error:
+        raise _damaged("is no .npy file", where, error, None) from error
+    if buffer.tell() != len(frame):
+        raise _damaged("is too long", where, f"{len(frame)} bytes", f"{buffer.tell()} bytes")
+    if (dtype is not None and array.dtype != np.dtype(dtype)) or (shape is not None and array.shape != shape):
+        expected = f"{'' if dtype is None else np.dtype(dtype)} {'' if shape is None else shape}".strip()
+        raise _damaged("holds another array", where, f"{array.dtype} {array.shape}", expected)
+    return np.ascontiguousarray(array)
+
+
+def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def _damaged(what: str, where: object, found: object, expected: object) -> DatasetError:
+    return DatasetError(
+        f"a frame {what}",
+        where=where,
+        found=found,
+        expected=expected,
+        mend="copy the shard again, or build the dataset again",
+    )
