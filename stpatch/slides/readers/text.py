@@ -1,0 +1,176 @@
+"""Text files at the edge: plain or gzip by content, in blocks of whole lines; the header and the delimiter.
+
+A delimiter is one character; ``" "`` means runs of blanks (spaces and tabs), as R's ``write.table`` leaves them.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from stpatch.errors import InputError, InputMissingError
+
+BLOCK = 8 << 20
+"""Bytes of text that are worked on together."""
+LONGEST_LINE = 1 << 30
+DELIMITERS = ("\t", ",", ";", " ")
+"""Those that are looked for; ``|`` must be named."""
+_HEAD_BLOCK = 1 << 16
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_BLANK_FIELDS = re.compile(r'"([^"]*)"|(\S+)')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The first two lines of a delimited table that are not empty.
+
+    Attributes
+    ----------
+    header, first
+        Their fields, without quotes; `first` is empty where there is but one line.
+    """
+
+    path: Path
+    delimiter: str
+    header: tuple[str, ...]
+    first: tuple[str, ...]
+
+    @property
+    def short(self) -> bool:
+        """Whether the header is one field short: R does not name the column of row names."""
+        return len(self.first) == len(self.header) + 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name a column, "" for the unnamed one."""
+        return ("", *self.header) if self.short else self.header
+
+
+def byte_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
+    """Yield a file's text bytes in blocks of at most `size`; gzip is unpacked, a cut or damaged one is an error."""
+    if not path.is_file():
+        raise InputMissingError("there is no such file", where=path)
+    with path.open("rb") as file:
+        if file.read(2) == _GZIP:
+            file.seek(0)
+            yield from _unzipped(file, path, size)
+        else:
+            file.seek(0)
+            while block := file.read(size):
+                yield block
+
+
+def _unzipped(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:
+    decoder, started, packed = zlib.decompressobj(wbits=31), False, b""
+    while packed or (packed := file.read(min(size, 1 << 20))):
+        try:
+            block = decoder.decompress(packed, size)
+        except zlib.error as error:
+            raise InputError("the gzip file is damaged", where=path, found=error, mend="fetch it again") from error
+        started, packed = True, decoder.unconsumed_tail
+        if block:
+            yield block
+        if decoder.eof:
+            packed = decoder.unused_data.lstrip(b"\0")
+            decoder, started = zlib.decompressobj(wbits=31), False
+    if started:
+        raise InputError(
+            "the gzip file is cut short", where=path, found=f"{path.stat().st_size} bytes", mend="fetch it again"
+        )
+
+
+def line_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
+    """Yield a file in blocks of whole lines, each block ending in a line end; a byte order mark is left out."""
+    rest: list[bytes] = []
+    held = 0
+    start = True
+    for block in byte_blocks(path, size=size):
+        if start:
+            block, start = block.removeprefix(_BOM), False
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*rest, block[:end]])
+            rest, held = [], 0
+        rest.append(block[end:])
+        held += len(block) - end
+        if held > LONGEST_LINE:
+            raise InputError("a line is longer than 1 GiB: this is no table", where=path)
+    if tail := b"".join(rest):
+        yield tail + b"\n"
+
+
+def split_line(line: str, delimiter: str, *, where: object) -> tuple[str, ...]:
+    """Return a line's fields without quotes and surrounding blanks."""
+    if delimiter == " ":
+        return tuple(a or b for a, b in _BLANK_FIELDS.findall(line)) if '"' in line else tuple(line.split())
+    if '"' not in line:
+        return tuple(field.strip() for field in line.split(delimiter))
+    try:
+        return tuple(field.strip() for field in next(csv.reader([line], delimiter=delimiter)))
+    except csv.Error as error:
+        raise InputError("a line cannot be cut into fields", where=where, found=error) from error
+
+
+def read_head(path: Path, *, delimiter: str | None = None) -> Head:
+    """Read the header and the first row of a delimited table.
+
+    Parameters
+    ----------
+    delimiter
+        None: the one of tab, comma, semicolon and blanks that cuts both lines alike into the most fields.
+
+    Raises
+    ------
+    InputError
+        The file is empty or is no text.
+    """
+    if delimiter is not None and delimiter not in (*DELIMITERS, "|"):
+        raise InputError(
+            "this is no delimiter", where=path, found=repr(delimiter), expected="tab, comma, ;, | or blank"
+        )
+    lines: list[str] = []
+    for block in line_blocks(path, size=_HEAD_BLOCK):
+        if b"\0" in block:
+            raise InputError("this is no text file", where=path, expected="a table of text")
+        for line in block.split(b"\n"):
+            if line.strip() and len(lines) < 2:
+                lines.append(_decoded(line, path))
+        if len(lines) == 2:
+            break
+    if not lines:
+        raise InputError("the table is empty", where=path)
+    if delimiter is None:
+        delimiter = _sniffed(lines, path)
+    fields = [split_line(line, delimiter, where=path) for line in lines]
+    return Head(path=path, delimiter=delimiter, header=fields[0], first=fields[1] if len(fields) > 1 else ())
+
+
+def head_or_none(path: Path, *, delimiter: str | None = None) -> Head | None:
+    """Read a head for recognition: None where the file is no table of text at all."""
+    try:
+        return read_head(path, delimiter=delimiter)
+    except InputError:
+        return None
+
+
+def _decoded(line: bytes, path: Path) -> str:
+    try:
+        return line.rstrip(b"\r").decode()
+    except UnicodeDecodeError as error:
+        raise InputError("the text is not UTF-8", where=path, found=error, mend="save the table as UTF-8") from error
+
+
+def _sniffed(lines: list[str], path: Path) -> str:
+    best, most = ",", (0, 0)
+    for delimiter in DELIMITERS:
+        counts = [len(split_line(line, delimiter, where=path)) for line in lines]
+        alike = counts[-1] - counts[0] in (0, 1)
+        if counts[-1] > 1 and (alike, counts[0]) > most:
+            best, most = delimiter, (alike, counts[0])
+    return best
