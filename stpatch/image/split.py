@@ -261,7 +261,7 @@ def _fractions(strata: Sequence[Sequence[str]], fractions: Mapping[str, float]) 
 
 
 def _at_least_one(counts: list[list[int]], shares: Sequence[float]) -> None:
-    """Give each split of a share above 0 one group where there are enough; changes counts (strata x splits) in place."""
+    """Give each split of a share above 0 one group where there are enough; changes counts (strata x splits)."""
     wanted = [split for split, share in enumerate(shares) if share > 0]
     if sum(map(sum, counts)) < len(wanted):
         return
@@ -303,9 +303,8 @@ def _values(slides: pd.DataFrame, column: str, *, key: str) -> dict[str, str]:
     return dict(zip(slide_ids, map(_text, slides[column]), strict=True))
 
 
-def _is_missing(values: pd.Series[object]) -> NDArray[np.bool_]:
-    return np.array([bool(pd.isna(value)) or not _text(value) for value in values.astype(object)], dtype=bool)  #
-    type: ignore[call - overload]
+def _is_missing(values: Iterable[Any]) -> NDArray[np.bool_]:
+    return np.array([bool(pd.isna(value)) or not _text(value) for value in values], dtype=bool)
 
 
 def _text(value: object) -> str:
