@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stpatch.errors import DatasetError
@@ -15,15 +15,40 @@ from stpatch.shards.zarr import ZarrShard, encode_arrays, group_metadata
 from stpatch.storage import atomic_file, write_bytes
 
 
+def encode_sample(sample: Sample, layout: Layout) -> dict[str, bytes]:
+    """Return a sample as it lies in a shard: tar members by name, or zarr chunks by array name.
+
+    Raises
+    ------
+    DatasetError
+        The sample does not fit the layout.
+    """
+    if layout.format == "zarr":
+        return encode_arrays(sample, layout)
+    _check_fits(sample, layout)
+    members = encode_fields(sample, layout.encoding, variable=layout.variable)
+    if tuple(members) != layout.fields:
+        raise _other_fields(sample, tuple(members), layout.fields)
+    return members
+
+
 def write_shard(output: Path, samples: Iterable[Sample], *, split: str, number: int, layout: Layout) -> ShardRecord:
+    """Write a shard of samples, see `write_encoded`; they are made one at a time while writing."""
+    encoded = ((sample.key, encode_sample(sample, layout)) for sample in samples)
+    return write_encoded(output, encoded, split=split, number=number, layout=layout)
+
+
+def write_encoded(
+    output: Path, encoded: Iterable[tuple[str, Mapping[str, bytes]]], *, split: str, number: int, layout: Layout
+) -> ShardRecord:
     """Write a shard; its final names appear when it is complete, and never otherwise.
 
     Parameters
     ----------
     output
         The dataset's folder.
-    samples
-        The shard's samples in order; made one at a time while writing.
+    encoded
+        The shard's samples in order: key, and what `encode_sample` made.
     split, number
         Which shard: `number` counts from 0 in its split.
     layout
@@ -37,10 +62,10 @@ def write_shard(output: Path, samples: Iterable[Sample], *, split: str, number: 
     Raises
     ------
     DatasetError
-        A sample does not fit the layout, or there are none or too many.
+        There are no samples or too many.
     """
     write = _write_tar if layout.format == "tar" else _write_zarr
-    return write(output, samples, split, number, layout)
+    return write(output, encoded, split, number, layout)
 
 
 def write_zarr_metadata(output: Path, *, split: str, patches: int, layout: Layout) -> list[FileRecord]:
@@ -53,25 +78,23 @@ def write_zarr_metadata(output: Path, *, split: str, patches: int, layout: Layou
     return records
 
 
-def _write_tar(output: Path, samples: Iterable[Sample], split: str, number: int, layout: Layout) -> ShardRecord:
+def _write_tar(
+    output: Path, encoded: Iterable[tuple[str, Mapping[str, bytes]]], split: str, number: int, layout: Layout
+) -> ShardRecord:
     path = tar_path(split, number)
-    fields = layout.fields
-    ranges = []
+    ranges: list[tuple[int, int]] = []
     with atomic_file(output / path) as file:
         shard = TarShard(file)
-        for sample in samples:
-            _check_fits(sample, layout)
-            members = encode_fields(sample, layout.encoding, variable=layout.variable)
-            if tuple(members) != fields:
-                raise _other_fields(sample, tuple(members), fields)
-            ranges.append(shard.add(sample.key, members))
+        ranges.extend(shard.add(key, members) for key, members in encoded)
         _check_count(len(ranges), layout, path)
         sha256 = shard.finish()
     record = FileRecord(path=path, bytes=shard.size, sha256=sha256)
     return ShardRecord(patches=len(ranges), file=record, parts={}, ranges=tuple(ranges))
 
 
-def _write_zarr(output: Path, samples: Iterable[Sample], split: str, number: int, layout: Layout) -> ShardRecord:
+def _write_zarr(
+    output: Path, encoded: Iterable[tuple[str, Mapping[str, bytes]]], split: str, number: int, layout: Layout
+) -> ShardRecord:
     arrays = {array.name: array for array in layout.arrays()}
     paths = {name: zarr_shard_path(split, array, number) for name, array in arrays.items()}
     ranges = []
@@ -80,8 +103,7 @@ def _write_zarr(output: Path, samples: Iterable[Sample], split: str, number: int
             name: ZarrShard(stack.enter_context(atomic_file(output / path)), chunks=layout.patches)
             for name, path in paths.items()
         }
-        for sample in samples:
-            chunks = encode_arrays(sample, layout)
+        for _, chunks in encoded:
             places = {name: shards[name].add(chunk) for name, chunk in chunks.items()}
             ranges.append(places["x"])
         _check_count(len(ranges), layout, paths["x"])
