@@ -65,7 +65,7 @@ def _exponent(buffer: NDArray[np.uint8], start: int, stop: int) -> tuple[bool, i
 
 
 @njit(cache=True, nogil=True)
-def _number(buffer: NDArray[np.uint8], start: int, stop: int) -> tuple[int, float]:
+def _number(buffer: NDArray[np.uint8], start: int, stop: int) -> tuple[int, float]:  # noqa: C901 - one grammar
     """Parse a decimal with fraction and exponent (``3.0``, R's ``1e+05``); return an error code and the value."""
     if start == stop:
         return EMPTY, 0.0

@@ -1,0 +1,364 @@
+"""Legacy Spatial Transcriptomics arrays: a counts table whose spots are named for their place, and a spots table.
+
+Spots are named ``10x13`` or ``10_13``, x by y, in rows or in columns; some files hold adjusted places
+(``16.92x9.015``), which are rounded to the array for its indices and kept as coordinates. The spots table
+(``*_selection.tsv``, ``alignment_table_*``) has ``x, y`` and any of ``new_x, new_y``, ``pixel_x, pixel_y``,
+``selected``. A table of another section of the same array has the same places, so a mix-up shows only where no place
+agrees; swapped x and y do not show at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.config import IngestSection
+from stpatch.errors import InputError, InputMissingError
+from stpatch.slides.readers.delimited import gene_frame, listed, numbers, read_dense, read_table, transposed
+from stpatch.slides.readers.places import fit_affine, neighbour_distance, one_parity
+from stpatch.slides.readers.registry import register
+from stpatch.slides.readers.text import Head, head_or_none, read_head
+from stpatch.slides.slide import RawSlide
+from stpatch.slides.source import Probe, SlideSource
+
+PITCH_UM = 200.0
+"""Between spots of the first arrays (spot 100 um)."""
+CONTROLS = (r"__.*", r"ambiguous\[.*")
+"""What read counters write beside genes: ``__no_feature``, ``__ambiguous[A+B]``."""
+SPOT_NAME = re.compile(r"X?(\d{1,6}(?:\.\d+)?)[x_](\d{1,6}(?:\.\d+)?)")
+SPOT_COLUMNS = {"", "x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"}
+"""Columns of spots tables, and of nothing else: a label table has more."""
+
+_TEXT_SUFFIXES = (".tsv", ".csv", ".txt", ".tsv.gz", ".csv.gz", ".txt.gz")
+_STEM_WORDS = re.compile(r"[_.-](stdata|st_data|cnts|counts?|count_matrix|matrix|data)$", re.IGNORECASE)
+_LOOKED_AT = 50
+_FAR_OFF = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpotTable:
+    """A spots table; all arrays have one row a spot.
+
+    Attributes
+    ----------
+    places
+        (n, 2) float64 ``x, y``; array places.
+    adjusted, pixels
+        (n, 2) float64 ``new_x, new_y`` and ``pixel_x, pixel_y``, None without these columns.
+    selected
+        (n,) bool.
+    """
+
+    path: Path
+    places: NDArray[np.float64]
+    adjusted: NDArray[np.float64] | None
+    pixels: NDArray[np.float64] | None
+    selected: NDArray[np.bool_]
+
+
+@register
+class StReader:
+    """Reader of legacy ST slides."""
+
+    platform = "st"
+
+    def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
+        """Recognize a counts table by the spot names of its first column or its header."""
+        found = _counts_table(source.path)
+        if found is None:
+            return None
+        head, in_rows = found
+        spots = _spots_path(source, head.path)
+        unit, pitch_um = "array", options.pitch_um
+        if spots is not None:
+            table = read_spots(spots)
+            unit = "array" if table.pixels is None else "px"
+            checkerboard = one_parity(np.rint(table.places[:, ::-1]).astype(np.int32))
+            pitch_um = pitch_um or (None if checkerboard else PITCH_UM)
+        names = len(head.names) - 1
+        example = head.first[0] if in_rows else head.names[1]
+        return Probe(
+            platform=self.platform,
+            reason=f"spots named for their array place ({example}) in {'rows' if in_rows else 'columns'}"
+            + (f", with {spots.name}" if spots else ""),
+            files=(head.path,) if spots is None else (head.path, spots),
+            n_spots=None if in_rows else names,
+            n_genes=names if in_rows else None,
+            unit=unit,
+            pitch_um=pitch_um,
+            um_per_unit=options.um_per_unit,
+        )
+
+    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
+        """Read counts and places; spots without a row in the spots table are outside tissue."""
+        path = probe.files[0]
+        found = _counts_table(path)
+        if found is None:
+            raise InputError(
+                "the counts table changed since it was looked at", where=f"slide {source.slide_id}, {path}"
+            )
+        table = read_dense(path, delimiter=found[0].delimiter, normalized=options.values == "normalized")
+        in_rows = found[1]
+        spot_ids, genes = (table.row_ids, table.names) if in_rows else (table.names, table.row_ids)
+        places = _places(spot_ids, path, in_rows=in_rows)
+        spots = read_spots(probe.files[1]) if len(probe.files) > 1 else None
+        notes: list[str] = []
+        array = np.rint(places[:, ::-1]).astype(np.int32)
+        if (places != np.rint(places)).any():
+            collisions = len(array) - len(np.unique(array, axis=0))
+            notes.append(
+                "spot names hold adjusted places: rounded for the array indices"
+                + (f"; {collisions} spots share the index of another" if collisions else "")
+            )
+        xy, in_tissue = places, np.ones(len(places), bool)
+        if spots is None:
+            notes.append("there is no spots table: coordinates are the spot names' array places, all spots in tissue")
+        else:
+            xy, in_tissue = _coordinates(places, spots, notes)
+        pitch, um_per_unit = _scale(places, array, xy, options, notes)
+        return RawSlide(
+            counts=table.counts if in_rows else transposed(table.counts),
+            spot_ids=spot_ids,
+            genes=gene_frame(genes),
+            xy=np.ascontiguousarray(xy),
+            array=array,
+            geometry="square",
+            um_per_unit=um_per_unit,
+            pitch=pitch,
+            spots=pd.DataFrame({"in_tissue": in_tissue}),
+            control_patterns=CONTROLS,
+            notes=tuple(notes),
+        )
+
+
+def _counts_table(path: Path) -> tuple[Head, bool] | None:
+    """Return the head of the counts table, and whether spots are in its rows; None where there is none."""
+    if path.is_file():
+        return _as_counts(path)
+    candidates = sorted(p for p in path.iterdir() if p.name.lower().endswith(_TEXT_SUFFIXES) and p.is_file())
+    tables = [table for table in map(_as_counts, candidates) if table is not None]
+    if len(tables) > 1:
+        raise InputError(
+            "the folder holds several ST counts tables",
+            where=path,
+            found=listed([head.path.name for head, _ in tables]),
+            expected="one",
+            mend="name the table itself as the slide's path",
+        )
+    return tables[0] if tables else None
+
+
+def _as_counts(path: Path) -> tuple[Head, bool] | None:
+    head = head_or_none(path)
+    if head is None or len(head.names) < 2 or len(head.first) < 2:
+        return None
+    if not re.fullmatch(r"\d+(\.\d*)?([eE][+-]?\d+)?", head.first[1]):
+        return None
+    in_rows = SPOT_NAME.fullmatch(head.first[0]) is not None
+    in_columns = all(SPOT_NAME.fullmatch(name) for name in head.names[1 : _LOOKED_AT + 1])
+    return (head, in_rows) if in_rows != in_columns else None
+
+
+def _places(names: Iterable[str], path: Path, *, in_rows: bool) -> NDArray[np.float64]:
+    places = []
+    for number, name in enumerate(names):
+        match = SPOT_NAME.fullmatch(name)
+        if match is None:
+            raise InputError(
+                "a spot is not named for its place",
+                where=f"{path} {'row' if in_rows else 'column'} {number + 2}",
+                found=repr(name),
+                expected="x by y, as in 10x13 or 10_13",
+            )
+        places.append((float(match[1]), float(match[2])))
+    return np.array(places, dtype=np.float64).reshape(-1, 2)
+
+
+def _spots_path(source: SlideSource, counts: Path) -> Path | None:
+    """Return the spots table: the named one, else the one of the slide's name beside the counts or next door."""
+    if source.coordinates is not None:
+        if not source.coordinates.is_file():
+            raise InputMissingError("there is no such spots table", where=source.coordinates)
+        return source.coordinates
+    word = _whole_word(counts)
+    folder = counts.absolute().parent
+    candidates = _candidates([folder], word, counts)
+    if not candidates and folder.parent != folder.parent.parent:
+        candidates = _candidates(_folders(folder.parent, but=folder), word, counts)
+    if len({path.read_bytes() for path in candidates}) > 1:
+        raise InputError(
+            "several spots tables fit this slide's name, and they differ",
+            where=counts,
+            found=listed([str(path) for path in candidates]),
+            mend="name one: a coordinates column in the samplesheet",
+        )
+    return candidates[0] if candidates else None
+
+
+def _whole_word(counts: Path) -> re.Pattern[str]:
+    stem = re.sub(r"\.(tsv|csv|txt)?(\.gz)?$", "", counts.name, flags=re.IGNORECASE)
+    stem = _STEM_WORDS.sub("", stem)
+    return re.compile(rf"(?<![A-Za-z0-9]){re.escape(stem)}(?![A-Za-z0-9])")
+
+
+def _folders(parent: Path, *, but: Path) -> list[Path]:
+    try:
+        return sorted(path for path in parent.iterdir() if path != but and path.is_dir())
+    except PermissionError:
+        return []
+
+
+def _candidates(folders: Sequence[Path], word: re.Pattern[str], counts: Path) -> list[Path]:
+    found = []
+    for folder in folders:
+        try:
+            paths = sorted(folder.iterdir())
+        except PermissionError:
+            continue
+        named = [p for p in paths if p.name.lower().endswith(_TEXT_SUFFIXES) and word.search(p.name)]
+        found += [path for path in named if path.name != counts.name and path.is_file() and _is_spots(path)]
+    return found
+
+
+def _is_spots(path: Path) -> bool:
+    head = head_or_none(path)
+    columns = set() if head is None else set(head.names)
+    return columns >= {"x", "y"} and columns <= SPOT_COLUMNS and len(columns - {""}) > 2
+
+
+def read_spots(path: Path) -> SpotTable:
+    """Read a spots table.
+
+    Raises
+    ------
+    InputError
+        Columns ``x`` and ``y`` are missing, a cell is no number, or a place is given twice.
+    """
+    head = read_head(path)
+    if not {"x", "y"} <= set(head.names):
+        raise InputError(
+            "the spots table has no columns x and y",
+            where=path,
+            found=f"columns {listed(head.names)}",
+            mend="give its header the names x, y[, pixel_x, pixel_y][, selected], or read the slide as platform table",
+        )
+    table = read_table(path, delimiter=head.delimiter)
+
+    def pair(x: str, y: str) -> NDArray[np.float64] | None:
+        if x not in table or y not in table:
+            return None
+        return np.column_stack([numbers(table[name], where=path) for name in (x, y)])
+
+    places = np.column_stack([numbers(table[name], where=path) for name in ("x", "y")])
+    _, first, count = np.unique(places, axis=0, return_index=True, return_counts=True)
+    if (count > 1).any():
+        row = int(first[count > 1][0])
+        raise InputError(
+            "a place is given twice", where=f"{path} row {row + 2}", found=f"x, y = {places[row].tolist()}"
+        )
+    selected = numbers(table["selected"], where=path) != 0 if "selected" in table else np.ones(len(table), bool)
+    return SpotTable(
+        path=path,
+        places=places,
+        adjusted=pair("new_x", "new_y"),
+        pixels=pair("pixel_x", "pixel_y"),
+        selected=selected,
+    )
+
+
+def _coordinates(
+    places: NDArray[np.float64], spots: SpotTable, notes: list[str]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return (n, 2) coordinates and (n,) in tissue of the counts' spots; the spots table's pixels where it has them."""
+    row = _rows_of(places, spots)
+    known = row >= 0
+    if not known.any():
+        raise InputError(
+            "no spot of the counts is in the spots table: it belongs to another slide",
+            where=spots.path,
+            found=f"places such as {listed(['x'.join(f'{v:g}' for v in place) for place in spots.places[:3]])}",
+            expected=f"places such as {listed(['x'.join(f'{v:g}' for v in place) for place in places[:3]])}",
+            mend="name the right table: a coordinates column in the samplesheet",
+        )
+    unused = int(spots.selected.sum() - spots.selected[row[known]].sum())
+    if unused:
+        notes.append(f"{unused} selected rows of {spots.path.name} have no counts")
+    missing = int((~known).sum())
+    if missing:
+        notes.append(f"{missing} spots are not in {spots.path.name}: outside tissue")
+    in_tissue = known.copy()
+    in_tissue[known] = spots.selected[row[known]]
+    xy = places.copy()
+    if spots.pixels is None:
+        if spots.adjusted is not None:
+            xy[known] = spots.adjusted[row[known]]
+        return xy, in_tissue
+    affine = fit_affine(places[known], spots.pixels[row[known]])
+    if affine is None and missing:
+        notes.append(f"too few places in {spots.path.name} to place the other spots in pixels: array places instead")
+        return xy, in_tissue
+    if affine is not None and affine.residual > _FAR_OFF:
+        raise InputError(
+            "pixel positions do not follow the array places",
+            where=spots.path,
+            found=f"half of the spots lie more than {affine.residual:.2g} array steps from where they should",
+            mend="the table is damaged or belongs to another slide",
+        )
+    if affine is not None:
+        xy = affine(places)
+    xy[known] = spots.pixels[row[known]]
+    return xy, in_tissue
+
+
+def _rows_of(places: NDArray[np.float64], spots: SpotTable) -> NDArray[np.int64]:
+    """Return (n,) the spots table's row of each place, -1 without one.
+
+    Places are compared with ``x, y``, with ``new_x, new_y`` and after rounding; what agrees most is taken.
+    """
+    keys = [(places, spots.places, 3), (np.rint(places), np.rint(spots.places), 0)]
+    if spots.adjusted is not None:
+        keys.insert(1, (places, spots.adjusted, 2))
+    best = np.full(len(places), -1)
+    for ours, theirs, decimals in keys:
+        row_of: dict[tuple[float, float], int] = {}
+        for row, place in enumerate(np.round(theirs, decimals).tolist()):
+            row_of.setdefault((place[0], place[1]), row)
+        rows = np.array([row_of.get((place[0], place[1]), -1) for place in np.round(ours, decimals).tolist()])
+        if (rows >= 0).sum() > (best >= 0).sum():
+            best = rows
+    return best
+
+
+def _scale(
+    places: NDArray[np.float64],
+    array: NDArray[np.int32],
+    xy: NDArray[np.float64],
+    options: IngestSection,
+    notes: list[str],
+) -> tuple[float | None, float | None]:
+    """Return pitch and um per unit: 200 um an array step, measured in coordinate units by regression.
+
+    Later arrays put a second lattice between the spots of the first (every place has an even x + y, neighbours lie
+    diagonally). Their pitch is not written in the files, and no public source was at hand: it is left unknown until
+    the config gives ``ingest.pitch_um`` or ``ingest.um_per_unit``.
+    """
+    affine = fit_affine(places, xy)
+    step = None if affine is None else affine.unit
+    checkerboard = one_parity(array) and (neighbour_distance(array.astype(np.float64))[0] or 0) > 1.4
+    if step is None:
+        return None, options.um_per_unit
+    pitch = step * 2**0.5 if checkerboard else step
+    if options.um_per_unit is not None:
+        return pitch, options.um_per_unit
+    if options.pitch_um is not None:
+        return pitch, options.pitch_um / pitch
+    if checkerboard:
+        notes.append("spots lie on a checkerboard of unknown pitch: set ingest.pitch_um for sizes in um")
+        return pitch, None
+    return pitch, PITCH_UM / pitch
