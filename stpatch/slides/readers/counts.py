@@ -15,6 +15,10 @@ BLOCK = 1 << 22
 """Values that are read and checked together."""
 
 
+class FractionalError(InputError):
+    """A count is fractional: the values are no raw counts, and another matrix of the file may be."""
+
+
 def as_counts(block: NDArray[Any], *, where: object, offset: int = 0) -> NDArray[Any]:
     """Return the values as unsigned integers of the narrowest of 16, 32 and 64 bits.
 
@@ -38,7 +42,7 @@ def as_counts(block: NDArray[Any], *, where: object, offset: int = 0) -> NDArray
         return np.empty(0, np.uint16)
     if block.dtype.kind == "f":
         _check(np.isfinite(block), block, "a count is no finite number", where, offset)
-        _check(block == np.rint(block), block, "a count is fractional", where, offset, mend=_NORMALIZED)
+        _check(block == np.rint(block), block, "a count is fractional", where, offset, error=FractionalError)
     if block.dtype.kind in "if":
         _check(block >= 0, block, "a count is negative", where, offset)
     largest = block.max()
@@ -47,20 +51,22 @@ def as_counts(block: NDArray[Any], *, where: object, offset: int = 0) -> NDArray
     return block.astype(dtype_for(int(largest)), copy=False)
 
 
-_NORMALIZED = "give raw counts; if there are only normalized values, set ingest.values: normalized"
-
-
 def _check(
-    good: NDArray[np.bool_], block: NDArray[Any], what: str, where: object, offset: int, mend: str | None = None
+    good: NDArray[np.bool_],
+    block: NDArray[Any],
+    what: str,
+    where: object,
+    offset: int,
+    error: type[InputError] = InputError,
 ) -> None:
     if not good.all():
         first = int(np.argmin(good))
-        raise InputError(
+        raise error(
             what,
             where=f"{where}, value {offset + first}",
             found=f"{block[first]!s} ({int((~good).sum())} such in this block)",
-            expected="whole numbers from 0",
-            mend=mend,
+            expected="numbers from 0" if what.startswith(("a value", "a normalized")) else "whole numbers from 0",
+            mend="give raw counts" if error is FractionalError else None,
         )
 
 

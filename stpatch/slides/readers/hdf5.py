@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from stpatch.errors import InputError, StpatchError
 
 FAULTS = (
     OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError, ArithmeticError, MemoryError,
-    SystemError,
+    SystemError, EOFError, zlib.error,
 )  # fmt: skip
 """What h5py, zarr and anndata raise on damaged files."""
 

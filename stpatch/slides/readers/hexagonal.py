@@ -85,6 +85,15 @@ def scale_of(array: NDArray[np.int32], xy: NDArray[np.float64], *, where: Path |
     )
 
 
+def row_column_ratio(array: NDArray[np.int32], xy: NDArray[np.float64]) -> float | None:
+    """Return the rows' distance in columns: sqrt(3) on Visium's lattice, 1 on a square one; None for too few spots."""
+    fit = _fit(array, xy)
+    if fit is None:
+        return None
+    row_step, column_step = np.linalg.norm(fit, axis=1)
+    return float(row_step / column_step) if column_step > 0 else None
+
+
 def _fit(array: NDArray[np.int32], xy: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Return (2, 2) pixels per array_row and per array_col, None where the spots do not span the plane."""
     centred = array - array.mean(axis=0)
