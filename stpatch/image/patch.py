@@ -5,14 +5,15 @@ A window is (row, column, height, width) in pixels; it may pass the grid's edges
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
+
+_LARGEST_UINT16 = 2**16 - 1
 
 
 class Window(NamedTuple):
@@ -42,6 +43,10 @@ class SlideImage:
     collisions
         ``sum``: a pixel of several spots holds the sum of their counts and totals. ``mean``: the mean of their
         normalized values and of their totals. ``first``: the grid has dropped the later spots.
+    pixel_totals
+        (rows, columns) float64, a pixel's count over all measured genes; 0 where it is empty.
+    count_dtype
+        The dtype that holds every pixel's count of every measured gene: uint16 or uint32; float32 for normalized input.
     panel_channels
         Number of channels where `indices` are channels, else None.
     """
@@ -54,6 +59,8 @@ class SlideImage:
     pixel_spots: NDArray[np.int64]
     shape: tuple[int, int]
     collisions: str
+    pixel_totals: NDArray[np.float64]
+    count_dtype: np.dtype[Any]
     panel_channels: int | None = None
     _scratch: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
@@ -110,6 +117,19 @@ class SlideImage:
         pixel_spots = placed[np.argsort(grid_pixel[placed], kind="stable")]
         pixel_start = np.zeros(n_pixels + 1, dtype=np.int64)
         np.cumsum(np.bincount(grid_pixel[placed], minlength=n_pixels), out=pixel_start[1:])
+        spots_per_pixel = np.diff(pixel_start)
+        weights = np.asarray(totals, dtype=np.float64)[pixel_spots]
+        pixel_of = np.repeat(np.arange(n_pixels), spots_per_pixel)
+        pixel_totals = np.bincount(pixel_of, weights=weights, minlength=n_pixels).astype(np.float64)
+        count_dtype = np.dtype(np.float32 if data.dtype.kind == "f" else np.uint16)
+        if count_dtype == np.uint16:
+            crowded = np.flatnonzero((spots_per_pixel > 1) & (pixel_totals > _LARGEST_UINT16))
+            rows = (pixel_spots[pixel_start[pixel] : pixel_start[pixel + 1]] for pixel in crowded)
+            wide = data.dtype.itemsize > 2
+            if wide or any(_largest_sum(data, indices, indptr, spots) > _LARGEST_UINT16 for spots in rows):
+                count_dtype = np.dtype(np.uint32)
+        if collisions == "mean":
+            pixel_totals /= np.maximum(spots_per_pixel, 1)
         return cls(
             data=data,
             indices=indices,
@@ -119,6 +139,8 @@ class SlideImage:
             pixel_spots=pixel_spots,
             shape=(int(grid_shape[0]), int(grid_shape[1])),
             collisions=collisions,
+            pixel_totals=pixel_totals.reshape(grid_shape),
+            count_dtype=count_dtype,
         )
 
     def window(self, row: int, column: int, height: int, width: int) -> Window:
@@ -126,27 +148,6 @@ class SlideImage:
         rows, columns = self.shape
         top, left = min(max(row, 0), rows), min(max(column, 0), columns)
         return Window(top, min(max(row + height, top), rows), left, min(max(column + width, left), columns))
-
-    @cached_property
-    def count_dtype(self) -> np.dtype[Any]:
-        """The dtype that holds every pixel's count of every gene: uint16 or uint32; float32 for normalized input."""
-        if self.data.dtype.kind == "f":
-            return np.dtype(np.float32)
-        if self.data.dtype.itemsize > 2:
-            return np.dtype(np.uint32)
-        crowded = np.flatnonzero(np.diff(self.pixel_start) > 1)
-        bound = np.iinfo(np.uint16).max
-        for pixel in crowded:
-            spots = self.pixel_spots[self.pixel_start[pixel] : self.pixel_start[pixel + 1]]
-            if sum(self.spot_totals[spots]) > bound and self._largest(spots) > bound:
-                return np.dtype(np.uint32)
-        return np.dtype(np.uint16)
-
-    def _largest(self, spots: NDArray[np.int64]) -> int:
-        slices = [slice(int(self.indptr[spot]), int(self.indptr[spot + 1])) for spot in spots]
-        genes = np.concatenate([self.indices[part] for part in slices])
-        counts = np.concatenate([self.data[part] for part in slices])
-        return int(np.bincount(genes, weights=counts).max(initial=0))
 
     def with_panel(self, channel_of_gene: NDArray[np.int32], n_channels: int) -> SlideImage:
         """Return the image reduced to the genes of a panel, whose windows then touch nothing else.
@@ -166,16 +167,13 @@ class SlideImage:
         channels = np.empty(found + 1, dtype=np.int32)
         indptr = np.empty_like(self.indptr)
         kernels.reduce_to_chosen(self.data, self.indices, self.indptr, channel_of_gene, data, channels, indptr)
-        return SlideImage(
+        return replace(
+            self,
             data=data[:found],
             indices=channels[:found],
             indptr=indptr,
-            spot_totals=self.spot_totals,
-            pixel_start=self.pixel_start,
-            pixel_spots=self.pixel_spots,
-            shape=self.shape,
-            collisions=self.collisions,
             panel_channels=n_channels,
+            _scratch={},
         )
 
     def gather(
@@ -235,19 +233,8 @@ class SlideImage:
         """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
         out = np.zeros((height, width), dtype=np.float32)
         top, end, left, right = self.window(row, column, height, width)
-        out[top - row : end - row, left - column : right - column] = self._pixel_totals[top:end, left:right]
+        out[top - row : end - row, left - column : right - column] = self.pixel_totals[top:end, left:right]
         return out
-
-    @cached_property
-    def _pixel_totals(self) -> NDArray[np.float64]:
-        n_pixels = self.shape[0] * self.shape[1]
-        spots = np.diff(self.pixel_start)
-        pixel_of = np.repeat(np.arange(n_pixels), spots)
-        weights = self.spot_totals[self.pixel_spots]
-        totals = np.bincount(pixel_of, weights=weights, minlength=n_pixels).astype(np.float64)
-        if self.collisions == "mean":
-            totals /= np.maximum(spots, 1)
-        return totals.reshape(self.shape)
 
     def _buffer(self, name: str, size: int) -> NDArray[np.int64]:
         buffer = self._scratch.get(name)
@@ -279,3 +266,13 @@ class SlideImage:
                 mend="delete the slide's file in the work dir and build again",
             )
         self._scratch["genes"] = np.empty(n_genes, dtype=np.int8)
+
+
+def _largest_sum(
+    data: NDArray[Any], indices: NDArray[np.int32], indptr: NDArray[np.int64], spots: NDArray[np.int64]
+) -> int:
+    """Return the largest count of a gene, summed over some spots."""
+    parts = [slice(int(indptr[spot]), int(indptr[spot + 1])) for spot in spots]
+    genes = np.concatenate([indices[part] for part in parts])
+    counts = np.concatenate([data[part] for part in parts])
+    return int(np.bincount(genes, weights=counts).max(initial=0))
