@@ -93,19 +93,7 @@ def make_grid(
     um_per_unit, pitch
         Micrometres per coordinate unit, and distance of neighbouring spots in coordinate units; None where unknown.
     section
-        ``lattice``: array indices are pixels; on a hexagonal lattice the pixel column is ``array_col // 2``. That
-        keeps every spot, one a pixel, and all six neighbours of a spot among the eight of its pixel. The position
-        error is what the geometry forces: alternate rows lie half a pitch apart, so along x a spot is a quarter of
-        a pitch off its pixel's place (even rows one way, odd rows the other), along y nothing, where a pixel is one
-        pitch wide and sqrt(3)/2 pitches high; shown with square pixels, y is stretched by 2 / sqrt(3). A
-        translation by an even number of rows leaves the image as it is; by an odd number, odd rows become even ones
-        and the half pitch goes the other way. Without array indices, coordinates on a square lattice of known pitch
-        are rounded to it, when every spot is closer than a quarter of a pitch to its point and no two spots share
-        one. ``um``: ``floor((xy - origin) * um_per_unit / pitch_um)``; the position error is at most half a pixel
-        from the pixel's centre, an axis. The origin is the least x and y of all spots; where spots lie on a lattice
-        it is half their spacing (at most half a pixel) further out, since a spot at the centre of its area must not
-        sit on an edge between pixels. ``fit``: each axis of the bounding box is scaled on its own to ``0 .. size -
-        1`` and rounded (half to even); an axis without extent maps to 0.
+        The method, its pixel size, and what happens to spots that fall on one pixel.
     where
         What to name in errors, usually the slide.
 
@@ -121,6 +109,27 @@ def make_grid(
         No spots, coordinates that are not finite, hexagonal indices of mixed parity, a grid of more than `MAX_PIXELS`.
     ConfigError
         ``lattice`` without a lattice, ``um`` without known micrometres.
+
+    Notes
+    -----
+    ``lattice``: array indices are pixels; on a hexagonal lattice the pixel column is ``array_col // 2``. That keeps
+    every spot, one a pixel, and all six neighbours of a spot among the eight of its pixel. The position error is
+    what the geometry forces: alternate rows lie half a pitch apart, so along x a spot is a quarter of a pitch off
+    its pixel's place (even rows one way, odd rows the other), and along y not at all, where a pixel is one pitch
+    wide and sqrt(3)/2 pitches high; shown with square pixels, y is stretched by 2 / sqrt(3). A translation by an
+    even number of rows leaves the image as it is; by an odd number, odd rows become even ones and the half pitch
+    goes the other way.
+
+    ``lattice`` without array indices: coordinates on a square lattice of known pitch (to 10%) are rounded to it,
+    when every spot is closer than a quarter of a pitch to its point and no two spots share one.
+
+    ``um``: ``floor((xy - origin) * um_per_unit / pitch_um)``; the position error is at most half a pixel from the
+    pixel's centre, an axis. The origin is the least x and y of all spots; where spots lie on a lattice it is half
+    their spacing (at most half a pixel) further out, since a spot at the centre of its area must not sit on an edge
+    between pixels.
+
+    ``fit``: each axis of the bounding box is scaled on its own to ``0 .. size - 1`` and rounded (half to even), so
+    the position error is at most half a pixel from the pixel's place; an axis without extent maps to 0.
     """
     _check_coordinates(xy, where)
     if section.method == "um":

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stpatch.seeds import below, generator, integers, key_of, permutation, raw_draws
+
+
+def test_keys_tell_seeds_parts_types_and_order_apart():
+    keys = {
+        key_of(0), key_of(1), key_of(0, "a"), key_of(0, "a", "b"), key_of(0, "b", "a"), key_of(0, "ab"), key_of(0, 1),
+        key_of(0, "1"), key_of(0, "é"),
+    }  # fmt: skip
+    assert len(keys) == 9
+    assert all(0 <= key < 2**128 for key in keys)
+    assert key_of(np.int64(3), np.int32(4)) == key_of(3, 4)
+
+
+def test_streams_are_fixed_for_all_time():
+    assert key_of(7, "slide", "crop", 3) == 0x943D14CF0EDEC052697DD837546F34AC
+    assert raw_draws(generator(0, "a"), 2).tolist() == [3709918221644264525, 10382923037856475395]
+    assert permutation(generator(0, "a"), 6).tolist() == [2, 3, 0, 4, 1, 5]
+
+
+def test_a_longer_stream_begins_as_a_shorter_one():
+    long, short = raw_draws(generator(1, "x"), 1001), raw_draws(generator(1, "x"), 7)
+    assert long[:7].tolist() == short.tolist()
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 2**32))
+def test_below_is_the_high_word_of_the_exact_product(draw, bound):
+    assert below(np.array([draw], dtype=np.uint64), bound).tolist() == [draw * bound >> 64]
+
+
+@pytest.mark.parametrize("bound", [0, -1, 2**32 + 1])
+def test_below_refuses_other_bounds(bound):
+    with pytest.raises(ValueError, match="bound must be"):
+        below(np.zeros(1, dtype=np.uint64), bound)
+
+
+def test_integers_are_even_and_reach_both_ends():
+    counts = np.bincount(integers(generator(5, "even"), 7, 70_000), minlength=7)
+    assert counts.shape == (7,)
+    assert np.abs(counts - 10_000).max() < 500
+
+
+def test_permutation_is_one_and_moves_with_the_key():
+    one, other = permutation(generator(0, "p"), 100), permutation(generator(1, "p"), 100)
+    assert sorted(one.tolist()) == list(range(100))
+    assert one.tolist() != other.tolist()
+    assert permutation(generator(0, "p"), 0).tolist() == []
