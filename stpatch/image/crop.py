@@ -57,21 +57,7 @@ def cut_patches(spots_per_pixel: NDArray[np.int32], *, section: CropSection, see
     spots_per_pixel
         (rows, columns) int32.
     section
-        ``unit: spot`` gives 1 x 1 on every pixel that has a spot, ``unit: slide`` the whole grid once; both without
-        filters, which are meant for patches. ``unit: patch`` cuts windows of ``size`` (height, width) by
-        ``method``:
-
-        ``tiles``: origins at multiples of ``stride`` until the grid is covered. ``edge: pad`` lets the last window hang
-        over, ``shift`` moves it back inside, ``drop`` leaves it out.
-        ``random``: ``ceil(density * rows * columns / (height * width))`` windows, origins uniform over all windows
-        inside the grid, the last row and column among them. ``centered``: a window around every pixel that has a
-        spot, which is its pixel ``(height // 2, width // 2)``; ``edge`` as for tiles.
-
-        Along an axis on which the grid is smaller than the window, ``drop`` leaves every window out; ``pad`` and
-        ``shift`` keep it, padded behind the grid (for ``centered`` and ``pad``: on whichever sides it hangs over).
-
-        Of the same window twice the first stays. A window without a spot is never kept; the others need both
-        ``min_coverage`` and ``min_spots`` (set ``min_coverage: 0`` to filter by spots alone).
+        Unit, size, method, stride or density, edge and filters.
     seed, slide_id
         The key of random windows: the k-th is the same however many there are.
 
@@ -79,6 +65,24 @@ def cut_patches(spots_per_pixel: NDArray[np.int32], *, section: CropSection, see
     -------
     Patches
         Ascending in number: for tiles and centered windows in reading order, for random ones in the order drawn.
+
+    Notes
+    -----
+    ``unit: spot`` gives 1 x 1 on every pixel that has a spot, ``unit: slide`` the whole grid once; both without
+    filters, which are meant for patches. ``unit: patch`` cuts windows of ``size`` (height, width) by ``method``:
+
+    - ``tiles``: origins at multiples of ``stride`` until the grid is covered. ``edge: pad`` lets the last window hang
+      over, ``shift`` moves it back inside, ``drop`` leaves it out.
+    - ``random``: ``ceil(density * rows * columns / (height * width))`` windows, origins uniform over all windows inside
+      the grid, the last row and column among them.
+    - ``centered``: a window around every pixel that has a spot, which is its pixel ``(height // 2, width // 2)``;
+      ``edge`` as for tiles.
+
+    Along an axis on which the grid is smaller than the window, ``drop`` leaves every window out; ``pad`` and ``shift``
+    keep it, padded behind the grid (for ``centered`` with ``pad``: on whichever sides it hangs over).
+
+    Of the same window twice the first stays. A window without a spot is never kept; the others need both
+    ``min_coverage`` and ``min_spots`` (set ``min_coverage: 0`` to filter by spots alone).
     """
     grid_shape = (int(spots_per_pixel.shape[0]), int(spots_per_pixel.shape[1]))
     if section.unit == "slide":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +9,10 @@ from numpy.typing import NDArray
 
 from stpatch.config import GridSection
 from stpatch.errors import ConfigError, InputError
+from stpatch.image.lattice import TOLERANCE, fit_axis
 
 MAX_PIXELS = 400_000_000
 """Largest grid: more than this is a wrong pitch or a stray coordinate, not a slide."""
-LATTICE_TOLERANCE = 0.25
-"""Largest distance, in pitches, of a spot from the lattice point that its coordinates are rounded to."""
-_SAMPLED = 2000
-"""Spots that are enough to find a lattice's spacing."""
 _ROUNDING = 1e-9
 """Share of a pixel below a pixel's edge that counts as the edge: float noise must not move a spot across it."""
 
@@ -232,17 +228,17 @@ def _rounded_places(xy: NDArray[np.float64], um_per_unit: float | None, pitch: f
             expected=expected,
             mend=mend,
         )
-    fitted = np.array([_fitted_axis(xy[:, axis], pitch) for axis in (0, 1)])
+    fitted = np.array([fit_axis(xy[:, axis], pitch) for axis in (0, 1)])
     phase, spacing = fitted[:, 0], fitted[:, 1]
     steps = (xy - phase) / spacing
     points = np.rint(steps)
     error = float(np.abs(steps - points).max())
-    if error >= LATTICE_TOLERANCE:
+    if error >= TOLERANCE:
         raise ConfigError(
             "grid.method lattice needs a lattice",
             where=where,
             found=f"no array indices, and a spot {error:.2f} of the pitch {pitch:g} away from its lattice point",
-            expected=f"{expected} (within {LATTICE_TOLERANCE} of it)",
+            expected=f"{expected} (within {TOLERANCE} of it)",
             mend=mend,
         )
     least = points.min(axis=0)
@@ -268,45 +264,6 @@ def _rounded_places(xy: NDArray[np.float64], um_per_unit: float | None, pitch: f
     return _Places(
         row=row, col=col, shape=shape, origin=(float(x), float(y)), pitch_um=_known_pitch_um(um_per_unit, pitch)
     )
-
-
-def _fitted_axis(values: NDArray[np.float64], pitch: float) -> tuple[float, float]:
-    """Return the (place, spacing) of the evenly spaced points that coordinates of one axis lie on.
-
-    The spacing is `pitch` where that serves. A pitch measured as a distance of nearest neighbours is too small when
-    places are adjusted or distorted, and a few per cent add up to a whole point over a slide: then the spacing
-    within 10% of `pitch` with the strongest period is taken, and both are fitted by least squares.
-    """
-    # Sorted, so that no sum, and with it no last bit of the origin, depends on the spots' order.
-    values = np.sort(values)
-    phase = _phase(values, pitch)
-    if _off(values, phase, pitch) < LATTICE_TOLERANCE:
-        return phase, pitch
-    sample = values[:: max(len(values) // _SAMPLED, 1)]
-    reach = math.ceil(8 * 0.1 * (values[-1] - values[0]) / pitch)
-    spacings = pitch * np.linspace(0.9, 1.1, 2 * min(reach, _SAMPLED) + 1)
-    strengths = [abs(_turns(sample, spacing)) for spacing in spacings]
-    spacing = float(spacings[int(np.argmax(strengths))])
-    points = np.rint((values - _phase(values, spacing)) / spacing)
-    if points[0] < points[-1]:
-        centred = points - points.mean()
-        spacing = float((centred * (values - values.mean())).sum() / (centred**2).sum())
-    return float(values.mean() - spacing * points.mean()), spacing
-
-
-def _turns(values: NDArray[np.float64], spacing: float) -> complex:
-    return complex(np.exp(2j * np.pi * ((values - values[0]) / spacing)).sum())
-
-
-def _phase(values: NDArray[np.float64], spacing: float) -> float:
-    """Return a lattice point's coordinate: the circular mean of the (sorted) coordinates over the spacing."""
-    return float(values[0] + np.angle(_turns(values, spacing)) / (2 * np.pi) * spacing)
-
-
-def _off(values: NDArray[np.float64], phase: float, spacing: float) -> float:
-    """Return the largest distance from a lattice point, in spacings."""
-    steps = (values - phase) / spacing
-    return float(np.abs(steps - np.rint(steps)).max())
 
 
 def _um_places(
