@@ -1,0 +1,98 @@
+"""A patch as images: its totals and some of its channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.views.paint import FAINT, INK, heading, new_figure, show_pixels
+from stpatch.views.slide import log_totals
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchPicture:
+    """What a patch's picture shows.
+
+    Attributes
+    ----------
+    key
+        The sample's key.
+    x
+        (C, H, W) normalized values.
+    totals
+        (H, W) float32; 0 = empty.
+    names
+        (C,) gene names, "" = pad.
+    split
+        The patch's split, "" where it does not matter.
+    note
+        Lines below the title.
+    """
+
+    key: str
+    x: NDArray[np.floating]
+    totals: NDArray[np.float32]
+    names: tuple[str, ...]
+    split: str = ""
+    note: str = ""
+
+
+def telling_channels(picture: PatchPicture, n: int) -> NDArray[np.int64]:
+    """Return the `n` channels that vary most over the occupied pixels, most first; pads and flat ones are left out."""
+    occupied = picture.x[:, picture.totals > 0].astype(np.float64)
+    if occupied.shape[1] == 0:
+        return np.zeros(0, dtype=np.int64)
+    variance = occupied.var(axis=1)
+    real = np.array([bool(name) for name in picture.names], dtype=bool)
+    order = np.argsort(-np.where(real, variance, -1.0), kind="stable")
+    n_real = int((real & (variance > 0)).sum()) or int(real.sum())
+    return order[: min(n, n_real)].astype(np.int64)
+
+
+def draw_totals(axes: Axes, picture: PatchPicture, *, size: float = 7, colour: str = INK) -> None:
+    """Draw a patch's totals on a logarithmic scale."""
+    image = log_totals(picture.totals)
+    seen = image[np.isfinite(image)]
+    low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
+    show_pixels(axes, image, cmap="magma", vmin=low - 0.25 * (high - low), vmax=high)
+    heading(axes, "total counts", size=size, colour=colour)
+
+
+def draw_channel(axes: Axes, picture: PatchPicture, channel: int, *, size: float = 7) -> None:
+    """Draw one channel, empty pixels as paper."""
+    image = np.where(picture.totals > 0, picture.x[channel].astype(np.float64), np.nan)
+    show_pixels(axes, image)
+    heading(axes, picture.names[channel], size=size)
+
+
+def patch_figure(picture: PatchPicture, *, channels: int = 11) -> Figure:
+    """Return a patch as a figure: totals first, then the channels that vary most, six to a row."""
+    chosen = telling_channels(picture, channels)
+    n_columns = min(6, 1 + len(chosen))
+    n_rows = -(-(1 + len(chosen)) // n_columns)
+    high, wide = picture.totals.shape
+    side, gap, head = 1.45, 0.14, 0.28
+    tall = float(np.clip(side * high / wide, 0.4, 4))
+    width = max(n_columns * (side + gap) + gap, 4.2)
+    height = n_rows * (tall + head) + 0.85
+    figure = new_figure(width, height)
+    figure.text(gap / width, 1 - 0.25 / height, picture.key, fontsize=11, color=INK, va="center")
+    figure.text(
+        gap / width, 1 - 0.48 / height, " \u00b7 ".join(picture.note.splitlines()), fontsize=8, color=FAINT, va="center"
+    )
+    for i in range(1 + len(chosen)):
+        row, column = divmod(i, n_columns)
+        left, bottom = gap + column * (side + gap), height - 0.7 - (row + 1) * (tall + head)
+        axes = figure.add_axes((left / width, bottom / height, side / width, tall / height))
+        if i == 0:
+            draw_totals(axes, picture, size=8)
+        else:
+            draw_channel(axes, picture, int(chosen[i - 1]), size=8)
+    return figure

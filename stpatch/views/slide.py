@@ -1,0 +1,112 @@
+"""A slide as an image: what its pixels counted, and where its patches lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.views.paint import heading, new_figure, show_pixels, split_colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlidePicture:
+    """What a slide's picture shows.
+
+    Attributes
+    ----------
+    slide_id
+        Name of the slide.
+    totals
+        (H, W) float32, counts over all genes per pixel; 0 = empty.
+    boxes
+        (patches, 4) int64: row, col, height and width in pixels of `totals`. A box may hang over the edge.
+    splits
+        (patches,) the patches' splits.
+    note
+        A line below the title.
+    """
+
+    slide_id: str
+    totals: NDArray[np.float32]
+    boxes: NDArray[np.int64]
+    splits: tuple[str, ...]
+    note: str = ""
+
+
+def log_totals(totals: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return ``log10(1 + totals)`` with NaN in empty pixels."""
+    values = np.asarray(totals, dtype=np.float64)
+    return np.where(values > 0, np.log10(1 + np.maximum(values, 0)), np.nan)
+
+
+def draw_slide(axes: Axes, picture: SlidePicture, *, colours: Mapping[str, str], size: float = 8) -> None:
+    """Draw a slide and the outlines of its patches.
+
+    Parameters
+    ----------
+    colours
+        A colour for every split.
+    size
+        Of the title, in points.
+    """
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    image = log_totals(picture.totals)
+    seen = image[np.isfinite(image)]
+    # the darkest and brightest percent would wash the tissue out
+    low, high = np.percentile(seen, [1, 99]) if seen.size else (0.0, 1.0)
+    show_pixels(axes, image, cmap="magma", vmin=float(low) - 0.25 * float(high - low), vmax=float(high))
+    rows, columns = picture.totals.shape
+    boxes = picture.boxes.reshape(-1, 4)
+    width = float(np.clip(6 / np.sqrt(len(boxes) + 1), 0.45, 1.2))
+    # lines of one colour may coincide; of two, they lie side by side
+    inset = 0.18 if len(set(picture.splits)) > 1 else 0.0
+    for split, colour in colours.items():
+        rectangles = [
+            Rectangle((col - 0.5 + inset, row - 0.5 + inset), wide - 2 * inset, high_ - 2 * inset)
+            for (row, col, high_, wide), own in zip(boxes.tolist(), picture.splits, strict=True)
+            if own == split
+        ]
+        axes.add_collection(
+            PatchCollection(rectangles, facecolor="none", edgecolor=colour, linewidth=width, joinstyle="miter")
+        )
+    bottom = max(rows, *(boxes[:, 0] + boxes[:, 2]).tolist(), 0)
+    right = max(columns, *(boxes[:, 1] + boxes[:, 3]).tolist(), 0)
+    top, left = min(0, *boxes[:, 0].tolist(), 0), min(0, *boxes[:, 1].tolist(), 0)
+    axes.set_xlim(left - 0.5, right - 0.5)
+    axes.set_ylim(bottom - 0.5, top - 0.5)
+    heading(axes, picture.slide_id, picture.note, size=size)
+
+
+def slide_figure(picture: SlidePicture, *, colours: Mapping[str, str] | None = None) -> Figure:
+    """Return one slide as a figure, with a key of the splits below it."""
+    colours = split_colours(picture.splits) if colours is None else colours
+    rows, columns = picture.totals.shape
+    side = 5.0
+    tall = float(np.clip(side * rows / columns, 1.5, 12))
+    figure = new_figure(side + 0.4, tall + 1.0)
+    axes = figure.add_axes((0.2 / (side + 0.4), 0.4 / (tall + 1.0), side / (side + 0.4), tall / (tall + 1.0)))
+    draw_slide(axes, picture, colours=colours, size=11)
+    key_of_splits(figure, colours, height=0.2 / (tall + 1.0), left=0.2 / (side + 0.4))
+    return figure
+
+
+def key_of_splits(figure: Figure, colours: Mapping[str, str], *, height: float, left: float) -> None:
+    """Write the splits' names in their colours along a line; `height` and `left` are parts of the figure."""
+    for split, colour in colours.items():
+        figure.text(left, height, f"\u25a1 {split}", color=colour, fontsize=8, va="center", weight="bold")
+        left += key_width([split]) / figure.get_figwidth()
+
+
+def key_width(splits: Iterable[str]) -> float:
+    """Return the width of a key of splits in inches."""
+    return sum(0.35 + 0.085 * len(split) for split in splits)
