@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,10 +250,10 @@ def _refuse(head: Head, code: int, row: int, field: int, text: bytes) -> None:
     )
 
 
-def listed(names: Sequence[object] | NDArray[Any]) -> str:
+def listed(names: Iterable[object]) -> str:
     """Return the first names, and how many there are beyond."""
-    shown = ", ".join(str(name) or "(no name)" for name in list(names)[:_SHOWN])
-    return shown + (f", ... ({len(names)} in all)" if len(names) > _SHOWN else "")
+    texts = [str(name) or "(no name)" for name in names]
+    return ", ".join(texts[:_SHOWN]) + (f", ... ({len(texts)} in all)" if len(texts) > _SHOWN else "")
 
 
 class _Stream(io.RawIOBase):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stpatch.errors import InputError
 
 _REGULAR_WITHIN, _REGULAR_SHARE = 0.15, 0.9
+_COHERENT = 0.85
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,25 @@ def neighbour_distance(xy: NDArray[np.float64]) -> tuple[float | None, bool]:
         return None, False
     regular = np.abs(nearest - median) <= _REGULAR_WITHIN * median
     return median, bool(regular.mean() >= _REGULAR_SHARE)
+
+
+def square_pitch(xy: NDArray[np.float64], near: float) -> float:
+    """Return the pitch of a square lattice along the axes, near the neighbours' distance.
+
+    Adjusted places jitter, and the nearest of four neighbours is nearer than the pitch; the period that all spots
+    share is not biased so. Where they share none (a hexagonal lattice), `near` comes back.
+    """
+    some = xy[:: 1 + len(xy) // 5000]
+
+    def coherence(pitch: float) -> float:
+        return float(np.abs(np.exp(2j * np.pi * some / pitch).mean(axis=0)).mean())
+
+    if coherence(near) >= _COHERENT:
+        return near
+    periods = near * np.linspace(0.9, 1.2, 601)
+    scores = [coherence(float(period)) for period in periods]
+    best = int(np.argmax(scores))
+    return float(periods[best]) if scores[best] >= _COHERENT else near
 
 
 def one_parity(array: NDArray[np.int32]) -> bool:

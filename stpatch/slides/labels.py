@@ -1,0 +1,156 @@
+"""Labels: columns of the spot table or of a separate label file, one category a spot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.errors import ConfigError, InputError, InputMissingError
+from stpatch.slides.readers.coordinates import matching_column, rows_of
+from stpatch.slides.readers.delimited import listed, numbers, read_table
+from stpatch.slides.slide import RawSlide
+from stpatch.slides.source import SlideSource
+
+_MISSING = frozenset({"", "na", "nan", "none", "null", "<na>"})
+_PLACES = (("array_col", "array_row"), ("x", "y"), ("new_x", "new_y"))
+"""Columns (x, y) of array places, the first pair that is there is taken."""
+
+
+def attach_labels(raw: RawSlide, source: SlideSource, names: Sequence[str], label_table: Path | None) -> pd.DataFrame:
+    """Return one categorical column a label, rows as in the raw slide; missing = no label.
+
+    A label is a column of the slide's spot table or of the label table. The label table is joined by the column that
+    holds most spot ids, else by array places ``x, y`` (rounded: pathologists' tables have adjusted ones).
+
+    Parameters
+    ----------
+    names
+        The labels wanted (``ingest.labels``).
+    label_table
+        The samplesheet's label file of this slide.
+
+    Returns
+    -------
+    Categories are text, in natural order ("2" before "10"). ``attrs["notes"]`` counts the spots without a label and
+    the label rows without a spot.
+
+    Raises
+    ------
+    ConfigError
+        A label is in neither table (the error lists what is there) or in both.
+    InputError
+        The label table fits no spot of the slide, or gives a spot two labels.
+    """
+    frame = pd.DataFrame(index=pd.RangeIndex(len(raw.spot_ids)))
+    notes: list[str] = []
+    if names:
+        joined = pd.DataFrame(index=frame.index)
+        if label_table is not None:
+            joined, notes = _joined(raw, label_table)
+        own = [str(name) for name in raw.spots.columns]
+        for name in names:
+            _check_known(name, own, [str(column) for column in joined], source)
+            values = raw.spots[name] if name in own else joined[name]
+            frame[name] = categories(values)
+            without = int(frame[name].isna().sum())
+            if without:
+                notes.append(f"label {name}: {without} of {len(frame)} spots have none")
+    frame.attrs["notes"] = notes
+    return frame
+
+
+def categories(values: pd.Series) -> pd.Categorical:
+    """Return text categories in natural order; whole numbers lose their ".0", empty cells and NaN are missing."""
+    texts = np.array([_text(value) for value in values], dtype=object)
+    known = sorted({text for text in texts if text is not None}, key=_natural)
+    return pd.Categorical(texts, categories=known)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, (float, np.floating)):
+        value = str(int(value)) if float(value).is_integer() else str(float(value))
+    text = str(value).strip()
+    return None if text.lower() in _MISSING else text
+
+
+def _natural(text: str) -> tuple[list[tuple[int, int, str]], str]:
+    parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+    return parts, text
+
+
+def _check_known(name: str, own: list[str], joined: list[str], source: SlideSource) -> None:
+    where = f"slide {source.slide_id}, key ingest.labels"
+    if name in own and name in joined:
+        raise ConfigError(
+            f"label {name!r} is in the slide's spot table and in its label table",
+            where=where,
+            found=source.labels,
+            mend="rename the column of the label table",
+        )
+    if name not in own and name not in joined:
+        raise ConfigError(
+            f"there is no label {name!r}",
+            where=where,
+            found=f"columns {listed(own + joined)}" if own or joined else "a slide without further columns",
+            mend=None if source.labels else "name the slide's label file: a labels column in the samplesheet",
+        )
+
+
+def _joined(raw: RawSlide, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    if not path.is_file():
+        raise InputMissingError("there is no such label table", where=path)
+    table = read_table(path)
+    table.columns = pd.Index([str(name) for name in table.columns], dtype=object)
+    key, shared = matching_column(table, list(table.columns), raw.spot_ids)
+    row = (
+        rows_of(raw.spot_ids, table[key], where=path)
+        if key is not None and shared
+        else _rows_by_place(raw, table, path)
+    )
+    found = row >= 0
+    notes = []
+    unused = len(table) - len(np.unique(row[found]))
+    if unused:
+        notes.append(f"{unused} rows of {path.name} belong to no spot")
+    joined = table.iloc[np.maximum(row, 0)].reset_index(drop=True).astype(object)
+    joined[~found] = None
+    return joined, notes
+
+
+def _rows_by_place(raw: RawSlide, table: pd.DataFrame, path: Path) -> NDArray[np.int64]:
+    """Return (spots,) row of the label table by array place, -1 without one."""
+    pair = next((pair for pair in _PLACES if set(pair) <= set(table.columns)), None)
+    if raw.array is None or pair is None:
+        raise InputError(
+            "the label table cannot be joined to the spots",
+            where=path,
+            found=f"columns {listed(list(table.columns))}, none with ids such as {listed(raw.spot_ids[:3])}",
+            expected="a column of spot ids" + (", or array places x and y" if raw.array is not None else ""),
+        )
+    exact = np.column_stack([numbers(table[name], where=path) for name in pair])
+    places = np.rint(exact)
+    row_of: dict[tuple[float, float], int] = {}
+    for row, place in enumerate(places.tolist()):
+        x, y = place
+        first = row_of.setdefault((x, y), row)
+        if first != row:
+            raise InputError(
+                "a label table has two rows of one array place",
+                where=f"{path} rows {first + 2} and {row + 2}",
+                found=f"{pair[0]}, {pair[1]} = {exact[first].tolist()} and {exact[row].tolist()}",
+                mend="take one of them out, or give the table a column of spot ids",
+            )
+    rows = np.array([row_of.get((float(x), float(y)), -1) for y, x in raw.array.tolist()], dtype=np.int64)
+    if (rows < 0).all():
+        raise InputError("no row of the label table belongs to a spot: is it another slide's?", where=path)
+    return rows

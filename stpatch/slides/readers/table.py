@@ -1,0 +1,379 @@
+"""Any table: counts and coordinates in two tables, or a loom file; what no vendor's rule can recognize.
+
+The keys of ``ingest.table`` tell what the files cannot; a samplesheet column of a key's name overrides it for its
+slide.
+Swapped x and y do not show in a table: look at the picture that ``stpatch report`` draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy import sparse
+
+from stpatch.config import IngestSection, TableSection
+from stpatch.errors import ConfigError, InputError, InputMissingError
+from stpatch.slides.readers.coordinates import (
+    Coordinates,
+    array_of,
+    find_xy,
+    matching_column,
+    read_coordinates,
+    rows_of,
+)
+from stpatch.slides.readers.delimited import DenseTable, gene_frame, listed, numbers, read_dense, read_table, transposed
+from stpatch.slides.readers.loom import is_loom, loom_shape, read_loom
+from stpatch.slides.readers.places import neighbour_distance, square_pitch
+from stpatch.slides.readers.registry import register
+from stpatch.slides.readers.text import read_head
+from stpatch.slides.slide import RawSlide
+from stpatch.slides.source import Probe, SlideSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spots:
+    """Counts (spots, genes), ids, coordinates and columns of the spots, rows alike; the rest as in a raw slide."""
+
+    counts: sparse.csr_matrix
+    ids: NDArray[np.object_]
+    genes: pd.DataFrame
+    xy: NDArray[np.float64]
+    columns: pd.DataFrame
+    notes: list[str]
+    dropped: dict[str, dict[str, int]]
+
+    def take(self, keep: NDArray[np.bool_]) -> _Spots:
+        return _Spots(
+            counts=self.counts[keep],
+            ids=self.ids[keep],
+            genes=self.genes,
+            xy=self.xy[keep],
+            columns=self.columns[keep].reset_index(drop=True),
+            notes=self.notes,
+            dropped=self.dropped,
+        )
+
+
+@register
+class TableReader:
+    """Reader of generic tables; never asked but by name."""
+
+    platform = "table"
+
+    def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
+        """Check that the tables are there and their heads have the named columns."""
+        settings = settings_of(source, options)
+        _check_file(source.path, "counts table", "name the counts table itself as the slide's path")
+        extra = tuple(path for path in (source.coordinates, source.labels) if path is not None)
+        for path in extra:
+            _check_file(path, "table", None)
+        n_spots = n_genes = None
+        if is_loom(source.path):
+            n_spots, n_genes, attributes = loom_shape(source.path)
+            if source.coordinates is None:
+                find_xy(attributes, x=settings.x_column, y=settings.y_column, where=source.path)
+            reason = "a loom file"
+        else:
+            head = read_head(source.path, delimiter=settings.delimiter)
+            if settings.genes_in != "auto":
+                width = len(head.names) - 1
+                n_spots, n_genes = (width, None) if settings.genes_in == "rows" else (None, width)
+            if source.coordinates is None:
+                _inner_xy(head.names, settings, source)
+            beside = "its own x and y" if source.coordinates is None else f"coordinates in {source.coordinates.name}"
+            reason = f"a table of {len(head.names)} columns with {beside}"
+        return Probe(
+            platform=self.platform,
+            reason=reason,
+            files=(source.path, *extra),
+            n_spots=n_spots,
+            n_genes=n_genes,
+            pitch_um=options.pitch_um,
+            um_per_unit=options.um_per_unit,
+            members=_members(source, settings),
+        )
+
+    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
+        """Read and join the tables, and take the slide's own rows where several slides share them."""
+        settings = settings_of(source, options)
+        normalized = options.values == "normalized"
+        read = _read_loom if is_loom(probe.files[0]) else _read_tables
+        spots = _with_labels(read(source, settings, normalized=normalized), source)
+        spots = _own_rows(spots, source, settings)
+        array, geometry = array_of(spots.columns, where=source.path)
+        pitch, um_per_unit = _scale(spots.xy, options)
+        return RawSlide(
+            counts=spots.counts,
+            spot_ids=spots.ids,
+            genes=spots.genes,
+            xy=np.ascontiguousarray(spots.xy),
+            array=array,
+            geometry=geometry,
+            um_per_unit=um_per_unit,
+            pitch=pitch,
+            spots=_typed(spots.columns, source),
+            notes=tuple(spots.notes),
+            dropped=spots.dropped,
+        )
+
+
+def settings_of(source: SlideSource, options: IngestSection) -> TableSection:
+    """Return ``ingest.table`` with the slide's own samplesheet columns over it."""
+    own = {name: text for name, text in source.metadata.items() if name in TableSection.model_fields and text}
+    try:
+        return TableSection.model_validate({**options.table.model_dump(), **own})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"column {first['loc'][0]} is not valid for platform table",
+            where=f"slide {source.slide_id}, {source.where}",
+            found=repr(first["input"]),
+            expected=first["msg"],
+        ) from None
+
+
+def _check_file(path: Path, what: str, mend: str | None) -> None:
+    if path.is_dir():
+        raise InputError(f"the {what} is a folder", where=path, expected="a file", mend=mend)
+    if not path.is_file():
+        raise InputMissingError(f"there is no such {what}", where=path, mend=mend)
+
+
+def _inner_xy(names: tuple[str, ...], settings: TableSection, source: SlideSource) -> tuple[str, str]:
+    if settings.x_column is None or settings.y_column is None:
+        raise InputError(
+            "a table of counts needs coordinates",
+            where=f"slide {source.slide_id}, {source.path}",
+            mend="name their table in the samplesheet's coordinates column, or, where x and y are columns of the "
+            "counts table, name them: ingest.table.x_column and y_column",
+        )
+    return find_xy(names, x=settings.x_column, y=settings.y_column, where=source.path)
+
+
+def _read_loom(source: SlideSource, settings: TableSection, *, normalized: bool) -> _Spots:
+    loom = read_loom(source.path, id_column=settings.id_column, normalized=normalized)
+    notes: list[str] = []
+    columns = loom.cells
+    if source.coordinates is not None:
+        places = _coordinates(source.coordinates, settings)
+        return _joined(loom.counts, loom.cell_ids, loom.genes, places, columns=columns)
+    x, y = find_xy([str(name) for name in columns], x=settings.x_column, y=settings.y_column, where=source.path)
+    xy = np.column_stack([numbers(columns[name].astype(str), where=source.path, first_row=1) for name in (x, y)])
+    columns = columns.drop(columns=[x, y])
+    if "Valid" in columns and "in_tissue" not in columns:
+        columns = columns.rename(columns={"Valid": "in_tissue"})
+        invalid = int((numbers(columns["in_tissue"].astype(str), where=source.path, first_row=1) == 0).sum())
+        notes.append(f"{invalid} cells with Valid = 0 count as outside tissue (kept with ingest.qc.in_tissue: false)")
+    return _Spots(
+        counts=loom.counts, ids=loom.cell_ids, genes=loom.genes, xy=xy, columns=columns, notes=notes, dropped={}
+    )
+
+
+def _coordinates(path: Path, settings: TableSection) -> Coordinates:
+    return read_coordinates(path, x_column=settings.x_column, y_column=settings.y_column, id_column=settings.id_column)
+
+
+def _read_tables(source: SlideSource, settings: TableSection, *, normalized: bool) -> _Spots:
+    path = source.path
+    if source.coordinates is None:
+        return _read_one_table(source, settings, normalized=normalized)
+    places = _coordinates(source.coordinates, settings)
+    table = read_dense(path, delimiter=settings.delimiter, normalized=normalized)
+    genes_in = _genes_in(table, places, settings, path)
+    if genes_in == "rows":
+        return _joined(transposed(table.counts), table.names, gene_frame(table.row_ids), places)
+    return _joined(table.counts, table.row_ids, gene_frame(table.names), places)
+
+
+def _read_one_table(source: SlideSource, settings: TableSection, *, normalized: bool) -> _Spots:
+    head = read_head(source.path, delimiter=settings.delimiter)
+    x, y = _inner_xy(head.names, settings, source)
+    ids = settings.id_column if settings.id_column is not None else head.names[0]
+    if ids in (x, y):
+        raise InputError(
+            "the first column is a coordinate: which one holds the ids?",
+            where=source.path,
+            found=f"columns {listed(head.names)}",
+            mend="name it: ingest.table.id_column",
+        )
+    wanted = [ids, x, y, *([settings.slide_column] if settings.slide_column in head.names else [])]
+    table = read_dense(source.path, delimiter=head.delimiter, id_columns=wanted, normalized=normalized)
+    xy = np.column_stack([numbers(table.ids[name], where=source.path) for name in (x, y)])
+    return _Spots(
+        counts=table.counts,
+        ids=table.row_ids,
+        genes=gene_frame(table.names),
+        xy=xy,
+        columns=table.ids[[name for name in wanted if name not in (ids, x, y)]],
+        notes=[],
+        dropped={},
+    )
+
+
+def _genes_in(table: DenseTable, places: Coordinates, settings: TableSection, path: Path) -> str:
+    """Return the axis of the genes: the other one holds the ids of the coordinates, or has as many as there are."""
+    if settings.genes_in != "auto":
+        return settings.genes_in
+    others = [places.id_column] if places.id_column is not None else list(places.others)
+    in_rows = matching_column(places.table, others, table.row_ids)[1]
+    in_columns = matching_column(places.table, others, table.names)[1]
+    if not in_rows and not in_columns and places.id_column is None:
+        in_rows, in_columns = (int(n == len(places.xy)) for n in table.counts.shape)
+    if in_rows == in_columns:
+        n_rows, n_columns = table.counts.shape
+        known = (
+            "" if places.id_column is None else f" with ids such as {listed(places.table[places.id_column].head(3))}"
+        )
+        raise InputError(
+            "the coordinates fit rows and columns of the counts alike"
+            if in_rows
+            else "the coordinates fit neither rows nor columns of the counts",
+            where=f"{path} and {places.path}",
+            found=f"{len(places.xy)} coordinates{known}; {n_rows} rows such as {listed(table.row_ids[:3])}; "
+            f"{n_columns} columns such as {listed(table.names[:3])}",
+            mend="check that both tables are of one slide; say where the genes are: ingest.table.genes_in; "
+            "name the ids: ingest.table.id_column",
+        )
+    return "columns" if in_rows > in_columns else "rows"
+
+
+def _joined(
+    counts: sparse.csr_matrix,
+    ids: NDArray[np.object_],
+    genes: pd.DataFrame,
+    places: Coordinates,
+    *,
+    columns: pd.DataFrame | None = None,
+) -> _Spots:
+    """Join spots and coordinates by id, else by order."""
+    id_column = places.id_column
+    if id_column is None:
+        id_column = matching_column(places.table, places.others, ids)[0]
+    if id_column is None:
+        if len(ids) != len(places.xy):
+            raise InputError(
+                "the coordinates have no ids and another length than the counts",
+                where=places.path,
+                found=f"{len(places.xy)} coordinates",
+                expected=f"{len(ids)}, one a spot in the counts' order",
+            )
+        row = np.arange(len(ids))
+        notes = [f"{places.path.name} has no ids: joined to the counts by order"]
+    else:
+        row = rows_of(ids, places.table[id_column], where=places.path)
+        notes = []
+    placed = row >= 0
+    if not placed.any():
+        raise InputError(
+            "no spot of the counts has coordinates: the tables belong to different slides",
+            where=f"{places.path}, column {id_column!r}",
+            found=f"ids such as {listed(places.table[id_column].head(3).tolist())}",
+            expected=f"ids such as {listed(ids[:3])}",
+            mend="check both files; name the column of ids: ingest.table.id_column",
+        )
+    missing = int((~placed).sum())
+    dropped = {"no_coordinates": {"spots": missing, "counts": int(counts[~placed].sum())}} if missing else {}
+    empty = len(places.xy) - int(placed.sum())
+    if empty:
+        notes.append(f"{empty} rows of {places.path.name} have no counts")
+    own = places.table[[name for name in places.others if name != id_column]].iloc[row[placed]].reset_index(drop=True)
+    if columns is not None:
+        kept = columns[placed].reset_index(drop=True)
+        own = pd.concat([own, kept[[name for name in kept if name not in own]]], axis=1)
+    return _Spots(
+        counts=counts[placed] if missing else counts,
+        ids=ids[placed],
+        genes=genes,
+        xy=places.xy[row[placed]],
+        columns=own,
+        notes=notes,
+        dropped=dropped,
+    )
+
+
+def _with_labels(spots: _Spots, source: SlideSource) -> _Spots:
+    """Add the label table's columns, joined by id: they may tell slides apart or hold array indices."""
+    if source.labels is None:
+        return spots
+    table = read_table(source.labels)
+    key, _ = matching_column(table, list(table.columns), spots.ids)
+    if key is None:
+        return spots
+    row = rows_of(spots.ids, table[key], where=source.labels)
+    new = [name for name in table.columns if name != key and name not in spots.columns]
+    taken = table[new].iloc[np.maximum(row, 0)].reset_index(drop=True)
+    taken[row < 0] = ""
+    if (row < 0).any():  # array indices are for all spots or none
+        taken = taken.drop(columns=["array_row", "array_col", "in_tissue"], errors="ignore")
+    columns = pd.concat([spots.columns, taken], axis=1)
+    return _Spots(**{**spots.__dict__, "columns": columns})
+
+
+def _own_rows(spots: _Spots, source: SlideSource, settings: TableSection) -> _Spots:
+    column = settings.slide_column
+    if column is None:
+        return spots
+    where = f"slide {source.slide_id}, ingest.table.slide_column {column!r}"
+    if column not in spots.columns:
+        raise InputError(
+            f"there is no column {column!r} in the coordinates or the labels table",
+            where=where,
+            found=f"columns {listed(list(spots.columns))}",
+        )
+    texts = spots.columns[column].astype(str)
+    value = _slide_value(source, settings)
+    known = f"values {listed(sorted(set(texts)))}"
+    if value is None:
+        raise InputError(
+            "the table holds several slides, and this one is not named",
+            where=where,
+            found=known,
+            mend=f"add a samplesheet column slide_value (or {column}) that names each slide's rows",
+        )
+    own = (texts == value).to_numpy()
+    if not own.any():
+        raise InputError(f"no spot has {column} = {value!r}", where=where, found=known)
+    spots.notes.append(f"{int(own.sum())} of {len(own)} spots have {column} = {value}")
+    return spots.take(own)
+
+
+def _slide_value(source: SlideSource, settings: TableSection) -> str | None:
+    return settings.slide_value or source.metadata.get(settings.slide_column or "") or None
+
+
+def _members(source: SlideSource, settings: TableSection) -> tuple[str, ...]:
+    """Return the slides of a shared table where the samplesheet does not say which one is meant."""
+    column = settings.slide_column
+    if column is None or _slide_value(source, settings) is not None:
+        return ()
+    for path in (source.coordinates, source.labels):
+        if path is not None and column in read_head(path).names:
+            return tuple(sorted(set(read_table(path)[column])))
+    return ()
+
+
+def _scale(xy: NDArray[np.float64], options: IngestSection) -> tuple[float | None, float | None]:
+    """Return pitch (measured where the spots lie evenly) and um per unit (from the config)."""
+    distance, regular = neighbour_distance(xy)
+    pitch = square_pitch(xy, distance) if regular and distance is not None else None
+    um_per_unit = options.um_per_unit
+    if um_per_unit is None and pitch is not None and options.pitch_um is not None:
+        um_per_unit = options.pitch_um / pitch
+    if pitch is None and um_per_unit is not None and options.pitch_um is not None:
+        pitch = options.pitch_um / um_per_unit
+    return pitch, um_per_unit
+
+
+def _typed(columns: pd.DataFrame, source: SlideSource) -> pd.DataFrame:
+    """Give the columns that QC knows their types."""
+    frame = columns.drop(columns=["array_row", "array_col"], errors="ignore").copy()
+    if "in_tissue" in frame:
+        frame["in_tissue"] = numbers(frame["in_tissue"].astype(str), where=source.path) != 0
+    if "area" in frame:
+        frame["area"] = numbers(frame["area"].astype(str), where=source.path, missing=True)
+    return frame
