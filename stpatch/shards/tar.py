@@ -20,7 +20,7 @@ SIZE_LIMIT = 8**11
 
 _NUL = b"\0"
 _SPACES = b" " * 8
-_BEFORE_SIZE = b"0000644\00000000\00000000\0"  # mode, uid, gid
+_BEFORE_SIZE = b"0000644\0" + b"0000000\0" * 2  # mode; uid and gid
 _MTIME = b"00000000000\0"
 _AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(32 + 32 + 8 + 8 + 155 + 12)
 _CONSTANT_SUM = sum(_BEFORE_SIZE) + sum(_MTIME) + sum(_SPACES) + sum(_AFTER_SUM)
