@@ -60,25 +60,25 @@ class Job:
         return ReceiptBook(self.work / "receipts")
 
     def slide_path(self, slide_id: str) -> Path:
-        """The canonical slide."""
+        """Return where the canonical slide lies."""
         return self.work / "slides" / f"{slide_id}.h5ad"
 
     def totals_path(self, slide_id: str) -> Path:
-        """Per-spot totals and largest counts."""
+        """Return where the per-spot totals and largest counts lie."""
         return self.work / "slides" / f"{slide_id}.totals.npz"
 
     def statistics_path(self, slide_id: str) -> Path:
-        """Per-gene statistics."""
+        """Return where the per-gene statistics lie."""
         return self.work / "statistics" / f"{slide_id}.npz"
 
     def patches_path(self, slide_id: str) -> Path:
-        """Pixel grid and patches."""
+        """Return where the pixel grid and patches lie."""
         return self.work / "patches" / f"{slide_id}.npz"
 
     @property
-    def panel_path(self) -> Path:
+    def channels_path(self) -> Path:
         """Vocabulary and channels."""
-        return self.work / "panel.json"
+        return self.work / "channels.json"
 
     @property
     def plan_path(self) -> Path:
@@ -86,14 +86,32 @@ class Job:
         return self.work / "plan.npz"
 
     def rows_path(self, task: str) -> Path:
-        """Where the samples of a shard lie in it."""
+        """Return where the table of a shard's samples lies."""
         return self.work / "rows" / f"{task}.npz"
+
+    def receipt(self, stage: str, unit: str) -> Receipt:
+        """Return the receipt of a unit that must be done.
+
+        Raises
+        ------
+        StpatchError
+            It is not.
+        """
+        receipt = self.book.receipt(stage, unit)
+        if receipt is None:
+            raise StpatchError(
+                f"stage {stage} is not finished",
+                where=f"work dir {self.work}",
+                found=f"no receipt of {unit}",
+                mend=f"run it first: stpatch run {stage} CONFIG",
+            )
+        return receipt
 
     def receipts(self, stage: str) -> dict[str, Receipt]:
         """Return the receipts of the slides that went through a stage, in samplesheet order.
 
-        Slides that failed (``run.on_error: skip``) are left out; a slide that has neither receipt nor failure means that
-        the stage is not finished.
+        Slides that failed (``run.on_error: skip``) are left out; where a slide has neither receipt nor failure, the
+        stage is not finished.
 
         Raises
         ------

@@ -53,11 +53,12 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """The record of a finished unit."""
+    """The record of a finished unit; `place` is where its input was sought, which the fingerprint does not know."""
 
     stage: str
     unit: str
     request: str
+    place: str = ""
     inputs: tuple[InputFile, ...] = ()
     outputs: tuple[Output, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -97,6 +98,7 @@ class ReceiptBook:
                 stage=value["stage"],
                 unit=value["unit"],
                 request=value["request"],
+                place=value["place"],
                 inputs=tuple(InputFile(**item) for item in value["inputs"]),
                 outputs=tuple(Output(**item) for item in value["outputs"]),
                 facts=value["facts"],

@@ -94,7 +94,7 @@ def _check_header(header: list[str], sheet: Path) -> None:
 def _glob_rows(patterns: str | list[str]) -> list[tuple[str, Mapping[str, str]]]:
     rows: list[tuple[str, Mapping[str, str]]] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        paths = sorted(glob.glob(pattern, recursive=True))
+        paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not paths:
             raise ConfigError("a glob matches nothing", where="key slides.glob", found=pattern)
         rows += [(f"glob {pattern}", {"slide_id": slide_id_of(Path(path)), "path": path}) for path in paths]

@@ -1,0 +1,49 @@
+"""The command line: every command parses, calls and prints; the work is elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from stpatch.cli import build, configs, datasets
+from stpatch.errors import StpatchError
+
+app = typer.Typer(
+    name="stpatch",
+    help="Spatial transcriptomics slides to sharded image patches for pretraining.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (configs, build, datasets):
+    module.add_commands(app)
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 done, 1 some units failed, 2 the request was wrong."""
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    try:
+        app()
+    except StpatchError as error:
+        if debug:
+            traceback.print_exc()
+        typer.echo(f"error: {error.block()}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(
+            f"error: something unexpected happened\n  found:    {type(error).__name__}: {error}\n"
+            "  mend:     run the same command with --debug and report what it prints",
+            err=True,
+        )
+        sys.exit(1)

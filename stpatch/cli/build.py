@@ -1,0 +1,186 @@
+"""Commands that work on a config: check, plan, build, run, status."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stpatch.cli.options import AsJson, ConfigPath, Overrides, Quiet, bar, job_of, table
+
+if TYPE_CHECKING:
+    from stpatch.pipeline.check import SlideCheck
+    from stpatch.pipeline.engine import Summary
+    from stpatch.pipeline.job import Job
+
+BEFORE_PLAN = ("ingest", "normalize", "select", "crop", "plan")
+WorkersOption = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Worker processes (run.workers).")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (check, plan, build, run, status):
+        app.command()(command)
+
+
+def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Validate the config and probe every slide's headers; list every problem at once."""
+    from stpatch.errors import one_or_many
+    from stpatch.pipeline.check import check_settings, check_slides
+
+    job = job_of(config, overrides)
+    problems = check_settings(job)
+    with bar("check", len(job.sources), 0, quiet=quiet) as shown:
+        rows = check_slides(job, tick=lambda: shown.update(1))
+    problems += [row.problem for row in rows if row.problem is not None]
+    if as_json:
+        value = {"slides": [row.as_json() for row in rows], "problems": [problem.block() for problem in problems]}
+        typer.echo(json.dumps(value, indent=1))
+    else:
+        typer.echo(_check_table(rows))
+    if problems:
+        raise one_or_many(problems)
+    if not as_json:
+        typer.echo(f"{len(rows)} slide{'s' if len(rows) != 1 else ''}, no problem found")
+
+
+def _check_table(rows: list[SlideCheck]) -> str:
+    header = ["slide", "platform", "version", "spots", "genes", "unit", "um/unit", "pitch um", "recognized by"]
+    cells: list[list[object]] = []
+    for row in rows:
+        probe = row.probe
+        if probe is None:
+            cells.append([row.source.slide_id, "?", "", None, None, "", None, None, "see the problems"])
+            continue
+        cells.append(
+            [
+                row.source.slide_id,
+                probe.platform,
+                probe.version,
+                probe.n_spots,
+                probe.n_genes,
+                probe.unit,
+                None if probe.um_per_unit is None else round(probe.um_per_unit, 4),
+                None if probe.pitch_um is None else round(probe.pitch_um, 2),
+                probe.reason,
+            ]
+        )
+    return table(header, cells)
+
+
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Estimate from the headers; read no matrix.")] = False,
+    workers: WorkersOption = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run up to the patch plan: patches by slide and split, bytes, memory, tasks, the array range to submit."""
+    from stpatch.pipeline.outlook import estimate_outlook, plan_outlook
+
+    job = job_of(config, overrides)
+    summary = None
+    if estimate:
+        outlook = estimate_outlook(job)
+    else:
+        summary = _run(job, BEFORE_PLAN, workers=workers, quiet=quiet)
+        outlook = plan_outlook(job)
+    if as_json:
+        typer.echo(json.dumps(outlook.as_json(), indent=1))
+    else:
+        typer.echo(outlook.text())
+    _raise_failures(summary)
+
+
+def build(config: ConfigPath, overrides: Overrides = None, workers: WorkersOption = None, quiet: Quiet = False) -> None:
+    """Run all stages with local worker processes; running it again continues."""
+    from stpatch.pipeline.stages import STAGES
+
+    job = job_of(config, overrides)
+    summary = _run(job, tuple(STAGES), workers=workers, quiet=quiet)
+    typer.echo(_done_text(job, summary))
+    _raise_failures(summary)
+
+
+def run(
+    stage: Annotated[str, typer.Argument(help="ingest, normalize, select, crop, plan, shard or finalize.")],
+    config: ConfigPath,
+    overrides: Overrides = None,
+    rank: Annotated[int | None, typer.Option(min=0, help="This task's number; from the scheduler if left out.")] = None,
+    world_size: Annotated[int | None, typer.Option(min=1, help="Number of tasks; likewise.")] = None,
+    workers: WorkersOption = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run one stage's share of units, as a task of an array job; a rank beyond the units has nothing to do."""
+    from stpatch.errors import ConfigError
+    from stpatch.pipeline.ranks import find_rank
+    from stpatch.pipeline.stages import STAGES
+
+    if stage not in STAGES:
+        raise ConfigError("there is no such stage", where="STAGE", found=stage, expected=", ".join(STAGES))
+    place = find_rank(rank, world_size, os.environ)
+    job = job_of(config, overrides)
+    from stpatch.pipeline.engine import check_upstream, run_stages
+
+    check_upstream(job, stage)
+    summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=place, workers=workers or 1)
+    typer.echo(
+        f"stage {stage}, rank {place.rank} of {place.world_size} ({place.source}): "
+        f"{summary.done.get(stage, 0)} done, {summary.skipped.get(stage, 0)} were done already, "
+        f"{len(summary.failures)} failed",
+        err=True,
+    )
+    _raise_failures(summary)
+
+
+def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show units done, failed and left, stage by stage."""
+    from stpatch.pipeline.status import stage_statuses
+
+    job = job_of(config, overrides)
+    statuses = stage_statuses(job)
+    if as_json:
+        value = [
+            {
+                "stage": item.stage,
+                "units": item.units,
+                "done": item.done,
+                "left": item.left,
+                "failed": {failure.unit: failure.message for failure in item.failures},
+            }
+            for item in statuses
+        ]
+        typer.echo(json.dumps(value, indent=1))
+        return
+    rows: list[list[object]] = [
+        [item.stage, item.units, item.done if item.units is not None else None, len(item.failures), item.left]
+        for item in statuses
+    ]
+    typer.echo(table(["stage", "units", "done", "failed", "left"], rows))
+    for item in statuses:
+        for failure in item.failures:
+            typer.echo(f"\n[{failure.stage} {failure.unit}] {failure.message}")
+
+
+def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool) -> Summary:
+    from stpatch.pipeline.engine import run_stages
+
+    return run_stages(job, stages, progress=partial(bar, quiet=quiet), workers=workers)
+
+
+def _done_text(job: Job, summary: Summary) -> str:
+    from stpatch.pipeline.stages import CORPUS
+
+    facts = job.receipt("finalize", CORPUS).facts
+    parts = ", ".join(f"{name} {count}" for name, count in facts["samples"].items())
+    state = "up to date" if not summary.done else "finished"
+    return f"{state}: {job.output} ({parts} patches, {facts['bytes'] / 1e6:.1f} MB in {facts['shards']} shards)"
+
+
+def _raise_failures(summary: Summary | None) -> None:
+    if summary is not None and (error := summary.failed_error()) is not None:
+        raise error

@@ -1,0 +1,59 @@
+"""Options that several commands share, and progress bars."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from stpatch.pipeline.job import Job
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config.", show_default=False)]
+DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set crop.stride=8 (repeatable)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+def job_of(config: Path, overrides: list[str] | None) -> Job:
+    """Load a config as a job."""
+    from stpatch.config import load_config
+    from stpatch.pipeline.job import Job
+
+    return Job(load_config(config, overrides or []))
+
+
+@contextmanager
+def bar(name: str, total: int, done: int, *, quiet: bool = False) -> Iterator[Any]:
+    """Show a progress bar on stderr; where that is no terminal, at most a line every ten seconds."""
+    from tqdm import tqdm
+
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(
+        total=total, initial=done, desc=f"{name:<10}", unit="unit", file=sys.stderr, disable=quiet, mininterval=interval
+    ) as shown:
+        yield shown
+
+
+def table(header: list[str], rows: list[list[object]]) -> str:
+    """Return rows as aligned text columns; numbers to the right."""
+    cells = [header, *[["" if cell is None else str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = [
+        bool(rows) and all(isinstance(row[i], int | float | type(None)) for row in rows) for i in range(len(header))
+    ]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    )

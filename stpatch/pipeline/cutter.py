@@ -1,0 +1,272 @@
+"""One slide's samples: the slide mapped into memory, its grid, its channels, and the patches cut from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.expression.normalize import Normalization
+from stpatch.expression.sample import PatchRule
+from stpatch.expression.statistics import SlideStatistics
+from stpatch.expression.window import WindowMoments, gather_normalized
+from stpatch.image.crop import Patches
+from stpatch.image.grid import Grid
+from stpatch.image.patch import SlideImage
+from stpatch.pipeline.channels import Channels
+from stpatch.pipeline.crop import read_cut
+from stpatch.pipeline.job import Job
+from stpatch.pipeline.plan import sample_key
+from stpatch.shards.layout import Layout
+from stpatch.shards.sample import NO_LABEL, Sample, label_name
+from stpatch.slides.store import open_counts, read_genes, read_labels
+
+Window = tuple[int, int, int, int]
+
+REDUCE_BELOW = 4
+"""A panel of less than one gene in so many is worth a reduced copy of the slide's counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelChoice:
+    """The channels of one sample.
+
+    Attributes
+    ----------
+    positions
+        (C,) int32 position in the slide's genes, -1 where the slide did not measure the channel (or it is padding).
+    ids
+        (C,) int32 gene ids.
+    """
+
+    positions: NDArray[np.int32]
+    ids: NDArray[np.int32]
+
+
+def channel_of_gene(positions: NDArray[np.int32], n_genes: int) -> NDArray[np.int32]:
+    """Turn (C,) positions of genes into (genes,) int32 numbers of channels, -1 for none."""
+    lut = np.full(n_genes, -1, np.int32)
+    on = positions >= 0
+    lut[positions[on]] = np.flatnonzero(on)
+    return lut
+
+
+class FixedChannels:
+    """The panel, or the slide's own list: the same channels for every patch."""
+
+    def __init__(self, wanted: NDArray[np.int32], gene_ids: NDArray[np.int32]) -> None:
+        position = {int(number): i for i, number in enumerate(gene_ids) if number >= 0}
+        positions = np.array([position.get(int(number), -1) for number in wanted], np.int32)
+        self.choice = ChannelChoice(positions=positions, ids=wanted)
+        self.lut = channel_of_gene(positions, len(gene_ids))
+
+
+class PatchChannels:
+    """A patch rule: the channels of each patch are chosen by what lies in it."""
+
+    def __init__(
+        self, rule: PatchRule, moments: WindowMoments, channels: Channels, gene_ids: NDArray[np.int32], slide_id: str
+    ) -> None:
+        self.rule, self.moments, self.channels, self.gene_ids, self.slide_id = (
+            rule,
+            moments,
+            channels,
+            gene_ids,
+            slide_id,
+        )
+        self.known = np.flatnonzero(gene_ids >= 0)
+
+    def choose(self, window: Window, *, number: int, draw: int) -> ChannelChoice:
+        """Return the patch's channels, by ascending gene id, padding last."""
+        moments = self.moments.measure(*window)
+        if len(self.known) < len(self.gene_ids):  # genes outside the vocabulary are never channels
+            moments = replace(
+                moments,
+                mean=moments.mean[self.known],
+                variance=moments.variance[self.known],
+                detected=moments.detected[self.known],
+            )
+        chosen = self.rule.choose(moments, slide_id=self.slide_id, number=number, draw=draw)
+        positions = np.where(chosen < 0, -1, self.known[chosen]).astype(np.int32)
+        ids = np.where(chosen < 0, self.channels.pad_id, self.gene_ids[positions]).astype(np.int32)
+        return ChannelChoice(positions=positions, ids=ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutter:
+    """Cuts the samples of one slide.
+
+    Attributes
+    ----------
+    image
+        All measured genes; reduced to the panel where the channels are fixed and values are counts.
+    rule
+        How channels are chosen.
+    labels
+        Label name -> (rows, columns) int16 over the whole grid.
+    """
+
+    slide_id: str
+    image: SlideImage
+    grid: Grid
+    patches: Patches
+    rule: FixedChannels | PatchChannels
+    normalization: Normalization
+    layout: Layout
+    draws: int
+    values: str
+    labels: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
+
+    def cut(self, position: int, draw: int) -> Sample:
+        """Return the sample of a patch (its position in the slide's list) and draw."""
+        number = int(self.patches.number[position])
+        window = self.window(position)
+        if isinstance(self.rule, PatchChannels):
+            choice = self.rule.choose(window, number=number, draw=draw)
+        else:
+            choice = self.rule.choice
+        meta: dict[str, Any] = {
+            "slide_id": self.slide_id,
+            "row": window[0],
+            "col": window[1],
+            "n_spots": int(self.patches.n_spots[position]),
+        }
+        if self.draws > 1:
+            meta["draw"] = draw
+        return Sample(
+            key=sample_key(self.slide_id, number, draw, draws=self.draws),
+            x=self._values(window, choice),
+            totals=self.image.totals(*window),
+            genes=choice.ids if self.layout.genes else None,
+            labels={name: _window_of(plane, window) for name, plane in self.labels.items()},
+            meta=meta,
+        )
+
+    def window(self, position: int) -> Window:
+        """Return (row, column, height, width) of a patch."""
+        patches = self.patches
+        return (
+            int(patches.row[position]),
+            int(patches.col[position]),
+            int(patches.height[position]),
+            int(patches.width[position]),
+        )
+
+    def _values(self, window: Window, choice: ChannelChoice) -> NDArray[Any]:
+        n_channels = len(choice.positions)
+        lut = self._lut(choice)
+        if self.values == "counts":
+            out = np.empty((n_channels, *window[2:]), self.layout.dtype)
+            return self.image.gather(*window, lut, None if lut is None else n_channels, out=out)
+        values = gather_normalized(self.image, *window, lut, n_channels, self.normalization, positions=choice.positions)
+        return values.astype(self.layout.dtype, copy=False)
+
+    def _lut(self, choice: ChannelChoice) -> NDArray[np.int32] | None:
+        if self.image.panel_channels is not None:
+            return None
+        if isinstance(self.rule, FixedChannels):
+            return self.rule.lut
+        return channel_of_gene(choice.positions, len(self.rule.gene_ids))
+
+
+def open_cutter(
+    job: Job, slide_id: str, *, channels: Channels, layout: Layout, categories: Mapping[str, list[str]]
+) -> Cutter:
+    """Map a slide and prepare its channels and label maps."""
+    config, path = job.config, job.slide_path(slide_id)
+    view, cut = open_counts(path), read_cut(job.patches_path(slide_id))
+    with np.load(job.totals_path(slide_id), allow_pickle=False) as file:
+        totals = file["totals"]
+    image = SlideImage.of(
+        data=view.data,
+        indices=view.indices,
+        indptr=view.indptr,
+        totals=totals,
+        grid_pixel=cut.grid.pixel,
+        grid_shape=cut.grid.shape,
+        collisions=config.grid.collisions,
+    )
+    normalization = _normalization(job, slide_id)
+    gene_ids = channels.ids_of(channels.names_of(read_genes(path)))
+    wanted = channels.panel if channels.slide_panels is None else channels.slide_panels[slide_id]
+    rule: FixedChannels | PatchChannels
+    if wanted is not None:
+        rule = FixedChannels(wanted, gene_ids)
+        if len(wanted) * REDUCE_BELOW < len(gene_ids):
+            image = image.with_panel(rule.lut, len(wanted))
+    else:
+        rule = _patch_rule(job, slide_id, image, normalization, channels, gene_ids)
+    return Cutter(
+        slide_id=slide_id,
+        image=image,
+        grid=cut.grid,
+        patches=cut.patches,
+        rule=rule,
+        normalization=normalization,
+        layout=layout,
+        draws=config.channels.draws,
+        values=config.shards.values,
+        labels=label_planes(read_labels(path), cut.grid, categories),
+    )
+
+
+def _patch_rule(
+    job: Job,
+    slide_id: str,
+    image: SlideImage,
+    normalization: Normalization,
+    channels: Channels,
+    gene_ids: NDArray[np.int32],
+) -> PatchChannels:
+    known = gene_ids[gene_ids >= 0]
+    candidates = None if channels.candidates is None else np.isin(known, channels.candidates)
+    shift = 1 if channels.ids.min() == 0 else 0  # the draw's counters start at 1, an external vocabulary's ids at 0
+    section = job.config.channels
+    rule = PatchRule(
+        method=section.method,
+        n=section.n,
+        gene_ids=known + np.int32(shift),
+        candidates=candidates,
+        seed=job.config.dataset.seed,
+    )
+    moments = WindowMoments(image, normalization, n_genes=len(gene_ids))
+    return PatchChannels(rule, moments, channels, gene_ids, slide_id)
+
+
+def _normalization(job: Job, slide_id: str) -> Normalization:
+    section = job.config.normalize
+    if section.method == "pearson_residuals":
+        return SlideStatistics.load(job.statistics_path(slide_id)).normalization
+    target_sum = job.receipt("normalize", slide_id).facts["target_sum"]
+    return Normalization(method=section.method, target_sum=target_sum, theta=section.theta)
+
+
+def label_planes(labels: pd.DataFrame, grid: Grid, categories: Mapping[str, list[str]]) -> dict[str, NDArray[np.int16]]:
+    """Return each label as a (rows, columns) int16 map of category numbers, -1 where a pixel has none.
+
+    A pixel of several spots takes their most frequent label, the first category where two are as frequent.
+    """
+    planes = {}
+    for name, known in categories.items():
+        plane = np.full(grid.shape[0] * grid.shape[1], NO_LABEL, np.int16)
+        if name in labels:
+            codes = pd.Categorical(labels[name].astype(object), categories=known).codes
+            on = (grid.pixel >= 0) & (codes >= 0)
+            pairs, counts = np.unique(grid.pixel[on] * len(known) + codes[on], return_counts=True)
+            order = np.lexsort((-pairs, counts))  # the most frequent last, then the first category
+            plane[pairs[order] // len(known)] = (pairs[order] % len(known)).astype(np.int16)
+        planes[label_name(name)] = plane.reshape(grid.shape)
+    return planes
+
+
+def _window_of(plane: NDArray[np.int16], window: Window) -> NDArray[np.int16]:
+    row, column, height, width = window
+    out = np.full((height, width), NO_LABEL, np.int16)
+    top, left = max(row, 0), max(column, 0)
+    part = plane[top : max(row + height, top), left : max(column + width, left)]
+    out[top - row : top - row + part.shape[0], left - column : left - column + part.shape[1]] = part
+    return out

@@ -1,0 +1,86 @@
+"""Stage ingest, one slide: vendor files -> canonical slide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stpatch.pipeline.job import Job, Outcome, file_digest
+from stpatch.slides.canonical import canonical_slide
+from stpatch.slides.genes import read_gene_map, read_vocabulary
+from stpatch.slides.labels import attach_labels
+from stpatch.slides.readers.registry import read_source
+from stpatch.slides.slide import Slide
+from stpatch.slides.store import write_slide
+from stpatch.storage import atomic_file
+
+
+def request(job: Job, slide_id: str) -> dict[str, Any]:
+    """Return what the slide's ingest depends on, beside its files."""
+    source = job.sources[slide_id]
+    section = job.config.ingest.model_dump(mode="json")
+    section["genes"]["map"] = file_digest(job.config.ingest.genes.map)
+    section["genes"]["vocabulary"] = file_digest(job.config.ingest.genes.vocabulary)
+    return {
+        "ingest": section,
+        "platform": source.platform,
+        "organism": source.organism,
+        "metadata": dict(source.metadata),
+        "labels": file_digest(source.labels),
+        "coordinates": file_digest(source.coordinates),
+    }
+
+
+def place(job: Job, slide_id: str) -> str:
+    """Return where the slide's files are sought: another place means another look, though not another fingerprint."""
+    return str(job.sources[slide_id].path.absolute())
+
+
+def run(job: Job, slide_id: str) -> Outcome:
+    """Read, harmonize, filter and store one slide."""
+    source, section = job.sources[slide_id], job.config.ingest
+    gene_map = None if section.genes.map is None else read_gene_map(section.genes.map)
+    vocabulary = None if section.genes.vocabulary is None else read_vocabulary(section.genes.vocabulary)
+    probe, raw = read_source(source, section)
+    labels = attach_labels(raw, source, section.labels, source.labels)
+    slide = canonical_slide(
+        raw,
+        source=source,
+        probe=probe,
+        section=section,
+        labels=labels,
+        gene_map=gene_map,
+        vocabulary=vocabulary,
+    )
+    del raw
+    path, totals_path = job.slide_path(slide_id), job.totals_path(slide_id)
+    write_slide(path, slide)
+    totals, largest = spot_facts(slide)
+    with atomic_file(totals_path) as file:
+        np.savez(file, totals=totals, largest=largest)
+    facts = {
+        "platform": slide.platform,
+        "organism": slide.organism,
+        "organisms": sorted(set(slide.genes["organism"])),
+        "spots": slide.n_spots,
+        "genes": slide.n_genes,
+        "geometry": slide.geometry,
+        "um_per_unit": slide.um_per_unit,
+        "largest_count": float(largest.max()),
+        "metadata": dict(slide.metadata),
+        "record": dict(slide.record),
+        "labels": {name: [str(text) for text in slide.labels[name].cat.categories] for name in slide.labels},
+    }
+    return Outcome(outputs=[(path, None), (totals_path, None)], facts=facts, inputs=probe.files)
+
+
+def spot_facts(slide: Slide) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return (spots,) totals over all measured genes, and (spots,) the largest count of each spot."""
+    data, starts = slide.counts.data, slide.counts.indptr[:-1]
+    totals, largest = np.zeros(slide.n_spots), np.zeros(slide.n_spots)
+    filled = np.diff(slide.counts.indptr) > 0
+    if filled.any():
+        totals[filled] = np.add.reduceat(data, starts[filled], dtype=np.float64)
+        largest[filled] = np.maximum.reduceat(data, starts[filled])
+    return totals, largest

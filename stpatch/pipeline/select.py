@@ -1,0 +1,189 @@
+"""Stage select, once a corpus: all gene statistics -> the vocabulary and the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.errors import InputError
+from stpatch.expression.pool import PooledStatistics, pool_statistics
+from stpatch.expression.rules import RuleSpec
+from stpatch.expression.select import select_panel
+from stpatch.expression.statistics import SlideStatistics
+from stpatch.pipeline.channels import Channels, channels_json, vocabulary_names
+from stpatch.pipeline.job import Job, Outcome, file_digest
+from stpatch.pipeline.normalize import gene_list, panel_rules
+from stpatch.pipeline.receipts import Receipt
+from stpatch.slides.genes import PAD, read_vocabulary
+from stpatch.slides.slide import Slide
+from stpatch.slides.store import read_genes, read_slide
+from stpatch.storage import atomic_file, write_json
+
+
+def request(job: Job, _unit: str) -> dict[str, Any]:
+    """Return what vocabulary and channels depend on."""
+    channels = job.config.section("channels")["channels"]
+    channels["genes"] = list(gene_list(job.config.channels.genes, key="channels.genes"))
+    if job.config.channels.candidates is not None:
+        channels["candidates"]["genes"] = list(
+            gene_list(job.config.channels.candidates.genes, key="channels.candidates.genes")
+        )
+    return {
+        "normalize": {slide_id: receipt.fingerprint for slide_id, receipt in job.receipts("normalize").items()},
+        "channels": channels,
+        "vocabulary": file_digest(job.config.ingest.genes.vocabulary),
+    }
+
+
+def run(job: Job, _unit: str) -> Outcome:
+    """Pool the statistics, number the genes, choose the channels."""
+    slides = list(job.receipts("normalize"))
+    ingested = job.receipts("ingest")
+    by_organism = is_mixed([ingested[slide_id] for slide_id in slides])
+    corpus = _Corpus(job, by_organism=by_organism)
+    pooled = pool_statistics(slides, corpus.statistics)
+    external = job.config.ingest.genes.vocabulary
+    ids, pad_id = number_genes(pooled.genes, None if external is None else read_vocabulary(external))
+    channels = _choose(job, corpus, slides, pooled, ids, pad_id)
+    write_json(job.channels_path, channels_json(channels))
+    moments_path = job.work / "moments.npz"
+    _write_moments(moments_path, pooled, ids)
+    facts = {"genes": len(ids), "channels": channels.n_channels, "by_organism": by_organism}
+    return Outcome(outputs=[(job.channels_path, None), (moments_path, None)], facts=facts)
+
+
+class _Corpus:
+    """Slides and statistics under their vocabulary names, one at a time."""
+
+    def __init__(self, job: Job, *, by_organism: bool) -> None:
+        self.job = job
+        self.by_organism = by_organism
+
+    def statistics(self, slide_id: str) -> SlideStatistics:
+        statistics = SlideStatistics.load(self.job.statistics_path(slide_id))
+        if not self.by_organism:
+            return statistics
+        genes = read_genes(self.job.slide_path(slide_id))
+        return replace(statistics, genes=tuple(vocabulary_names(genes, by_organism=True)))
+
+    def slide(self, slide_id: str) -> Slide:
+        slide = read_slide(self.job.slide_path(slide_id))
+        names = vocabulary_names(slide.genes, by_organism=self.by_organism)
+        return replace(slide, genes=slide.genes.set_axis(names, axis=0))
+
+
+def is_mixed(receipts: Sequence[Receipt]) -> bool:
+    """Whether the slides' genes belong to more than one organism (genes that the user mapped belong to none)."""
+    return len({organism for receipt in receipts for organism in receipt.facts["organisms"] if organism}) > 1
+
+
+def number_genes(names: Sequence[str], vocabulary: Mapping[str, int] | None) -> tuple[dict[str, int], int]:
+    """Give the measured genes their ids.
+
+    Parameters
+    ----------
+    names
+        Sorted vocabulary names of all measured genes.
+    vocabulary
+        An external vocabulary; genes that it lacks get no id. None: ids from 1 in order of name.
+
+    Returns
+    -------
+    ids, pad_id
+        Name -> id, and the id of no gene: the vocabulary's ``<pad>``, else 0 (or the first free id where 0 is a gene).
+    """
+    if vocabulary is None:
+        return {name: number for number, name in enumerate(names, 1)}, 0
+    ids = {name: vocabulary[name] for name in names if name in vocabulary and name != PAD}
+    if not ids:
+        raise InputError("no measured gene is in the vocabulary", where="key ingest.genes.vocabulary")
+    taken = set(vocabulary.values())
+    return ids, vocabulary.get(PAD, 0 if 0 not in taken else max(taken) + 1)
+
+
+def _choose(
+    job: Job,
+    corpus: _Corpus,
+    slides: Sequence[str],
+    pooled: PooledStatistics,
+    ids: Mapping[str, int],
+    pad_id: int,
+) -> Channels:
+    section = job.config.channels
+    panel: NDArray[np.int32] | None = None
+    slide_panels: dict[str, NDArray[np.int32]] | None = None
+    candidates: NDArray[np.int32] | None = None
+    rules = panel_rules(job)
+    if section.scope == "panel":
+        panel = _ranked(rules[0], corpus, slides, ids, pooled=pooled)
+        n_channels = len(panel)
+    elif section.scope == "slide":
+        chosen = {slide_id: _ranked(rules[0], corpus, [slide_id], ids) for slide_id in slides}
+        n_channels = max(len(numbers) for numbers in chosen.values())
+        slide_panels = {
+            slide_id: np.pad(numbers, (0, n_channels - len(numbers)), constant_values=pad_id)
+            for slide_id, numbers in chosen.items()
+        }
+    else:
+        n_channels = section.n
+        if rules:
+            candidates = np.sort(_ranked(rules[0], corpus, slides, ids, pooled=pooled))
+    by_id = sorted(ids.items(), key=lambda item: item[1])
+    return Channels(
+        names=[name for name, _ in by_id],
+        ids=np.array([number for _, number in by_id], np.int32),
+        pad_id=pad_id,
+        by_organism=corpus.by_organism,
+        n_channels=n_channels,
+        panel=panel,
+        slide_panels=slide_panels,
+        candidates=candidates,
+    )
+
+
+def _ranked(
+    rule: RuleSpec,
+    corpus: _Corpus,
+    slides: Sequence[str],
+    ids: Mapping[str, int],
+    *,
+    pooled: PooledStatistics | None = None,
+) -> NDArray[np.int32]:
+    """Return the ids of the rule's genes in its order; genes outside the vocabulary are passed over."""
+    everything = replace(rule, n=max(rule.n, len(pooled.genes) if pooled else 2**31))
+    chosen = select_panel(
+        everything if pooled is None or len(ids) < len(pooled.genes) else rule,
+        slide_ids=slides,
+        load_statistics=corpus.statistics,
+        load_slide=corpus.slide,
+        pooled=pooled,
+    )
+    numbers = [ids[name] for name in chosen.genes if name in ids]
+    if rule.method not in ("list", "all"):
+        numbers = numbers[: rule.n]
+    if not numbers:
+        raise InputError(
+            "the rule chose no gene of the vocabulary", where=f"key channels, method {rule.method}", found=len(numbers)
+        )
+    return np.array(numbers, np.int32)
+
+
+def _write_moments(path: Any, pooled: PooledStatistics, ids: Mapping[str, int]) -> None:
+    """Store the moments of the vocabulary's genes, by ascending id, for the gene table."""
+    place = {name: i for i, name in enumerate(pooled.genes)}
+    order = np.array([place[name] for name, _ in sorted(ids.items(), key=lambda item: item[1])], np.int64)
+    with atomic_file(path) as file:
+        np.savez(
+            file,
+            n_slides=pooled.n_slides[order],
+            n_spots=pooled.counts.n[order],
+            detected=pooled.counts.detected[order],
+            count_sum=pooled.counts.total[order],
+            count_squares=pooled.counts.squares[order],
+            mean=pooled.values.mean[order],
+            variance=pooled.values.variance[order],
+        )
