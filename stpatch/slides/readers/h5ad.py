@@ -23,7 +23,14 @@ from stpatch.slides.readers.anndata_group import (
     zarr_attributes,
 )
 from stpatch.slides.readers.hdf5 import looks_hdf5
-from stpatch.slides.readers.hexagonal import PITCH_UM, is_hexagonal, row_column_ratio, scale_of
+from stpatch.slides.readers.lattice import (
+    PITCH_UM,
+    is_hexagonal,
+    nearest_distance,
+    row_column_ratio,
+    row_step,
+    scale_of,
+)
 from stpatch.slides.readers.registry import register
 from stpatch.slides.readers.tenx import check_unique
 from stpatch.slides.slide import Geometry, RawSlide
@@ -271,32 +278,10 @@ def _lattice(
         scale = scale_of(array, xy, where=group.where("obs"))
         pitch = nearest_distance(xy) if scale.um_per_unit is None else PITCH_UM / scale.um_per_unit
         return "hex", scale.um_per_unit, pitch, scale.notes
-    pitch = _row_step(array, xy)
+    pitch = row_step(array, xy)
     if um_per_unit is None and pitch and "bin_size_um" in factors:
         um_per_unit = factors["bin_size_um"] / pitch
     return "square", um_per_unit, pitch, ()
-
-
-def _row_step(array: NDArray[np.int32], xy: NDArray[np.float64]) -> float | None:
-    """Return the median distance of spots in a row, per array column."""
-    order = np.lexsort((array[:, 1], array[:, 0]))
-    steps = np.diff(array[order], axis=0)
-    in_row = (steps[:, 0] == 0) & (steps[:, 1] > 0)
-    if not in_row.any():
-        return None
-    distances = np.linalg.norm(np.diff(xy[order], axis=0)[in_row], axis=1)
-    return float(np.median(distances / steps[in_row, 1])) or None
-
-
-def nearest_distance(xy: NDArray[np.float64]) -> float | None:
-    """Return the median distance to the nearest neighbour, None for fewer than two places."""
-    from scipy.spatial import cKDTree
-
-    places = np.unique(xy, axis=0)
-    if len(places) < 2:
-        return None
-    distances = np.asarray(cKDTree(places).query(places, k=2)[0])
-    return float(np.median(distances[:, 1]))
 
 
 def _spot_table(obs: pd.DataFrame, group: AnnDataGroup) -> pd.DataFrame:

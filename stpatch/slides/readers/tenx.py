@@ -103,7 +103,7 @@ def read_tenx(path: Path) -> TenxMatrix:
 def probe_tenx_h5(path: Path) -> tuple[int, int, str]:
     """Return the numbers of barcodes and features and the software version of a 10x HDF5 file."""
     with hdf5_file(path) as file:
-        group = _matrix_group(file, path)
+        group = matrix_group(file, path)
         n_genes, n_barcodes = matrix_shape(group, path)
         return n_barcodes, n_genes, attribute_text(file.attrs.get("software_version"))
 
@@ -111,7 +111,7 @@ def probe_tenx_h5(path: Path) -> tuple[int, int, str]:
 def read_tenx_h5(path: Path) -> TenxMatrix:
     """Read a 10x HDF5 file: ``/matrix`` with features, or the legacy ``/<genome>`` with genes."""
     with hdf5_file(path) as file:
-        group = _matrix_group(file, path)
+        group = matrix_group(file, path)
         n_genes, n_barcodes = matrix_shape(group, path)
         genes = read_features(group, path)
         barcodes = read_texts(group, "barcodes", path)
@@ -141,7 +141,8 @@ def _tenx_group(file: Any) -> Any:
     return None
 
 
-def _matrix_group(file: Any, path: Path) -> Any:
+def matrix_group(file: Any, path: Path) -> Any:
+    """Return the group of a 10x HDF5 file's only matrix."""
     group = _tenx_group(file)
     if group is None:
         raise InputError(

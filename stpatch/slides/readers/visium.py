@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.readers.hdf5 import looks_hdf5
-from stpatch.slides.readers.hexagonal import PITCH_UM, check_parity, scale_of
+from stpatch.slides.readers.lattice import PITCH_UM, check_parity, scale_of
 from stpatch.slides.readers.positions import Positions, find_positions, first_barcode, read_positions
 from stpatch.slides.readers.registry import register
 from stpatch.slides.readers.tenx import is_mex, probe_tenx, read_tenx, tenx_files
@@ -21,7 +21,7 @@ from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
 MATRIX = re.compile(r"(?:.+_)?(?P<kind>filtered|raw)_feature_bc_matrix(?P<h5>\.h5)?")
-HD_BARCODE = re.compile(r"s_\d{3}um_\d{5}_\d{5}(-\d+)?")
+HD_BARCODE = re.compile(r"s_(?P<um>\d{3})um_\d{5}_\d{5}(-\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +113,14 @@ def find_layout(path: Path) -> Layout | None:
         beside = next((place / "spatial" for place in (path, path.parent) if (place / "spatial").is_dir()), None)
         return None if beside is None else Layout(matrix=path, spatial=beside)
     for folder in (path, path / "outs"):
-        layout = _layout_in(folder)
+        layout = layout_in(folder)
         if layout is not None:
             return layout
     return None
 
 
-def _layout_in(folder: Path) -> Layout | None:
+def layout_in(folder: Path) -> Layout | None:
+    """Return matrix and ``spatial`` of the folder that holds them, None where there is neither; see `find_layout`."""
     if not folder.is_dir():
         return None
     found: dict[tuple[str, bool], list[Path]] = {}

@@ -1,4 +1,4 @@
-"""Visium's hexagonal lattice: the facts by which it is recognized, and the scale it gives."""
+"""Lattices: the facts by which Visium's hexagonal one is recognized, the scale it gives, and distances of spots."""
 
 from __future__ import annotations
 
@@ -101,3 +101,25 @@ def _fit(array: NDArray[np.int32], xy: NDArray[np.float64]) -> NDArray[np.float6
         return None
     solution, *_ = np.linalg.lstsq(centred, xy - xy.mean(axis=0), rcond=None)
     return np.asarray(solution, dtype=np.float64)
+
+
+def row_step(array: NDArray[np.int32], xy: NDArray[np.float64]) -> float | None:
+    """Return the median distance of spots in a row, per array column."""
+    order = np.lexsort((array[:, 1], array[:, 0]))
+    steps = np.diff(array[order], axis=0)
+    in_row = (steps[:, 0] == 0) & (steps[:, 1] > 0)
+    if not in_row.any():
+        return None
+    distances = np.linalg.norm(np.diff(xy[order], axis=0)[in_row], axis=1)
+    return float(np.median(distances / steps[in_row, 1])) or None
+
+
+def nearest_distance(xy: NDArray[np.float64]) -> float | None:
+    """Return the median distance to the nearest neighbour, None for fewer than two places."""
+    from scipy.spatial import cKDTree
+
+    places = np.unique(xy, axis=0)
+    if len(places) < 2:
+        return None
+    distances = np.asarray(cKDTree(places).query(places, k=2)[0])
+    return float(np.median(distances[:, 1]))
