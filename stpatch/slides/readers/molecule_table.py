@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,10 +104,12 @@ def molecule_blocks(table: MoleculeTable, kinds: Mapping[str, Kind]) -> Iterator
 
 
 class GeneCodes:
-    """Gene names to numbers, in order of first appearance over all blocks."""
+    """Gene names to numbers: those known beforehand, then the others in order of first appearance over all blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[str] = ()) -> None:
         self._code: dict[str, int] = {}
+        for name in known:
+            self._code.setdefault(name, len(self._code))
 
     @property
     def names(self) -> list[str]:

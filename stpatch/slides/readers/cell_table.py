@@ -1,0 +1,145 @@
+"""Cell tables of the imaging platforms: ids as text, coordinates, and the join to the counts by id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.errors import InputError
+from stpatch.slides.readers.delimited import listed, numbers, read_table
+from stpatch.slides.readers.hdf5 import as_texts, faults
+from stpatch.slides.readers.tenx import check_unique
+from stpatch.slides.readers.text import read_head
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file starts as parquet does."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def table_columns(path: Path) -> tuple[str, ...]:
+    """Return the column names of a CSV (plain or gzip) or parquet table, "" for the unnamed one."""
+    if not is_parquet(path):
+        return read_head(path).names
+    from pyarrow import parquet
+
+    with faults(path), parquet.ParquetFile(path) as file:
+        return tuple(file.schema_arrow.names)
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """Read a cell table: text columns from CSV, typed ones from parquet.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or a column is given twice.
+    """
+    if not is_parquet(path):
+        return read_table(path)
+    from pyarrow import parquet
+
+    with faults(path), parquet.ParquetFile(path) as file:
+        frame = file.read().to_pandas().reset_index(drop=True)
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise InputError("a column is given twice", where=path, found=listed(list(twice)))
+    return frame
+
+
+def need_columns(frame: pd.DataFrame, names: tuple[str, ...], *, where: object) -> None:
+    """Raise `InputError` where a column is missing; it names those that are there."""
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"the cell table has no column {', '.join(missing)}",
+            where=where,
+            found=f"columns {listed(list(frame.columns))}",
+            expected=", ".join(names),
+        )
+
+
+def cell_ids(column: pd.Series[Any], *, where: object) -> NDArray[np.object_]:
+    """Return (n,) ids as text, digit for digit; bytes are decoded, whole floats lose their ``.0``.
+
+    Raises
+    ------
+    InputError
+        An id is missing.
+    """
+    place = f"{where}, column {column.name}"
+    values = column.to_numpy()
+    empty = np.asarray(pd.isna(column), dtype=bool)
+    with faults(place):
+        ids = as_texts(values) if not empty.any() else np.array([str(value) for value in values], dtype=object)
+    bad = np.flatnonzero(empty | np.array([not text.strip() for text in ids], dtype=bool))
+    if len(bad):
+        raise InputError("a cell has no id", where=f"{place}, row {bad[0]}", found=f"{len(bad)} such")
+    return ids
+
+
+def cell_numbers(frame: pd.DataFrame, name: str, *, where: object, missing: bool = False) -> NDArray[np.float64]:
+    """Return (n,) float64 of a column; one that is no finite number is an `InputError` unless `missing` allows it."""
+    column = frame[name]
+    if column.dtype.kind not in "iufb":
+        texts = column.astype(object).where(column.notna(), "")
+        return numbers(texts.map(str).rename(name), where=where, missing=missing)
+    values = column.to_numpy(np.float64)
+    bad = ~np.isfinite(values) & ~(np.isnan(values) & missing)
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise InputError(
+            "a cell is no finite number",
+            where=f"{where}, row {first}, column {name}",
+            found=f"{values[first]} ({int(bad.sum())} such)",
+            expected="a number",
+        )
+    return values
+
+
+def further_columns(
+    frame: pd.DataFrame, *, rows: NDArray[np.intp], without: tuple[str, ...], area: str | None, where: object
+) -> pd.DataFrame:
+    """Return the spot table: the cells' columns but those of id and place, and ``area`` as numbers (NaN: unknown)."""
+    kept = [name for name in frame.columns if name and name not in without and name != "area"]
+    spots = frame.loc[:, kept].iloc[rows].reset_index(drop=True)
+    if area is not None and area in frame.columns:
+        spots["area"] = cell_numbers(frame, area, where=where, missing=True)[rows]
+    return spots
+
+
+def join_cells(
+    ids: NDArray[np.object_], table_ids: NDArray[np.object_], *, counts: object, cells: object
+) -> tuple[NDArray[np.intp], Mapping[str, Mapping[str, int]]]:
+    """Return the cell table's row of each id of the counts, and what the cell table has beyond.
+
+    Raises
+    ------
+    InputError
+        An id is given twice, or cells of the counts are not in the cell table: it says how many.
+    """
+    if not len(ids):
+        raise InputError("there is no cell in the counts", where=counts)
+    check_unique(ids, what="a cell", where=counts)
+    check_unique(table_ids, what="a cell", where=cells)
+    rows = np.arange(len(ids), dtype=np.intp)
+    if len(ids) != len(table_ids) or (ids != table_ids).any():
+        rows = pd.Index(table_ids).get_indexer(pd.Index(ids))
+    absent = np.flatnonzero(rows < 0)
+    if len(absent):
+        what = "no cell" if len(absent) == len(ids) else f"{len(absent)} of {len(ids)} cells"
+        raise InputError(
+            f"{what} of the counts {'is' if len(absent) == len(ids) else 'are not'} in the cell table",
+            where=f"{counts} and {cells}",
+            found=f"counts have {listed(ids[absent][:3])}; the table has {listed(table_ids[:3])}",
+            expected="the same ids in both",
+            mend="check that the two files are of one slide",
+        )
+    beyond = len(table_ids) - len(ids)
+    return rows, {"no counts": {"spots": beyond, "counts": 0}} if beyond else {}
