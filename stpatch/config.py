@@ -200,6 +200,10 @@ class GridSection(Section):
             raise ValueError("method um needs pitch_um: the side of a pixel in micrometres")
         if self.method == "fit" and self.size is None:
             raise ValueError("method fit needs size: the side of the square grid in pixels")
+        if self.method != "um" and self.pitch_um is not None:
+            raise ValueError(f"pitch_um belongs to method um; method {self.method} takes no notice of it")
+        if self.method != "fit" and self.size is not None:
+            raise ValueError(f"size belongs to method fit; method {self.method} takes no notice of it")
         return self
 
 

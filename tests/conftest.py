@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("stpatch", deadline=None)
+settings.load_profile("stpatch")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """Stage plan, once a corpus: every sample gets its split, its shard and its place in it.
 
-What is in a shard is fixed here, by seed and slides, never by rank, workers or restarts. The slides of a
-split are cut into groups of ``shards.mix``; samples are shuffled within their group; the groups follow one another, and
-every ``shards.patches`` samples make a shard, which is one task. So a shard is a fair sample of its group, only a split's last
-shard is short, and a tar shard holds the same samples as the zarr shard of the same number.
+What is in a shard is fixed here, by seed and slides, never by rank, workers or restarts. The slides of a split are cut
+into groups of ``shards.mix``; samples are shuffled within their group; the groups follow one another, and every
+``shards.patches`` samples make a shard, which is one task. So a shard is a fair sample of its group, only the last
+shard of a split is short, and a tar shard holds the same samples as the zarr shard of the same number.
 """
 
 from __future__ import annotations
@@ -239,6 +239,7 @@ def _block_splits(job: Job, slide_id: str, cut: Cut) -> NDArray[np.object_]:
         section=job.config.split,
         seed=job.config.dataset.seed,
         slide_id=slide_id,
+        spots_per_pixel=cut.grid.spots_per_pixel(),
     )
 
 

@@ -28,9 +28,9 @@ class Rank:
 class _Scheduler:
     """Where a scheduler says which task of an array this is.
 
-    `first` and `step` name variables of the array's first index and its step; `last` the last index, `count` how many
-    tasks there are. Sources: the manuals of Slurm (sbatch), SGE (qsub -t), LSF (bsub -J), PBS (qsub -J), AWS Batch (array jobs)
-    and Kubernetes (indexed jobs).
+    `first` and `step` name variables of the array's first index and its step, `last` of its last index, `count` of the
+    number of tasks. Sources: the manuals of Slurm (sbatch), SGE (qsub -t), LSF (bsub -J), PBS (qsub -J), AWS Batch
+    (array jobs) and Kubernetes (indexed jobs).
     """
 
     name: str

@@ -144,7 +144,10 @@ def relabel(
 
 
 def filter_in_place(csr: Csr, *, keep_rows: NDArray[np.bool_], columns: NDArray[np.int32]) -> Csr:
-    """Drop rows and columns without a copy; `columns` gives ascending new numbers, -1 to drop. The input is consumed."""
+    """Drop rows and columns without a copy; the input is consumed.
+
+    `columns` gives each column's new number, ascending, -1 to drop it.
+    """
     data, indices, indptr = csr
     n_rows, end = _filter_in_place(data, indices, indptr, keep_rows, columns)
     return data[:end], indices[:end], indptr[: n_rows + 1]
