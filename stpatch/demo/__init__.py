@@ -7,7 +7,6 @@ and tested anywhere. Nothing in them is measured.
 from __future__ import annotations
 
 import csv
-import importlib.resources
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from stpatch.demo.counts import simulate_counts
 from stpatch.demo.genes import symbols
 from stpatch.demo.tissue import make_tissue
 from stpatch.demo.vendors import SimulatedSlide, write_h5ad, write_labels, write_st, write_visium
+from stpatch.presets import preset_text
 from stpatch.seeds import generator
 from stpatch.storage import write_bytes
 
@@ -93,16 +93,8 @@ def simulate(folder: Path, *, seed: int = 0, slides_per_layout: int = 2, size: f
     writer.writerows({"organism": "human", **row} for row in rows)
     write_bytes(folder / "slides.csv", sheet.getvalue().encode())
     config = folder / "demo.yaml"
-    write_bytes(config, preset("demo"))
+    write_bytes(config, preset_text("demo").encode())
     return config
-
-
-def preset(name: str) -> bytes:
-    """Return a preset of ``configs/``, from the installed package or from the repository."""
-    packaged = importlib.resources.files("stpatch") / "configs" / f"{name}.yaml"
-    if packaged.is_file():
-        return packaged.read_bytes()
-    return (Path(__file__).parents[2] / "configs" / f"{name}.yaml").read_bytes()
 
 
 def _simulate_slide(kind: Kind, number: int, *, seed: int, size: float) -> SimulatedSlide:
