@@ -82,7 +82,7 @@ class CountMoments:
     @property
     def mean(self) -> NDArray[np.float64]:
         """(genes,) mean count, 0 where no spot measured the gene."""
-        return _ratio(self.total, self.n)
+        return ratio(self.total, self.n)
 
     @property
     def variance(self) -> NDArray[np.float64]:
@@ -93,7 +93,7 @@ class CountMoments:
             spread = (n * squares - total * total).astype(np.float64)
         else:
             spread = np.maximum(self.n * self.squares - self.total * self.total, 0.0)
-        return _ratio(spread, self.n * (self.n - 1.0))
+        return ratio(spread, self.n * (self.n - 1.0))
 
     def values(self) -> ValueMoments:
         """Return the same moments as mean and sum of squared deviations."""
@@ -204,7 +204,7 @@ class ValueMoments:
     def merged(self, other: Self) -> Self:
         """Return the moments of both sets of spots (same genes)."""
         n = self.n + other.n
-        share = _ratio(other.n, n)
+        share = ratio(other.n, n)
         delta = other.mean - self.mean
         return type(self)(n=n, mean=self.mean + delta * share, m2=self.m2 + other.m2 + delta * delta * self.n * share)
 
@@ -212,7 +212,7 @@ class ValueMoments:
     def variance(self) -> NDArray[np.float64]:
         """(genes,) variance with n - 1, 0 below two spots; what rounding leaves of a constant gene counts as 0."""
         rounding = self.n * (self.n * np.finfo(np.float64).eps * self.mean) ** 2
-        return _ratio(np.where(self.m2 <= rounding, 0.0, self.m2), self.n - 1.0)
+        return ratio(np.where(self.m2 <= rounding, 0.0, self.m2), self.n - 1.0)
 
 
 def spread(part: NDArray[Any], positions: Positions, size: int) -> NDArray[Any]:
@@ -222,5 +222,10 @@ def spread(part: NDArray[Any], positions: Positions, size: int) -> NDArray[Any]:
     return full
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+def ratio(
+    part: NDArray[Any], whole: NDArray[Any], *, where: NDArray[np.bool_] | None = None, other: float = 0.0
+) -> NDArray[np.float64]:
+    """Return ``part / whole`` in float64; `other` where `whole` is not positive, or outside `where`."""
+    result = np.full(len(part), other)
+    np.divide(part, whole, out=result, where=whole > 0 if where is None else where)
+    return result

@@ -177,7 +177,9 @@ def corpus_median(totals: Iterable[NDArray[np.float64]]) -> float:
 def spot_scale(totals: NDArray[np.floating[Any]], target_sum: float) -> NDArray[np.float64]:
     """Return ``target_sum / totals``, 0 where the total is 0."""
     totals = np.asarray(totals, dtype=np.float64)
-    return np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
+    scale = np.zeros_like(totals)
+    np.divide(target_sum, totals, out=scale, where=totals > 0)
+    return scale
 
 
 def value_blocks(
@@ -262,7 +264,8 @@ def normalize_dense(
     if normalization.method == "pearson_residuals":
         return _dense_residuals(x, spread, normalization, out)
     if normalization.method == "none":
-        return np.multiply(x, spread > 0, out=out, dtype=np.float32, casting="same_kind")
+        np.multiply(x, spread > 0, out=out, dtype=np.float32, casting="same_kind")
+        return out
     scale = spot_scale(spread, float(normalization.target_sum or 0)).astype(np.float32)
     np.multiply(x, scale, out=out, dtype=np.float32, casting="same_kind")
     if normalization.method == "log1p_total":

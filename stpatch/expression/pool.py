@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.errors import InputError
+from stpatch.errors import InputError, MismatchError
 from stpatch.expression.moments import CountMoments, ValueMoments, spread
+from stpatch.expression.moran import MoranSums
 from stpatch.expression.statistics import SlideStatistics
 
 LoadStatistics = Callable[[str], SlideStatistics]
@@ -52,16 +53,20 @@ class PooledStatistics:
         (genes,) int64, slides that measured the gene.
     reach
         (genes,) float64, all counts of all genes in the slides that measured the gene.
-    counts, values, scaled
+    normalization
+        The method's name.
+    counts, values, scaled, moran
         As in `SlideStatistics`.
     """
 
     genes: tuple[str, ...]
     n_slides: NDArray[np.int64]
     reach: NDArray[np.float64]
+    normalization: str
     counts: CountMoments
     values: ValueMoments
     scaled: ValueMoments | None
+    moran: MoranSums | None
 
     @property
     def size(self) -> int:
@@ -69,11 +74,9 @@ class PooledStatistics:
         return len(self.genes)
 
 
-def vocabulary_names(statistics: SlideStatistics, *, by_organism: bool = False) -> tuple[str, ...]:
-    """Return the slide's genes as vocabulary names: ``organism:gene`` in a corpus of several organisms."""
-    if not by_organism:
-        return statistics.genes
-    return tuple(f"{statistics.organism}:{gene}" for gene in statistics.genes)
+def qualified_names(genes: Iterable[str], organism: str, *, by_organism: bool) -> tuple[str, ...]:
+    """Return vocabulary names: the genes, or ``organism:gene`` in a corpus of several organisms."""
+    return tuple(f"{organism}:{gene}" for gene in genes) if by_organism else tuple(genes)
 
 
 def pool_statistics(
@@ -94,11 +97,19 @@ def pool_statistics(
     total: PooledStatistics | None = None
     for slide_id in sorted(slide_ids):
         statistics = load_statistics(slide_id)
-        positions = axis.positions(vocabulary_names(statistics, by_organism=by_organism))
-        part = _on_axis(_of_slide(statistics), positions, len(axis))
+        positions = axis.positions(qualified_names(statistics.genes, statistics.organism, by_organism=by_organism))
+        part = _on_axis(pooled_of(statistics), positions, len(axis))
         if total is None:
             total = part
         else:
+            if part.normalization != total.normalization:
+                raise MismatchError(
+                    "slides were normalized in different ways",
+                    where=slide_id,
+                    found=part.normalization,
+                    expected=total.normalization,
+                    mend="run the normalize stage again",
+                )
             if total.size < part.size:
                 total = _on_axis(total, np.arange(total.size), part.size)
             total = _merged(total, part)
@@ -111,35 +122,41 @@ def pool_statistics(
     return replace(_on_axis(total, rank, len(names)), genes=tuple(names[i] for i in order))
 
 
-def _of_slide(statistics: SlideStatistics) -> PooledStatistics:
+def pooled_of(statistics: SlideStatistics) -> PooledStatistics:
+    """Return one slide's statistics as a pool of one, genes in the slide's order."""
     n_genes = len(statistics.genes)
     return PooledStatistics(
         genes=statistics.genes,
         n_slides=np.ones(n_genes, dtype=np.int64),
         reach=np.full(n_genes, statistics.totals.sum()),
+        normalization=statistics.normalization.method,
         counts=statistics.counts,
         values=statistics.values,
         scaled=statistics.scaled,
+        moran=statistics.moran,
     )
 
 
 def _on_axis(part: PooledStatistics, positions: NDArray[np.int64], size: int) -> PooledStatistics:
-    return PooledStatistics(
+    return replace(
+        part,
         genes=("",) * size,  # named once at the end
         n_slides=spread(part.n_slides, positions, size),
         reach=spread(part.reach, positions, size),
         counts=part.counts.spread(positions, size),
         values=part.values.spread(positions, size),
         scaled=None if part.scaled is None else part.scaled.spread(positions, size),
+        moran=None if part.moran is None else part.moran.spread(positions, size),
     )
 
 
 def _merged(one: PooledStatistics, two: PooledStatistics) -> PooledStatistics:
-    return PooledStatistics(
-        genes=one.genes,
+    return replace(
+        one,
         n_slides=one.n_slides + two.n_slides,
         reach=one.reach + two.reach,
         counts=one.counts.merged(two.counts),
         values=one.values.merged(two.values),
         scaled=None if one.scaled is None or two.scaled is None else one.scaled.merged(two.scaled),
+        moran=None if one.moran is None or two.moran is None else one.moran.merged(two.moran),
     )

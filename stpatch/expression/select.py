@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.errors import ConfigError, StpatchError, one_or_many
-from stpatch.expression.pool import LoadStatistics, PooledStatistics, pool_statistics
-from stpatch.expression.rules import RuleSpec
-from stpatch.slides.slide import Slide
-
-LoadSlide = Callable[[str], Slide]
+from stpatch.errors import ConfigError, MismatchError, StpatchError, one_or_many
+from stpatch.expression.pool import (
+    GeneAxis,
+    LoadStatistics,
+    PooledStatistics,
+    pool_statistics,
+    pooled_of,
+    qualified_names,
+)
+from stpatch.expression.rank import DispersionJoin, RankJoin
+from stpatch.expression.rules import COUNT_METHODS, DISPERSION_METHODS, RuleSpec
+from stpatch.expression.score import LoadSlide, moment_score, pooled_count_score
+from stpatch.expression.statistics import SlideStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,25 +69,71 @@ def select_panel(
     Panel
         At most ``rule.n`` genes; fewer where fewer have a score.
     """
-    pooled = pool_statistics(slide_ids, load_statistics, by_organism=by_organism) if pooled is None else pooled
+    if rule.scope == "panel" and rule.across_slides == "rank" and rule.method not in ("list", "all"):
+        return _rank_panel(rule, slide_ids, load_statistics, by_organism=by_organism)
+    if pooled is None:
+        pooled = pool_statistics(slide_ids, load_statistics, by_organism=by_organism)
     if rule.method == "all":
         return _unscored(pooled.genes)
     if rule.method == "list":
         return _unscored(check_list(rule.genes, pooled.genes))
-    scores = simple_score(rule.method, pooled)
+    if rule.method in COUNT_METHODS:
+        scores = pooled_count_score(rule, pooled, slide_ids=slide_ids, load_slide=load_slide, by_organism=by_organism)
+    else:
+        scores = moment_score(rule.method, pooled)
     return best(pooled.genes, scores, rule.n)
 
 
-def simple_score(method: str, pooled: PooledStatistics) -> NDArray[np.float64]:
-    """Return the (genes,) score of a rule that ranks by one moment."""
-    if method == "detected":
-        return pooled.counts.detected.astype(np.float64)
-    if method == "mean":
-        return pooled.values.mean
-    if method == "variance":
-        return pooled.values.variance
-    mean = pooled.values.mean
-    return np.divide(np.sqrt(pooled.values.variance), mean, out=np.full(len(mean), np.nan), where=mean > 0)
+def _rank_panel(
+    rule: RuleSpec, slide_ids: Sequence[str], load_statistics: LoadStatistics, *, by_organism: bool
+) -> Panel:
+    axis = GeneAxis()
+    by_dispersion = rule.method in DISPERSION_METHODS
+    ranks, dispersions = RankJoin(n=rule.n), DispersionJoin(n=rule.n)
+    for slide_id in sorted(slide_ids):
+        statistics = load_statistics(slide_id)
+        names = qualified_names(statistics.genes, statistics.organism, by_organism=by_organism)
+        positions = axis.positions(names)
+        if statistics.n_spots < 2 and rule.method not in ("mean", "detected"):
+            continue  # nothing varies over one spot
+        if by_dispersion:
+            scores, expressed = _dispersions(rule.method, statistics)
+            dispersions.add(positions, scores, expressed, len(axis))
+        else:
+            ranks.add(positions, _slide_score(rule, statistics), names)
+    by_name = np.argsort(np.asarray(axis.names, dtype=object), kind="stable")
+    if by_dispersion:
+        dispersions.grow(len(axis))
+        scores, n_top = dispersions.mean(), dispersions.n_top
+        chosen = np.ones(len(axis), dtype=bool)
+        keys = [-scores, -n_top]  # the last key is the first to sort by; NaN goes last
+    else:
+        n_top, scores = ranks.joined(len(axis))
+        chosen = n_top > 0
+        keys = [-n_top, scores] if rule.method == "hvg_seurat_v3" else [scores, -n_top]
+    order = by_name[np.lexsort([key[by_name] for key in keys])]
+    order = order[chosen[order]][: rule.n]
+    return Panel(genes=tuple(axis.names[i] for i in order), scores=scores[order])
+
+
+def _dispersions(method: str, statistics: SlideStatistics) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the slide's normalized dispersions among its expressed genes, and which those are."""
+    expressed = statistics.counts.detected > 0
+    scores = np.full(len(expressed), np.nan)
+    scores[expressed] = moment_score(method, pooled_of(statistics), among=expressed)
+    return scores, expressed
+
+
+def _slide_score(rule: RuleSpec, statistics: SlideStatistics) -> NDArray[np.float64]:
+    if rule.score_key is None:
+        return moment_score(rule.method, pooled_of(statistics))
+    if rule.score_key not in statistics.scores:
+        raise MismatchError(
+            f"slide statistics lack the scores of rule {rule.method}",
+            where=statistics.slide_id,
+            mend="run the normalize stage again with this rule in the config",
+        )
+    return statistics.scores[rule.score_key]
 
 
 def best(genes: Sequence[str], scores: NDArray[np.float64], n: int) -> Panel:

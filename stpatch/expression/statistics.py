@@ -11,15 +11,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.errors import DatasetError
-from stpatch.expression.moments import CountMoments, ValueMoments
+from stpatch.errors import DatasetError, InputError
+from stpatch.expression.moments import CountMoments, ValueMoments, ratio
+from stpatch.expression.moran import MoranSums
 from stpatch.expression.normalize import SCALED_METHODS, Normalization, spot_totals
 from stpatch.expression.rules import RuleSpec
+from stpatch.expression.vst import vst_score
 from stpatch.slides.slide import Slide
 from stpatch.storage import atomic_file, canonical_json
 
 FORMAT = 1
-_MOMENTS = {"counts": CountMoments, "values": ValueMoments, "scaled": ValueMoments}
+_MOMENTS = ("counts", "values", "scaled")
+_MORAN = ("cross", "edge", "weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class SlideStatistics:
     scaled
         Moments of the values before logarithm or square root (``counts * target_sum / total``); None where the
         normalization does not scale.
+    moran
+        What Moran's I is made of; None where no rule asked for it.
     scores
         (genes,) float64 per `RuleSpec.score_key`; NaN = no score.
     """
@@ -55,6 +60,7 @@ class SlideStatistics:
     counts: CountMoments
     values: ValueMoments
     scaled: ValueMoments | None
+    moran: MoranSums | None = None
     scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
@@ -81,6 +87,8 @@ class SlideStatistics:
             part = getattr(self, name)
             if part is not None:
                 arrays |= {f"{name}.{key}": value for key, value in vars(part).items()}
+        if self.moran is not None:
+            arrays |= {f"moran.{key}": getattr(self.moran, key) for key in _MORAN}
         arrays |= {f"score.{key}": value for key, value in self.scores.items()}
         with atomic_file(path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -115,6 +123,7 @@ class SlideStatistics:
             if sign:
                 parts.setdefault(name, {})[column] = value
         counts = CountMoments(**parts["counts"])
+        values = ValueMoments(**parts["values"])
         totals = arrays["totals"]
         return cls(
             slide_id=header["slide_id"],
@@ -123,8 +132,9 @@ class SlideStatistics:
             totals=totals,
             normalization=_normalization(header, counts, len(totals)),
             counts=counts,
-            values=ValueMoments(**parts["values"]),
+            values=values,
             scaled=ValueMoments(**parts["scaled"]) if "scaled" in parts else None,
+            moran=MoranSums(values=values, **parts["moran"]) if "moran" in parts else None,
             scores=parts.get("score", {}),
         )
 
@@ -142,16 +152,53 @@ def slide_statistics(slide: Slide, *, normalization: Normalization, rules: Seque
         The rules that the corpus will be asked for; they say which scores are needed beside the moments.
     """
     totals = spot_totals(slide.counts)
+    counts = CountMoments.of(slide.counts)
     values = ValueMoments.of(slide.counts, totals, normalization)
+    wants_moran = any(rule.method == "moran" for rule in rules)
     return SlideStatistics(
         slide_id=slide.slide_id,
         organism=slide.organism,
         genes=tuple(slide.genes.index.astype(str)),
         totals=totals,
         normalization=normalization,
-        counts=CountMoments.of(slide.counts),
+        counts=counts,
         values=values,
         scaled=_scaled(slide, totals, normalization, values),
+        moran=MoranSums.of(slide, totals, normalization, values) if wants_moran else None,
+        scores={rule.score_key: _score(rule, slide, totals, counts) for rule in rules if rule.score_key},
+    )
+
+
+def require_counts(counts: CountMoments, method: str, *, where: object = None) -> None:
+    """Raise `InputError` where a rule that models raw counts is asked for values that are none."""
+    if counts.total.dtype.kind == "f":
+        raise InputError(
+            f"rule {method} models raw counts, and the input is normalized already",
+            where=where or "channels.method",
+            found="ingest.values: normalized",
+            mend="choose variance, mean, detected or hvg_cell_ranger, or give raw counts",
+        )
+
+
+def residual_variance(moments: ValueMoments) -> NDArray[np.float64]:
+    """Return the (genes,) variance with n, as scanpy's residual variance is; 0 without spots."""
+    return ratio(moments.m2, moments.n)
+
+
+def _score(rule: RuleSpec, slide: Slide, totals: NDArray[np.float64], counts: CountMoments) -> NDArray[np.float64]:
+    """Return the (genes,) score of a rule that needs a pass over the slide.
+
+    ``pearson_residuals`` clips at the square root of this slide's own number of spots. (scanpy 1.11 with several
+    batches clips all of them at the first one's.)
+    """
+    require_counts(counts, rule.method, where=slide.slide_id)
+    if rule.method == "hvg_seurat_v3":
+        return vst_score(slide.counts, counts, where=slide.slide_id)
+    grand = totals.sum()
+    shares = counts.total / grand if grand else np.zeros(slide.n_genes)
+    clip = np.full(slide.n_genes, float(slide.n_spots) ** 0.5)
+    return residual_variance(
+        ValueMoments.of_residuals(slide.counts, totals, shares=shares, theta=rule.theta, clip=clip)
     )
 
 
