@@ -176,7 +176,10 @@ def _done_text(job: Job, summary: Summary) -> str:
     from stpatch.pipeline.stages import CORPUS
 
     facts = job.receipt("finalize", CORPUS).facts
-    parts = ", ".join(f"{name} {count}" for name, count in facts["samples"].items())
+    plan = job.receipt("plan", CORPUS).facts
+    for note in plan["notes"]:
+        typer.echo(f"note: {note}", err=True)
+    parts = ", ".join(f"{name} {count}" for name, count in plan["samples"].items())
     state = "up to date" if not summary.done else "finished"
     return f"{state}: {job.output} ({parts} patches, {facts['bytes'] / 1e6:.1f} MB in {facts['shards']} shards)"
 

@@ -113,11 +113,26 @@ def run(job: Job, _unit: str) -> Outcome:
     facts = {
         "samples": {name: int(count) for name, count in zip(plan.splits, counts, strict=True)},
         "tasks": len(plan.tasks()),
+        "notes": _notes(job, dealt, plan),
         "dtype": counts_dtype(cropped),
         "labels": label_categories([job.receipt("ingest", slide_id) for slide_id in cropped]),
         "largest_patch": np.max([receipt.facts["largest_patch"] for receipt in cropped.values()], axis=0).tolist(),
     }
     return Outcome(outputs=[(job.plan_path, None)], facts=facts)
+
+
+def _notes(job: Job, dealt: Mapping[str, NDArray[np.object_]], plan: Plan) -> list[str]:
+    """Return what the user should know of the plan, one sentence each."""
+    notes = []
+    outside = sum(int((splits == "").sum()) for splits in dealt.values())
+    if outside:
+        notes.append(f"{outside} patches lie across blocks of different splits and are in none")
+    if job.config.split.folds is None and job.config.split.column is None:
+        bare = [name for name, share in job.config.split.fractions.items() if share > 0 and name not in plan.splits]
+        notes += [f"split {name} has no patch: there are too few groups (or blocks) to deal" for name in bare]
+    empty = [slide_id for slide_id, splits in dealt.items() if not len(splits)]
+    notes += [f"slide {slide_id} has no patch: none passes crop.min_coverage and min_spots" for slide_id in empty]
+    return notes
 
 
 def split_patches(job: Job, cropped: Mapping[str, Receipt]) -> dict[str, NDArray[np.object_]]:

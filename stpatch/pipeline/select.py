@@ -163,6 +163,14 @@ def _ranked(
         pooled=pooled,
     )
     numbers = [ids[name] for name in chosen.genes if name in ids]
+    if rule.method == "list" and len(numbers) < len(chosen.genes):
+        unknown = [name for name in chosen.genes if name not in ids]
+        raise InputError(
+            "genes of the list are not in the vocabulary",
+            where="key channels.genes, key ingest.genes.vocabulary",
+            found=", ".join(unknown[:8]),
+            mend="take them off the list, or use another vocabulary",
+        )
     if rule.method not in ("list", "all"):
         numbers = numbers[: rule.n]
     if not numbers:

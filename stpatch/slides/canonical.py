@@ -94,7 +94,7 @@ def canonical_slide(
         "recognized": probe.reason,
         "version": raw.version or probe.version,
         "notes": list(raw.notes) + _mito_note(mito, section),
-        "counts_in": _number(raw_sums.sum()),
+        "counts_in": _number(raw_sums.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
         "counts_kept": _number(kept),
         "spots_in": int(raw.counts.shape[0]),
         "genes_in": int(raw.counts.shape[1]),
