@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def read_cells(path: Path) -> pd.DataFrame:
     from pyarrow import parquet
 
     with faults(path), parquet.ParquetFile(path) as file:
-        frame = file.read().to_pandas().reset_index(drop=True)
+        frame: pd.DataFrame = file.read().to_pandas().reset_index(drop=True)
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise InputError("a column is given twice", where=path, found=listed(list(twice)))
@@ -115,14 +116,24 @@ def further_columns(
 
 
 def join_cells(
-    ids: NDArray[np.object_], table_ids: NDArray[np.object_], *, counts: object, cells: object
+    ids: NDArray[np.object_],
+    table_ids: NDArray[np.object_],
+    *,
+    counts: object,
+    cells: object,
+    may_miss: float = 0.0,
 ) -> tuple[NDArray[np.intp], Mapping[str, Mapping[str, int]]]:
-    """Return the cell table's row of each id of the counts, and what the cell table has beyond.
+    """Return the cell table's row of each id of the counts (-1: none), and what the cell table has beyond.
+
+    Parameters
+    ----------
+    may_miss
+        Share of the counts' cells that may be missing from the cell table.
 
     Raises
     ------
     InputError
-        An id is given twice, or cells of the counts are not in the cell table: it says how many.
+        An id is given twice, or more cells of the counts than may miss are not in the cell table: it says how many.
     """
     if not len(ids):
         raise InputError("there is no cell in the counts", where=counts)
@@ -132,7 +143,7 @@ def join_cells(
     if len(ids) != len(table_ids) or (ids != table_ids).any():
         rows = pd.Index(table_ids).get_indexer(pd.Index(ids))
     absent = np.flatnonzero(rows < 0)
-    if len(absent):
+    if len(absent) > may_miss * len(ids):
         what = "no cell" if len(absent) == len(ids) else f"{len(absent)} of {len(ids)} cells"
         raise InputError(
             f"{what} of the counts {'is' if len(absent) == len(ids) else 'are not'} in the cell table",
@@ -141,5 +152,19 @@ def join_cells(
             expected="the same ids in both",
             mend="check that the two files are of one slide",
         )
-    beyond = len(table_ids) - len(ids)
+    beyond = len(table_ids) - (len(ids) - len(absent))
     return rows, {"no counts": {"spots": beyond, "counts": 0}} if beyond else {}
+
+
+def one_file(folder: Path, pattern: re.Pattern[str]) -> Path | None:
+    """Return the folder's only file of this name pattern, None where there is none; several are an `InputError`."""
+    found = sorted(item for item in folder.iterdir() if pattern.fullmatch(item.name) and item.is_file())
+    if len(found) > 1:
+        raise InputError(
+            "the folder holds several such files",
+            where=folder,
+            found=listed([item.name for item in found]),
+            expected="one slide a folder",
+            mend="keep each slide's files in a folder of their own",
+        )
+    return found[0] if found else None

@@ -45,6 +45,7 @@ def bin_table(
     pitch: float,
     genes: Sequence[str] = (),
     further: Mapping[str, Kind] | None = None,
+    move: Callable[[Block], tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None,
     keep: Callable[[Block], NDArray[np.bool_]] | None = None,
     see: Callable[[NDArray[np.int32], Block], None] | None = None,
 ) -> Binned:
@@ -61,7 +62,9 @@ def bin_table(
     genes
         Genes that are known to be measured, whether a molecule has them or not; they get the first numbers.
     further
-        Further columns, for `keep` and `see`.
+        Further columns, for `move`, `keep` and `see`.
+    move
+        Returns (x, y) of a block's molecules where the columns alone are not the place on the slide.
     keep
         Which molecules of a block count; None keeps all. Genes of which none is kept stay as measured genes.
     see
@@ -75,12 +78,13 @@ def bin_table(
         numbers = codes.encode(block[gene], where=f"{table.path}, column {gene}, in the block from row {row}")
         if see is not None:
             see(numbers, block)
+        place = (block[x], block[y]) if move is None else move(block)
         if keep is None:
-            binner.add(numbers, block[x], block[y])
+            binner.add(numbers, *place)
             continue
         kept = keep(block)
         n_left_out += int((~kept).sum())
-        binner.add(numbers[kept], block[x][kept], block[y][kept])
+        binner.add(numbers[kept], place[0][kept], place[1][kept])
     return Binned(bins=binner.finish(n_genes=len(codes)), genes=codes.names, n_left_out=n_left_out)
 
 

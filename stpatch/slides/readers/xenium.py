@@ -25,7 +25,7 @@ from stpatch.slides.readers.cell_table import (
 )
 from stpatch.slides.readers.hdf5 import child, hdf5_file
 from stpatch.slides.readers.molecule_slide import DEFAULT_BIN_UM, Block, bin_table, bins_slide, default_bin_note
-from stpatch.slides.readers.molecule_table import open_molecules
+from stpatch.slides.readers.molecule_table import Kind, open_molecules
 from stpatch.slides.readers.registry import register
 from stpatch.slides.readers.tenx import is_mex, is_tenx_h5, probe_tenx, read_features, read_tenx, tenx_files
 from stpatch.slides.slide import RawSlide
@@ -217,6 +217,9 @@ def _read_transcripts(bundle: Bundle, options: IngestSection, *, version: str) -
     bin_um = options.bin_um or DEFAULT_BIN_UM
     quality, flag = table.first_of("qv"), table.first_of("is_gene")
     gene_flag = _GeneFlag(flag)
+    further: dict[str, Kind] = ({} if quality is None else {quality: "float"}) | (
+        {} if flag is None else {flag: "flag"}
+    )
     binned = bin_table(
         table,
         gene=gene,
@@ -224,7 +227,7 @@ def _read_transcripts(bundle: Bundle, options: IngestSection, *, version: str) -
         y=y,
         pitch=bin_um,
         genes=[] if features is None else list(features["name"]),
-        further=({} if quality is None else {quality: "float"}) | ({} if flag is None else {flag: "flag"}),
+        further=further,
         keep=None if quality is None else lambda block: block[quality] >= options.min_qv,
         see=None if flag is None else gene_flag.see,
     )

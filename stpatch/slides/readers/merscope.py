@@ -1,0 +1,200 @@
+"""MERSCOPE: cells of ``cell_by_gene`` and ``cell_metadata``, or ``detected_transcripts`` summed to bins."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stpatch.config import IngestSection
+from stpatch.errors import InputError, InputMissingError
+from stpatch.slides.readers.cell_table import (
+    cell_ids,
+    cell_numbers,
+    further_columns,
+    join_cells,
+    need_columns,
+    one_file,
+    read_cells,
+    table_columns,
+)
+from stpatch.slides.readers.delimited import gene_frame, listed, read_dense
+from stpatch.slides.readers.molecule_slide import DEFAULT_BIN_UM, bin_table, bins_slide, default_bin_note
+from stpatch.slides.readers.molecule_table import open_molecules
+from stpatch.slides.readers.registry import register
+from stpatch.slides.slide import RawSlide
+from stpatch.slides.source import Probe, SlideSource
+
+COUNTS = re.compile(r".*cell_by_gene.*\.csv(\.gz)?", re.IGNORECASE)
+CELLS = re.compile(r".*cell_metadata.*\.csv(\.gz)?", re.IGNORECASE)
+TRANSCRIPTS = re.compile(r".*detected_transcripts.*\.(csv(\.gz)?|parquet)", re.IGNORECASE)
+CELL_ID = ("EntityID", "", "X", "cell", "cell_id", "Unnamed: 0")
+"""Columns that hold the id in ``cell_metadata``; the first that is there."""
+PLACE = ("center_x", "center_y")
+TRANSCRIPT_COLUMNS = ("gene", "global_x", "global_y")
+VOLUME = "volume"
+CONTROL_PATTERNS = (".*blank.*",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """The files of an output folder that matter here."""
+
+    folder: Path
+    counts: Path | None
+    cells: Path | None
+    transcripts: Path | None
+
+
+@register
+class Merscope:
+    """Reader of a MERSCOPE (or VPT) output folder."""
+
+    platform = "merscope"
+
+    def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
+        """Recognize the cell tables, or the transcripts, by name and columns."""
+        bundle = find_bundle(source.path)
+        if bundle is None:
+            return None
+        if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
+            columns = table_columns(bundle.cells)
+            _id_column(columns, bundle.cells)
+            _need(columns, PLACE, bundle.cells)
+            return Probe(
+                platform=self.platform,
+                reason=f"{bundle.counts.name} beside {bundle.cells.name} with {' and '.join(PLACE)}",
+                files=(bundle.counts, bundle.cells),
+                n_genes=len(table_columns(bundle.counts)) - 1,
+                unit="um",
+                um_per_unit=1.0,
+            )
+        transcripts = _transcripts(bundle, options)
+        _need(open_molecules(transcripts).columns, TRANSCRIPT_COLUMNS, transcripts)
+        return Probe(
+            platform=self.platform,
+            reason=f"{transcripts.name} with {', '.join(TRANSCRIPT_COLUMNS)}",
+            files=(transcripts,),
+            unit="um",
+            pitch_um=options.bin_um or DEFAULT_BIN_UM,
+            um_per_unit=1.0,
+        )
+
+    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
+        """Read the cells, or stream the transcripts into bins of ``ingest.bin_um``."""
+        bundle = find_bundle(source.path)
+        if bundle is None:
+            raise InputError("this is no MERSCOPE folder", where=source.path)
+        if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
+            return _read_cells(bundle.counts, bundle.cells)
+        (path,) = probe.files
+        return _read_transcripts(path, bin_um=options.bin_um)
+
+
+def find_bundle(path: Path) -> Bundle | None:
+    """Return the bundle that `path` is: a folder, or one of its files; None where there is none.
+
+    Raises
+    ------
+    InputError
+        A file is there several times, or one of the two cell tables is missing and there are no transcripts.
+    """
+    if path.is_file():
+        if TRANSCRIPTS.fullmatch(path.name):
+            bundle = Bundle(folder=path.parent, counts=None, cells=None, transcripts=path)
+            return bundle if _is_ours(path) else None
+        if not COUNTS.fullmatch(path.name):
+            return None
+    folder = path if path.is_dir() else path.parent
+    transcripts = one_file(folder, TRANSCRIPTS)
+    bundle = Bundle(
+        folder=folder,
+        counts=path if path.is_file() else one_file(folder, COUNTS),
+        cells=one_file(folder, CELLS),
+        transcripts=transcripts,
+    )
+    if bundle.counts is None and bundle.cells is None:
+        return bundle if transcripts is not None and _is_ours(transcripts) else None
+    if (bundle.counts is None or bundle.cells is None) and transcripts is None:
+        raise InputMissingError(
+            "the MERSCOPE folder is incomplete",
+            where=folder,
+            found=", ".join(item.name for item in (bundle.counts, bundle.cells) if item is not None),
+            expected="cell_by_gene.csv and cell_metadata.csv, or detected_transcripts.csv",
+        )
+    return bundle
+
+
+def _is_ours(path: Path) -> bool:
+    return "gene" in open_molecules(path).columns
+
+
+def _need(columns: tuple[str, ...], names: tuple[str, ...], path: Path) -> None:
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise InputError(
+            f"the table has no column {', '.join(missing)}", where=path, found=listed(columns), expected=listed(names)
+        )
+
+
+def _id_column(columns: tuple[str, ...], path: Path) -> str:
+    found = next((name for name in CELL_ID if name in columns), None)
+    if found is None:
+        raise InputError(
+            "the cell table has no column of ids",
+            where=path,
+            found=f"columns {listed(columns)}",
+            expected="EntityID, cell, X or a first column without a name",
+        )
+    return found
+
+
+def _transcripts(bundle: Bundle, options: IngestSection) -> Path:
+    if bundle.transcripts is None:
+        raise InputMissingError(
+            "ingest.bin_um asks for binned molecules, but there are no transcripts",
+            where=bundle.folder,
+            found=f"ingest.bin_um = {options.bin_um}",
+            expected="detected_transcripts.csv",
+            mend="leave ingest.bin_um out to read the cells",
+        )
+    return bundle.transcripts
+
+
+def _read_cells(counts_path: Path, cells_path: Path) -> RawSlide:
+    dense = read_dense(counts_path)
+    cells = read_cells(cells_path)
+    need_columns(cells, PLACE, where=cells_path)
+    id_column = _id_column(tuple(cells.columns), cells_path)
+    table_ids = cell_ids(cells[id_column], where=cells_path)
+    ids = cell_ids(dense.ids.iloc[:, 0], where=counts_path)
+    rows, dropped = join_cells(ids, table_ids, counts=counts_path, cells=cells_path)
+    xy = np.column_stack([cell_numbers(cells, name, where=cells_path) for name in PLACE])
+    return RawSlide(
+        counts=dense.counts,
+        spot_ids=ids,
+        genes=gene_frame(dense.names),
+        xy=xy[rows],
+        um_per_unit=1.0,
+        spots=further_columns(cells, rows=rows, without=(id_column, *PLACE), area=VOLUME, where=cells_path),
+        control_patterns=CONTROL_PATTERNS,
+        dropped=dropped,
+    )
+
+
+def _read_transcripts(path: Path, *, bin_um: float | None) -> RawSlide:
+    table = open_molecules(path)
+    gene, x, y = (table.need(name) for name in TRANSCRIPT_COLUMNS)
+    pitch = bin_um or DEFAULT_BIN_UM
+    binned = bin_table(table, gene=gene, x=x, y=y, pitch=pitch)
+    return bins_slide(
+        binned.bins,
+        genes=binned.genes,
+        pitch=pitch,
+        um_per_unit=1.0,
+        where=path,
+        notes=() if bin_um else (default_bin_note(pitch),),
+        control_patterns=CONTROL_PATTERNS,
+    )
