@@ -18,8 +18,14 @@ NONE, TOTAL, LOG1P_TOTAL, SQRT_TOTAL = 0, 1, 2, 3
 METHOD_CODES = {"none": NONE, "total": TOTAL, "log1p_total": LOG1P_TOTAL, "sqrt_total": SQRT_TOTAL}
 """Normalizations that keep zero zero, by the number that the loops know them by."""
 
-SHIFT, SUM, SQUARES, DETECTED = 0, 1, 2, 3
-"""Columns of a window's sums: the gene's value in the first pixel, then of value minus shift: sum, squares; entries."""
+SUM, SQUARES = 0, 1
+"""Columns of a window's sums."""
+
+SHIFT, SHIFTED_SUM, SHIFTED_SQUARES, ENTRIES = 0, 1, 2, 3
+"""Columns of the careful sums: the gene's value in the first pixel, then of value minus shift: sum, squares; number."""
+
+DOUBTFUL = 1e-6
+"""Below this squared coefficient of variation, plain sums may have lost the variance: it is measured carefully."""
 
 SUMMED, AVERAGED = 0, 1
 """What a pixel of several spots holds: the normalized sum of their counts, or the mean of their normalized values."""
@@ -51,7 +57,7 @@ def _of_bits(_context: Any, _bits: Any) -> Any:
     return types.float64(types.int64), code
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def log(x: float) -> float:
     """Return the natural logarithm of a positive normal number, within 2 units of the last place."""
     offset = _bits_of(x) - _SQRT_HALF_BITS  # type: ignore[call-arg]
@@ -74,14 +80,14 @@ def log(x: float) -> float:
     return exponent * _LN2_HIGH - ((half - (s * (half + p * z) + exponent * _LN2_LOW)) - f)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def log1p(y: float) -> float:
     """Return log(1 + y) for y >= 0, within 3 units of the last place."""
     u = 1.0 + y
     return log(u) + (y - (u - 1.0)) / u
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def normalized(x: float, scale: float, method: int) -> float:
     """Return the normalized value of a count; `scale` is target_sum / total."""
     if method == LOG1P_TOTAL:
@@ -93,40 +99,46 @@ def normalized(x: float, scale: float, method: int) -> float:
     return x
 
 
-@njit(cache=True, nogil=True)
-def start_sums(data, indices, start, end, scale, method, sums):  # type: ignore[no-untyped-def]
-    """Take the first pixel's values as the shifts."""
-    for j in range(start, end):
-        gene = np.uintp(indices[j])
-        sums[gene, SHIFT] = normalized(float(data[j]), scale, method)
-        sums[gene, DETECTED] = 1.0
-
-
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def add_to_sums(data, indices, start, end, scale, method, table, sums):  # type: ignore[no-untyped-def]
     """Add one spot's values to the sums of their genes."""
+    j, stop = np.uintp(start), np.uintp(end)  # unsigned, as numba tests every signed place for being negative
     if method == NONE:
-        for j in range(start, end):
+        while j < stop:
             gene = np.uintp(indices[j])
-            value = float(data[j]) - sums[gene, SHIFT]
+            value = float(data[j])
             sums[gene, SUM] += value
             sums[gene, SQUARES] += value * value
-            sums[gene, DETECTED] += 1.0
+            j += np.uintp(1)
         return
-    size = min((end - start) // ENTRIES_PER_TABLE_ROW + 2, len(table))
+    size = np.uintp(min((end - start) // ENTRIES_PER_TABLE_ROW + 2, len(table)))
     for count in range(size):
-        table[count] = normalized(float(count), scale, method)
-    for j in range(start, end):
-        x = data[j]
-        value = table[np.uintp(x)] if x < size else normalized(float(x), scale, method)
+        table[np.uintp(count)] = normalized(float(count), scale, method)
+    while j < stop:
+        x = np.uintp(data[j])
+        value = table[x] if x < size else normalized(float(x), scale, method)
         gene = np.uintp(indices[j])
-        value -= sums[gene, SHIFT]
-        sums[gene, SUM] += value
-        sums[gene, SQUARES] += value * value
-        sums[gene, DETECTED] += 1.0
+        total, squares = sums[gene, SUM] + value, sums[gene, SQUARES] + value * value
+        sums[gene, SUM], sums[gene, SQUARES] = total, squares
+        j += np.uintp(1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_carefully(data, indices, start, end, scale, method, slots, first, careful):  # type: ignore[no-untyped-def]
+    """Add one spot's values to the shifted sums of the genes that have a slot; the first spot gives the shifts."""
+    for j in range(start, end):
+        slot = slots[np.uintp(indices[j])]
+        if slot >= 0:
+            value = normalized(float(data[j]), scale, method)
+            if first:
+                careful[slot, SHIFT] = value
+            value -= careful[slot, SHIFT]
+            careful[slot, SHIFTED_SUM] += value
+            careful[slot, SHIFTED_SQUARES] += value * value
+            careful[slot, ENTRIES] += 1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def merge_spots(  # type: ignore[no-untyped-def]
     data, indices, indptr, totals, rows, target, method, collisions, dense, seen, genes, values
 ):
@@ -158,16 +170,20 @@ def merge_spots(  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def sum_window(  # type: ignore[no-untyped-def]
     data, indices, indptr, totals, pixel_start, pixel_spots, columns, window,
-    target, method, collisions, table, dense, seen, genes, values, sums,
+    target, method, collisions, table, dense, seen, genes, values, sums, slots, careful,
 ):  # fmt: skip
-    """Fill `sums` (genes, 4) with the window's sums; return its number of occupied pixels.
+    """Fill the window's sums; return its number of occupied pixels.
 
-    `window` is (first row, end row, first column, end column), inside the grid.
+    `window` is (first row, end row, first column, end column), inside the grid. With an empty `careful`, `sums`
+    (genes, 2) are filled; else `careful` (slots, 4), of the genes with a slot.
     """
-    sums[:] = 0.0
+    if len(careful):
+        careful[:] = 0.0
+    else:
+        sums[:] = 0.0
     occupied = 0
     for grid_row in range(window[0], window[1]):
         for pixel in range(grid_row * columns + window[2], grid_row * columns + window[3]):
@@ -177,39 +193,51 @@ def sum_window(  # type: ignore[no-untyped-def]
             occupied += 1
             if end - first == 1:
                 spot = pixel_spots[first]
+                begin, stop = indptr[spot], indptr[spot + 1]
                 scale = target / totals[spot] if totals[spot] > 0 else 0.0
-                if occupied == 1:
-                    start_sums(data, indices, indptr[spot], indptr[spot + 1], scale, method, sums)
+                if len(careful):
+                    add_carefully(data, indices, begin, stop, scale, method, slots, occupied == 1, careful)
                 else:
-                    add_to_sums(data, indices, indptr[spot], indptr[spot + 1], scale, method, table, sums)
+                    add_to_sums(data, indices, begin, stop, scale, method, table, sums)
                 continue
             found = merge_spots(
                 data, indices, indptr, totals, pixel_spots[first:end], target, method, collisions,
                 dense, seen, genes, values,
             )  # fmt: skip
-            if occupied == 1:
-                start_sums(values, genes, 0, found, 1.0, NONE, sums)
+            if len(careful):
+                add_carefully(values, genes, 0, found, 1.0, NONE, slots, occupied == 1, careful)
             else:
                 add_to_sums(values, genes, 0, found, 1.0, NONE, table, sums)
     return occupied
 
 
-@njit(cache=True, nogil=True)
-def moments_of_sums(sums, n, mean, variance, detected):  # type: ignore[no-untyped-def]
-    """Turn shifted sums over the touched entries into moments over all `n` occupied pixels."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def moments_of_sums(sums, n, mean, variance):  # type: ignore[no-untyped-def]
+    """Turn sums into moments over all `n` occupied pixels; return the number of doubtful genes, marked by -1."""
+    doubtful = 0
     for gene in range(len(sums)):
-        shift = sums[gene, SHIFT]
-        missing = n - sums[gene, DETECTED]
-        total = sums[gene, SUM] - missing * shift
-        squares = sums[gene, SQUARES] + missing * (shift * shift)
-        offset = total / n
-        mean[gene] = shift + offset
-        spread = squares / n - offset * offset
-        variance[gene] = spread if spread > 0.0 else 0.0
-        detected[gene] = np.int32(sums[gene, DETECTED])
+        average = sums[gene, SUM] / n
+        spread = sums[gene, SQUARES] / n - average * average
+        doubt = average != 0.0 and not spread > DOUBTFUL * (average * average)
+        doubtful += doubt
+        mean[gene] = average
+        variance[gene] = -1.0 if doubt else max(spread, 0.0)
+    return doubtful
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def careful_moments(careful, n, genes, mean, variance):  # type: ignore[no-untyped-def]
+    """Replace the moments of doubtful genes by those of their shifted sums."""
+    for slot in range(len(careful)):
+        shift = careful[slot, SHIFT]
+        missing = n - careful[slot, ENTRIES]
+        offset = (careful[slot, SHIFTED_SUM] - missing * shift) / n
+        squares = careful[slot, SHIFTED_SQUARES] + missing * (shift * shift)
+        mean[genes[slot]] = shift + offset
+        variance[genes[slot]] = max(squares / n - offset * offset, 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def average_window(  # type: ignore[no-untyped-def]
     data, indices, indptr, totals, pixel_start, pixel_spots, columns, window, corner, width, target, method,
     channels, out,
@@ -229,34 +257,31 @@ def average_window(  # type: ignore[no-untyped-def]
                         out[np.uintp(channel), place] += normalized(float(data[j]), scale, method) / share
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def philox(counter_0, counter_1, counter_2, counter_3, key_0, key_1):  # type: ignore[no-untyped-def]
-    """Return the four words of Philox4x32-10 (Salmon et al. 2011); all arguments are uint64 below 2**32."""
-    low = np.uint64(0xFFFFFFFF)
+    """Return the four words of Philox4x32-10 (Salmon et al. 2011); all arguments are uint32."""
     half = np.uint64(32)
-    for turn in range(10):
-        if turn:
-            key_0 = (key_0 + np.uint64(0x9E3779B9)) & low
-            key_1 = (key_1 + np.uint64(0xBB67AE85)) & low
-        left = counter_0 * np.uint64(0xD2511F53)
-        right = counter_2 * np.uint64(0xCD9E8D57)
-        counter_0, counter_1, counter_2, counter_3 = (
-            (right >> half) ^ counter_1 ^ key_0, right & low, (left >> half) ^ counter_3 ^ key_1, left & low,
-        )  # fmt: skip
+    for _ in range(10):
+        left = np.uint64(counter_0) * np.uint64(0xD2511F53)
+        right = np.uint64(counter_2) * np.uint64(0xCD9E8D57)
+        counter_0, counter_1 = np.uint32(right >> half) ^ counter_1 ^ key_0, np.uint32(right)
+        counter_2, counter_3 = np.uint32(left >> half) ^ counter_3 ^ key_1, np.uint32(left)
+        key_0 = np.uint32(key_0 + np.uint32(0x9E3779B9))
+        key_1 = np.uint32(key_1 + np.uint32(0xBB67AE85))
     return counter_0, counter_1, counter_2, counter_3
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def gene_uniforms(gene_ids, key_words, purpose, out):  # type: ignore[no-untyped-def]
-    """Fill `out` with one number in (0, 1) a gene, from its id, the (4,) uint64 words of a key and a purpose alone."""
-    shift = np.uint64(20)
+    """Fill `out` with one number in (0, 1) a gene, from its id, the (4,) uint32 words of a key and a purpose alone."""
+    key_0, key_1, counter_2, counter_3 = key_words[0], key_words[1], key_words[2], key_words[3]
     for i in range(len(gene_ids)):
-        a, b, _, _ = philox(np.uint64(gene_ids[i]), purpose, key_words[2], key_words[3], key_words[0], key_words[1])
-        bits = (a << shift) | (b & np.uint64(0xFFFFF))
-        out[i] = (float(bits) + 0.5) * 2.0**-52
+        a, b, _, _ = philox(np.uint32(gene_ids[i]), purpose, counter_2, counter_3, key_0, key_1)
+        bits = (np.uint64(a) << np.uint64(20)) | (np.uint64(b) & np.uint64(0xFFFFF))
+        out[i] = (float(np.int64(bits)) + 0.5) * 2.0**-52
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def exponential_keys(weights, uniforms, out):  # type: ignore[no-untyped-def]
     """Fill `out` with Exp(1) / weight, infinite where the weight is not positive."""
     for i in range(len(weights)):

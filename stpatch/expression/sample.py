@@ -6,6 +6,7 @@ not on the order of the genes, nor on what was drawn before.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,8 +18,9 @@ from stpatch.expression import kernels
 from stpatch.expression.window import Moments
 from stpatch.seeds import key_of
 
-DRAW, FILL = np.uint64(0), np.uint64(1)
+DRAW, FILL = np.uint32(0), np.uint32(1)
 """Streams of one key: the rule's own draw, and the fill of channels that the rule leaves free."""
+SAMPLE_STEP = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,7 +95,7 @@ class PatchRule:
     def _barred(self) -> NDArray[np.bool_] | None:
         return None if self.candidates is None else ~self.candidates[self._order]
 
-    def _scores(self, moments: Moments, key: NDArray[np.uint64]) -> NDArray[np.float64]:
+    def _scores(self, moments: Moments, key: NDArray[np.uint32]) -> NDArray[np.float64]:
         """Return the genes' scores by ascending id: the smallest are chosen, the infinite never."""
         if self.method == "random":
             scores = self._uniforms(key, DRAW)
@@ -110,12 +112,12 @@ class PatchRule:
             scores[self._barred] = np.inf
         return scores
 
-    def _uniforms(self, key: NDArray[np.uint64], stream: np.uint64) -> NDArray[np.float64]:
+    def _uniforms(self, key: NDArray[np.uint32], stream: np.uint32) -> NDArray[np.float64]:
         out = np.empty(len(self._sorted_ids))
         kernels.gene_uniforms(self._sorted_ids, key, stream, out)
         return out
 
-    def _filled(self, taken: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def _filled(self, taken: NDArray[np.int64], key: NDArray[np.uint32]) -> NDArray[np.int64]:
         uniforms = self._uniforms(key, FILL)
         if self._barred is not None:
             uniforms[self._barred] += 1.0
@@ -123,14 +125,14 @@ class PatchRule:
         return np.sort(np.concatenate([taken, _smallest(uniforms, self.n - len(taken))]))
 
 
-def _words(key: int) -> NDArray[np.uint64]:
-    return np.array([(key >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96)], dtype=np.uint64)
+def _words(key: int) -> NDArray[np.uint32]:
+    return np.array([(key >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96)], dtype=np.uint32)
 
 
 def _smallest(scores: NDArray[np.float64], n: int) -> NDArray[np.int64]:
     """Return the ascending places of the n smallest finite scores, ties to the first."""
     if n < len(scores):
-        bound = np.partition(scores, n - 1)[n - 1]
+        bound = _nth_smallest(scores, n)
         if np.isfinite(bound):
             chosen = scores <= bound
             spare = int(np.count_nonzero(chosen)) - n
@@ -138,3 +140,15 @@ def _smallest(scores: NDArray[np.float64], n: int) -> NDArray[np.int64]:
                 chosen[np.flatnonzero(scores == bound)[-spare:]] = False
             return np.flatnonzero(chosen)
     return np.flatnonzero(np.isfinite(scores))
+
+
+def _nth_smallest(scores: NDArray[np.float64], n: int) -> np.float64:
+    """Return the n-th smallest score, from the few below a bound that a sample of the scores gives."""
+    sample = scores[::SAMPLE_STEP]
+    rank = n // SAMPLE_STEP + 4 * math.isqrt(n // SAMPLE_STEP + 1) + 1
+    if rank < len(sample) // 2:
+        few = scores[scores <= np.partition(sample, rank)[rank]]
+        if len(few) >= n:
+            scores = few
+    nth: np.float64 = np.partition(scores, n - 1)[n - 1]
+    return nth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from stpatch.image.patch import SlideImage
 
 GENES_AT_ONCE = 1024
 """Genes in a dense block, where a normalization has no sparse values."""
+_NO_SLOTS = np.empty((0, 4))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +28,24 @@ class Moments:
     mean, variance
         (genes,) float64. The variance is the population's (divided by `n_pixels`): as weights, every denominator is the
         same. A gene with one value in all occupied pixels has a variance of exactly 0.
-    detected
-        (genes,) int32: occupied pixels with a count.
     """
 
     n_pixels: int
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
-    detected: NDArray[np.int32]
+
+    def of_genes(self, positions: NDArray[np.integer[Any]]) -> Moments:
+        """Return the moments of some genes."""
+        return Moments(n_pixels=self.n_pixels, mean=self.mean[positions], variance=self.variance[positions])
 
 
 class WindowMoments:
     """Moments of one slide's windows, with buffers that all windows share.
 
-    A window's moments depend on the window alone. Sums are taken of value minus the gene's value in the first occupied
-    pixel: as that is one of the values summed, the variance loses no more than a factor of `n_pixels` in precision,
-    whatever the mean (Chan, Golub and LeVeque 1983), and a constant gene gives exact zeros.
+    A window's moments depend on the window alone. One pass adds values and squares. Where their difference says little
+    (a gene that hardly varies: its variance is below 1e-6 of its squared mean), a second pass over these few genes
+    takes value minus the gene's value in the first occupied pixel: as that is one of the values summed, the variance
+    keeps its digits whatever the mean (Chan, Golub and LeVeque 1983), and a constant gene gives exact zeros.
     """
 
     def __init__(self, image: SlideImage, normalization: Normalization, *, n_genes: int) -> None:
@@ -64,7 +68,8 @@ class WindowMoments:
         self._image = image
         self._normalization = normalization
         self._n_genes = n_genes
-        self._sums = np.empty((n_genes, 4))
+        self._sums = np.empty((n_genes, 2))
+        self._slots = np.full(n_genes, -1, dtype=np.int32)
         self._dense = np.zeros(n_genes)
         self._seen = np.zeros(n_genes, dtype=np.bool_)
         self._genes = np.empty(n_genes, dtype=np.int32)
@@ -74,28 +79,48 @@ class WindowMoments:
     def measure(self, row: int, column: int, height: int, width: int) -> Moments:
         """Return a window's moments; a window without spots has zeros."""
         mean, variance = np.zeros(self._n_genes), np.zeros(self._n_genes)
-        detected = np.zeros(self._n_genes, dtype=np.int32)
+        place = (row, column, height, width)
         if not self._normalization.keeps_zeros:
-            n_pixels = self._measure_dense((row, column, height, width), mean, variance, detected)
-            return Moments(n_pixels=n_pixels, mean=mean, variance=variance, detected=detected)
+            n_pixels = self._measure_dense(place, mean, variance)
+        else:
+            n_pixels = self._sum(place, _NO_SLOTS)
+            if n_pixels and kernels.moments_of_sums(self._sums, n_pixels, mean, variance):
+                self._measure_carefully(place, n_pixels, mean, variance)
+        return Moments(n_pixels=n_pixels, mean=mean, variance=variance)
+
+    def _sum(self, place: tuple[int, int, int, int], careful: NDArray[np.float64]) -> int:
         image = self._image
-        n_pixels = kernels.sum_window(
+        n_pixels: int = kernels.sum_window(
             image.data, image.indices, image.indptr, image.spot_totals,
-            image.pixel_start, image.pixel_spots, image.shape[1], image.window(row, column, height, width),
+            image.pixel_start, image.pixel_spots, image.shape[1], image.window(*place),
             float(self._normalization.target_sum or 1.0), kernels.METHOD_CODES[self._normalization.method],
             kernels.AVERAGED if image.collisions == "mean" else kernels.SUMMED,
-            self._table, self._dense, self._seen, self._genes, self._values, self._sums,
+            self._table, self._dense, self._seen, self._genes, self._values, self._sums, self._slots, careful,
         )  # fmt: skip
-        if n_pixels:
-            kernels.moments_of_sums(self._sums, n_pixels, mean, variance, detected)
-        return Moments(n_pixels=n_pixels, mean=mean, variance=variance, detected=detected)
+        return n_pixels
+
+    def _measure_carefully(
+        self,
+        place: tuple[int, int, int, int],
+        n_pixels: int,
+        mean: NDArray[np.float64],
+        variance: NDArray[np.float64],
+    ) -> None:
+        genes = np.flatnonzero(variance < 0)
+        if n_pixels == 1:
+            variance[genes] = 0.0
+            return
+        self._slots[genes] = np.arange(len(genes), dtype=np.int32)
+        careful = np.empty((len(genes), 4))
+        self._sum(place, careful)
+        self._slots[genes] = -1
+        kernels.careful_moments(careful, n_pixels, genes, mean, variance)
 
     def _measure_dense(
         self,
         place: tuple[int, int, int, int],
         mean: NDArray[np.float64],
         variance: NDArray[np.float64],
-        detected: NDArray[np.int32],
     ) -> int:
         image = self._image
         occupied = np.flatnonzero(occupied_pixels(image, *place))
@@ -111,8 +136,6 @@ class WindowMoments:
             offset = (values - first).mean(axis=1)
             mean[genes] = first[:, 0] + offset
             variance[genes] = np.square(values - first - offset[:, None]).mean(axis=1)
-            counts = image.gather(*place, channels, len(genes)).reshape(len(genes), -1)
-            detected[genes] = np.count_nonzero(counts, axis=1)
         return len(occupied)
 
 

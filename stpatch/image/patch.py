@@ -225,7 +225,7 @@ class SlideImage:
             return out
         self._check_channels(channel_of_gene, channels)
         chosen = (channel_of_gene >= 0).view(np.uint8)
-        hits = self._buffer("hits", len(channel_of_gene) + 1)
+        hits = self._buffer("hits", len(channel_of_gene) + 4)
         kernels.gather_window(self.data, self.indices, self.indptr, *place, chosen, channel_of_gene, hits, flat)
         return out
 
@@ -236,10 +236,10 @@ class SlideImage:
         out[top - row : end - row, left - column : right - column] = self.pixel_totals[top:end, left:right]
         return out
 
-    def _buffer(self, name: str, size: int) -> NDArray[np.int64]:
+    def _buffer(self, name: str, size: int) -> NDArray[np.uint32]:
         buffer = self._scratch.get(name)
         if buffer is None or len(buffer) < size:
-            buffer = self._scratch[name] = np.zeros(size, dtype=np.int64)
+            buffer = self._scratch[name] = np.zeros(size, dtype=np.uint32)
         return buffer
 
     def _check_channels(self, channel_of_gene: NDArray[np.int32], n_channels: int) -> None:
