@@ -1,0 +1,291 @@
+"""SpatialData zarr stores: one of their tables, or one region of it; images and labels are never opened."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.config import IngestSection
+from stpatch.errors import InputError, InputMissingError, MissingExtraError
+from stpatch.slides.readers.anndata_group import AnnDataGroup, anndata_group, matrix_key, zarr_attributes
+from stpatch.slides.readers.h5ad import SPATIAL_KEYS, read_group
+from stpatch.slides.readers.hdf5 import attribute_text, faults
+from stpatch.slides.readers.registry import register
+from stpatch.slides.slide import RawSlide
+from stpatch.slides.source import Probe, SlideSource
+
+TABLE_FOLDERS = ("tables", "table")
+SQUARE = re.compile(r"square_(\d{3})um")
+REGION_COLUMN = "region"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """What a table annotates: its regions, and the obs columns with each row's region and instance."""
+
+    regions: tuple[str, ...]
+    region_key: str
+    instance_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One table of a store."""
+
+    store: Path
+    table: Path
+
+
+@register
+class SpatialData:
+    """Reader of one table and region; path ``store.zarr`` or ``store.zarr/tables/<table>``, a column ``region``."""
+
+    platform = "spatialdata"
+
+    def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
+        """Recognize the store by its attributes or its tables."""
+        place = find_table(source.path, options)
+        if place is None:
+            return None
+        with anndata_group(place.table) as group:
+            _check_is_table(place.table)
+            annotation = read_annotation(group)
+            region = choose_region(annotation, source, place)
+            key = "X" if options.values == "normalized" else matrix_key(group)
+            n_spots, n_genes = group.shape(key)
+            has_spatial = any(group.has(name) for name in SPATIAL_KEYS)
+            columns = group.columns("obs") if group.has("obs") else []
+        name = place.table.name
+        files = [item for item in place.table.rglob("*") if item.is_file()]
+        where = "obsm/spatial"
+        if not has_spatial:
+            shapes = _shapes_folder(place, region)
+            files += [item for item in shapes.rglob("*") if item.is_file()]
+            where = f"the centroids of shapes/{shapes.name}"
+        return Probe(
+            platform=self.platform,
+            reason=f"SpatialData store, table {name}" + (f", region {region}" if region else "") + f", {where}",
+            files=tuple(sorted(files)),
+            version=_version(place.store),
+            n_spots=n_spots if len(annotation.regions) < 2 else None,
+            n_genes=n_genes,
+            unit="px" if {"array_row", "array_col"} <= set(columns) else "unknown",
+            members=annotation.regions if len(annotation.regions) > 1 else (),
+        )
+
+    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
+        """Read the table's rows of the region."""
+        place = find_table(source.path, options)
+        if place is None:
+            raise InputError("this is no SpatialData store", where=source.path)
+        with anndata_group(place.table) as group:
+            annotation = read_annotation(group)
+            region = choose_region(annotation, source, place)
+            obs = group.frame("obs")
+            select = _rows_of(obs, annotation, region, place)
+            xy = None
+            if not any(group.has(name) for name in SPATIAL_KEYS):
+                xy = _centroids(obs, annotation, region, select, place)
+            raw = read_group(group, normalized=options.values == "normalized", select=select, xy=xy)
+        if xy is not None:
+            note = f"coordinates are the centroids of shapes/{region} in its own units, before any transformation"
+            raw = replace(raw, notes=(*raw.notes, note))
+        return replace(_with_bin_size(raw, place), version=probe.version)
+
+
+def find_table(path: Path, options: IngestSection) -> Place | None:
+    """Return the table that `path` means, None if it is no SpatialData store.
+
+    The only one; of Visium HD's ``square_*um`` tables the one of ``ingest.hd_bin_um``.
+
+    Raises
+    ------
+    InputError
+        The store has no table, or several and the path names none.
+    """
+    if not path.is_dir():
+        return None
+    if path.parent.name in TABLE_FOLDERS and _is_store(path.parent.parent):
+        return Place(store=path.parent.parent, table=path)
+    if not _is_store(path):
+        return None
+    tables = sorted(
+        item
+        for folder in TABLE_FOLDERS
+        if (path / folder).is_dir()
+        for item in (path / folder).iterdir()
+        if item.is_dir() and zarr_attributes(item) is not None
+    )
+    if not tables:
+        raise InputMissingError(
+            "the SpatialData store has no table", where=path, expected="tables/<name> with an AnnData group"
+        )
+    if len(tables) > 1 and all(SQUARE.fullmatch(table.name) for table in tables):
+        wanted = [table for table in tables if table.name == f"square_{options.hd_bin_um:03d}um"]
+        tables = wanted or tables
+    if len(tables) > 1:
+        raise InputError(
+            "the SpatialData store has several tables",
+            where=path,
+            found=", ".join(table.name for table in tables),
+            mend=f"name one in the samplesheet's path: {path.name}/{tables[0].parent.name}/{tables[0].name}",
+        )
+    return Place(store=path, table=tables[0])
+
+
+def _is_store(path: Path) -> bool:
+    attributes = zarr_attributes(path) if path.is_dir() else None
+    if attributes is None:
+        return False
+    return "spatialdata_attrs" in attributes or (path / "tables").is_dir() or (path / "table" / "table").is_dir()
+
+
+def _check_is_table(table: Path) -> None:
+    attributes = zarr_attributes(table)
+    if attributes is None or attributes.get("encoding-type") != "anndata":
+        raise InputError(
+            "the table is no AnnData group",
+            where=table,
+            found=f"encoding-type {(attributes or {}).get('encoding-type')!r}",
+            expected="encoding-type 'anndata'",
+        )
+
+
+def _version(store: Path) -> str:
+    marks = (zarr_attributes(store) or {}).get("spatialdata_attrs", {})
+    return str(marks.get("spatialdata_software_version", "")) if isinstance(marks, dict) else ""
+
+
+def read_annotation(group: AnnDataGroup) -> Annotation:
+    """Return what the table annotates, from ``uns["spatialdata_attrs"]``; a table may annotate nothing."""
+    key = "uns/spatialdata_attrs"
+    if not group.has(key):
+        return Annotation(regions=(), region_key="", instance_key="")
+    with faults(group.where(key)):
+        value: Any = group.read(key)
+        regions = np.atleast_1d(np.asarray(value["region"], dtype=object)).tolist()
+        return Annotation(
+            regions=tuple(attribute_text(region) for region in regions if region is not None),
+            region_key=attribute_text(value["region_key"]),
+            instance_key=attribute_text(value["instance_key"]),
+        )
+
+
+def choose_region(annotation: Annotation, source: SlideSource, place: Place) -> str:
+    """Return the region that the samplesheet names, or the only one; "" for a table without regions.
+
+    A samplesheet column ``region`` counts for tables of several regions only.
+    """
+    regions = annotation.regions
+    if len(regions) < 2:
+        return regions[0] if regions else ""
+    wanted = source.metadata.get(REGION_COLUMN, "")
+    if not wanted:
+        raise InputError(
+            "the table annotates several regions",
+            where=place.table,
+            found=", ".join(regions),
+            mend=f"give each a row of the samplesheet, its region in a column {REGION_COLUMN!r}",
+        )
+    if wanted not in regions:
+        raise InputError(
+            "the table has no such region", where=place.table, found=wanted, expected=f"one of {', '.join(regions)}"
+        )
+    return wanted
+
+
+def _rows_of(obs: pd.DataFrame, annotation: Annotation, region: str, place: Place) -> NDArray[np.bool_] | None:
+    """Return which rows are the region's, None for all."""
+    if len(annotation.regions) < 2:
+        return None
+    _check_column(obs, annotation.region_key, place)
+    rows: NDArray[np.bool_] = (obs[annotation.region_key].astype(str) == region).to_numpy(dtype=bool)
+    if not rows.any():
+        raise InputError("the region has no rows in its table", where=place.table, found=region)
+    return rows
+
+
+def _check_column(obs: pd.DataFrame, name: str, place: Place) -> None:
+    if name not in obs:
+        raise InputError(
+            "the table lacks a column that its attributes name",
+            where=f"{place.table}, key obs",
+            found=", ".join(obs.columns) or "no columns",
+            expected=name,
+        )
+
+
+def _shapes_folder(place: Place, region: str) -> Path:
+    folder = place.store / "shapes" / region
+    if not region or not folder.is_dir():
+        present = (
+            sorted(item.name for item in (place.store / "shapes").iterdir() if item.is_dir())
+            if (place.store / "shapes").is_dir()
+            else []
+        )
+        raise InputMissingError(
+            "the table has no coordinates and its region no shapes",
+            where=place.table,
+            found=f"region {region or 'none'}; shapes: {', '.join(present) or 'none'}",
+            expected='obsm["spatial"], or shapes/<region> whose centroids are the coordinates',
+        )
+    return folder
+
+
+def _centroids(
+    obs: pd.DataFrame, annotation: Annotation, region: str, select: NDArray[np.bool_] | None, place: Place
+) -> NDArray[np.float64]:
+    """Return (rows, 2) centroids of the region's shapes, joined by instance; NaN in rows of other regions."""
+    folder = _shapes_folder(place, region)
+    _check_column(obs, annotation.instance_key, place)
+    shapes = _read_shapes(place, region)
+    with faults(folder):
+        centres = shapes.geometry.centroid
+        points = np.column_stack([centres.x.to_numpy(), centres.y.to_numpy()]).astype(np.float64)
+        index = pd.Index([str(item) for item in shapes.index])
+    if index.has_duplicates:
+        raise InputError("a shape is given twice", where=folder, found=index[index.duplicated()][0])
+    rows = np.ones(len(obs), bool) if select is None else select
+    instances = obs[annotation.instance_key].astype(str).to_numpy(dtype=object)[rows]
+    found = index.get_indexer(pd.Index(instances))
+    if (found < 0).any():
+        first = int(np.argmax(found < 0))
+        raise InputError(
+            "rows of the table have no shape",
+            where=f"{folder}, for {place.table.name}",
+            found=f"{int((found < 0).sum())} of {len(found)}, such as {annotation.instance_key} {instances[first]}",
+        )
+    xy: NDArray[np.float64] = np.full((len(obs), 2), np.nan)
+    xy[rows] = points[found]
+    return xy
+
+
+def _read_shapes(place: Place, region: str) -> Any:
+    """Read one element of shapes through the spatialdata library."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library's dependencies announce their own changes
+            import spatialdata
+    except ImportError as error:
+        raise MissingExtraError.of(
+            "spatialdata", needs="spatialdata", purpose="reading coordinates from a SpatialData store's shapes"
+        ) from error
+    with warnings.catch_warnings(), faults(place.store / "shapes" / region):
+        warnings.simplefilter("ignore")
+        return spatialdata.read_zarr(place.store, selection=("shapes",)).shapes[region]
+
+
+def _with_bin_size(raw: RawSlide, place: Place) -> RawSlide:
+    """Give Visium HD's bins their scale: the table's name holds the bin size."""
+    match = SQUARE.fullmatch(place.table.name)
+    if match is None or raw.geometry != "square" or raw.um_per_unit is not None or not raw.pitch:
+        return raw
+    note = f"um per unit is from the table's name {place.table.name} and the bins' distance"
+    return replace(raw, um_per_unit=float(match[1]) / raw.pitch, notes=(*raw.notes, note))
