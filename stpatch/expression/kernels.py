@@ -282,8 +282,8 @@ def gene_uniforms(gene_ids, key_words, purpose, out):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def exponential_keys(weights, uniforms, out):  # type: ignore[no-untyped-def]
-    """Fill `out` with Exp(1) / weight, infinite where the weight is not positive."""
+def exponential_keys(weights, scores):  # type: ignore[no-untyped-def]
+    """Turn uniform numbers into Exp(1) / weight, infinite where the weight is not positive."""
     for i in range(len(weights)):
-        exponential = -log(uniforms[i])
-        out[i] = exponential / weights[i] if weights[i] > 0.0 else np.inf
+        exponential = -log(scores[i])
+        scores[i] = exponential / weights[i] if weights[i] > 0.0 else np.inf

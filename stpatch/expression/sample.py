@@ -92,6 +92,10 @@ class PatchRule:
         return bool(np.array_equal(self._order, np.arange(len(self._order))))
 
     @cached_property
+    def _buffer(self) -> NDArray[np.float64]:
+        return np.empty(len(self.gene_ids))
+
+    @cached_property
     def _barred(self) -> NDArray[np.bool_] | None:
         return None if self.candidates is None else ~self.candidates[self._order]
 
@@ -103,9 +107,8 @@ class PatchRule:
             weights = moments.mean if self.method == "mean" else moments.variance
             weights = weights if self._in_order else weights[self._order]
             if self.method == "variance_sampled":
-                uniforms = self._uniforms(key, DRAW)
-                scores = np.empty(len(weights))
-                kernels.exponential_keys(weights, uniforms, scores)
+                scores = self._uniforms(key, DRAW)
+                kernels.exponential_keys(weights, scores)
             else:
                 scores = np.where(weights > 0, -weights, np.inf)
         if self._barred is not None:
@@ -113,7 +116,7 @@ class PatchRule:
         return scores
 
     def _uniforms(self, key: NDArray[np.uint32], stream: np.uint32) -> NDArray[np.float64]:
-        out = np.empty(len(self._sorted_ids))
+        out = self._buffer
         kernels.gene_uniforms(self._sorted_ids, key, stream, out)
         return out
 

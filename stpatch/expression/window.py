@@ -74,11 +74,13 @@ class WindowMoments:
         self._seen = np.zeros(n_genes, dtype=np.bool_)
         self._genes = np.empty(n_genes, dtype=np.int32)
         self._values = np.empty(n_genes)
+        self._mean = np.empty(n_genes)
+        self._variance = np.empty(n_genes)
         self._table = np.empty(kernels.LARGEST_TABLE)
 
     def measure(self, row: int, column: int, height: int, width: int) -> Moments:
-        """Return a window's moments; a window without spots has zeros."""
-        mean, variance = np.zeros(self._n_genes), np.zeros(self._n_genes)
+        """Return a window's moments, which the next call overwrites; a window without spots has zeros."""
+        mean, variance = self._mean, self._variance
         place = (row, column, height, width)
         if not self._normalization.keeps_zeros:
             n_pixels = self._measure_dense(place, mean, variance)
@@ -86,6 +88,8 @@ class WindowMoments:
             n_pixels = self._sum(place, _NO_SLOTS)
             if n_pixels and kernels.moments_of_sums(self._sums, n_pixels, mean, variance):
                 self._measure_carefully(place, n_pixels, mean, variance)
+        if not n_pixels:
+            mean[:] = variance[:] = 0.0
         return Moments(n_pixels=n_pixels, mean=mean, variance=variance)
 
     def _sum(self, place: tuple[int, int, int, int], careful: NDArray[np.float64]) -> int:

@@ -63,8 +63,9 @@ def gather_window(  # type: ignore[no-untyped-def]
             for k in range(pixel_start[pixel], pixel_start[pixel + 1]):
                 spot = pixel_spots[k]
                 found = find_hits(indices, indptr[spot], indptr[spot + 1], chosen, hits)
+                begin = np.uintp(indptr[spot])
                 for hit in range(found):
-                    entry = np.uintp(indptr[spot]) + np.uintp(hits[np.uintp(hit)])
+                    entry = begin + np.uintp(hits[np.uintp(hit)])
                     out[np.uintp(channels[np.uintp(indices[entry])]), place] += data[entry]
 
 
