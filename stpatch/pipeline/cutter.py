@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -84,12 +84,7 @@ class PatchChannels:
         """Return the patch's channels, by ascending gene id, padding last."""
         moments = self.moments.measure(*window)
         if len(self.known) < len(self.gene_ids):  # genes outside the vocabulary are never channels
-            moments = replace(
-                moments,
-                mean=moments.mean[self.known],
-                variance=moments.variance[self.known],
-                detected=moments.detected[self.known],
-            )
+            moments = moments.of_genes(self.known)
         chosen = self.rule.choose(moments, slide_id=self.slide_id, number=number, draw=draw)
         positions = np.where(chosen < 0, -1, self.known[chosen]).astype(np.int32)
         ids = np.where(chosen < 0, self.channels.pad_id, self.gene_ids[positions]).astype(np.int32)

@@ -9,7 +9,7 @@ from typing import Any
 
 from stpatch.errors import InputMissingError, StpatchError
 from stpatch.pipeline.job import CODE_VERSION, Job, Outcome
-from stpatch.pipeline.receipts import Failure, InputFile, Receipt, outputs_present
+from stpatch.pipeline.receipts import Failure, InputFile, Receipt, outputs_present, place_of
 from stpatch.storage import digest
 
 CORPUS = "corpus"
@@ -73,6 +73,7 @@ class Stage:
     def run(self, job: Job, unit: str) -> Receipt:
         """Run one unit and write its receipt; a fault of the input is recorded as the unit's failure and raised."""
         request, place = self.request(job, unit), self.place(job, unit)
+        self._forget(job, unit)
         try:
             outcome: Outcome = self.module.run(job, unit)
             inputs = tuple(InputFile.of(path.absolute()) for path in outcome.inputs)
@@ -94,6 +95,12 @@ class Stage:
         )
         job.book.write(receipt)
         return receipt
+
+    def _forget(self, job: Job, unit: str) -> None:
+        """Remove what the unit made under another request, some of which may have other names than what comes now."""
+        receipt = job.book.receipt(self.name, unit)
+        for output in receipt.outputs if receipt else ():
+            place_of(output.path, job.roots).unlink(missing_ok=True)
 
     def _fail(self, job: Job, unit: str, request: str, error: StpatchError) -> None:
         job.book.write_failure(

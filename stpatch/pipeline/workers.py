@@ -82,8 +82,7 @@ class Workers(AbstractContextManager["Workers"]):
             raise UnitsFailedError(
                 "a worker process was killed",
                 where=f"stage {stage}, one of {', '.join(sorted(running.values())[:4]) or unit}",
-                expected="most often the machine ran out of memory",
-                mend="run the same command again, with a lower run.workers",
+                mend="most often the machine ran out of memory: run the same command again with fewer workers",
             ) from error
         finally:
             for future in running:
