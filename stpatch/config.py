@@ -36,9 +36,21 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, and no unknown keys."""
+    """Base of all sections: frozen, no unknown keys, no number that is none; an empty section means its defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        sections = {name for name, field in cls.model_fields.items() if _is_section(field.annotation)}
+        return {key: item for key, item in value.items() if item is not None or key not in sections}
+
+
+def _is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 class DatasetSection(Section):
@@ -332,6 +344,8 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
         seen.add(key)
@@ -374,7 +388,7 @@ def parse_config(values: dict[str, Any], *, where: object = "config", base: Path
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise one_or_many([_problem(item, where) for item in error.errors()]) from None
+        raise one_or_many([_problem(items, where) for items in _by_key(error)]) from None
     return config if base is None else _anchored(config, base)
 
 
@@ -395,9 +409,29 @@ def _override(values: dict[str, Any], text: str) -> None:
         raise ConfigError("an override is no valid YAML", where=f"--set {key}", found=value) from error
 
 
-def _problem(item: Any, where: object) -> StpatchError:
-    keys = [str(part) for part in item["loc"]]
-    key = ".".join(_visible(keys)) or "(whole config)"
+def _by_key(error: ValidationError) -> list[list[Any]]:
+    """Group what is wrong by key: a key of several allowed forms is one problem, not one a form."""
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    for item in error.errors():
+        groups.setdefault(tuple(_keys(item)), []).append(item)
+    return list(groups.values())
+
+
+_EXPECTED = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "model_type": "a section: keys with values",
+    "dict_type": "keys with values",
+    "path_type": "a path",
+}
+"""What pydantic's names of Python types are in YAML."""
+
+
+def _problem(items: list[Any], where: object) -> StpatchError:
+    """Return the problem of one key; several items say the forms that it may have."""
+    item = items[0]
+    keys = _keys(item)
+    key = ".".join(keys) or "(whole config)"
     place = f"{where}, key {key}"
     if item["type"] == "extra_forbidden":
         known = _known_keys(keys[:-1])
@@ -410,14 +444,18 @@ def _problem(item: Any, where: object) -> StpatchError:
         )
     if item["type"] == "missing":
         return ConfigError(f"key {key} is required", where=place)
-    message = str(item["msg"]).removeprefix("Value error, ")
+    messages = [_EXPECTED.get(item["type"], str(item["msg"])).removeprefix("Value error, ") for item in items]
     found = None if item["type"] == "value_error" else repr(item["input"])
-    return ConfigError(f"key {key} is not valid", where=place, found=found, expected=message)
+    return ConfigError(f"key {key} is not valid", where=place, found=found, expected="; or: ".join(messages))
 
 
-def _visible(keys: list[str]) -> list[str]:
-    """Drop the names that pydantic adds for the branches of a union."""
-    return [key for key in keys if not key.startswith(("literal[", "constrained-", "function-", "tuple[", "list["))]
+def _keys(item: Any) -> list[str]:
+    """Return a problem's keys, without the names that pydantic adds for the branches of a union."""
+    keys = [str(part) for part in item["loc"]]
+    end = len(keys) - (item["type"] == "extra_forbidden")  # the user's own word, whatever it looks like
+    branches = ("str", "int", "float")
+    visible = [key for key in keys[:end] if "[" not in key and not key.startswith("constrained-")]
+    return [key for key in visible if key not in branches] + keys[end:]
 
 
 def _known_keys(keys: list[str]) -> list[str]:
