@@ -1,0 +1,5 @@
+"""``python -m stpatch``: the command line."""
+
+from stpatch.cli.app import main
+
+main()
