@@ -359,8 +359,15 @@ def _arrow_frame(head: Head, n_columns: int, skipped: int) -> pd.DataFrame:
 def _blank_frame(head: Head, skipped: int) -> pd.DataFrame:
     stream = io.BufferedReader(_Stream(head.path))
     try:
-        frame = pd.read_csv(
-            stream, sep=r"\s+", header=None, skiprows=skipped, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        frame = pd.read_csv(  # an empty cell of a blank-separated table is one that is not there
+            stream,
+            sep=r"\s+",
+            header=None,
+            skiprows=skipped,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8-sig",
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         if isinstance(error, pd.errors.EmptyDataError):
@@ -415,6 +422,18 @@ def numbers(
             expected="a number",
         )
     return floats
+
+
+def check_unique(ids: NDArray[np.object_], *, where: object) -> None:
+    """Raise `InputError` where a spot's id is given twice."""
+    twice = np.flatnonzero(pd.Index(ids, dtype=object).duplicated())
+    if len(twice):
+        raise InputError(
+            "a spot id is given twice",
+            where=f"{where}, spot {twice[0] + 1}",
+            found=f"{ids[twice[0]]!r} ({len(twice)} such)",
+            mend="take one of them out, or rename it",
+        )
 
 
 def gene_frame(names: Sequence[str] | NDArray[np.object_]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import numpy as np
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.readers.coordinates import has_header, read_coordinates, rows_of
-from stpatch.slides.readers.delimited import gene_frame, listed, read_dense, transposed
+from stpatch.slides.readers.delimited import check_unique, gene_frame, listed, read_dense, transposed
 from stpatch.slides.readers.registry import register
 from stpatch.slides.readers.text import Head, head_or_none
 from stpatch.slides.slide import RawSlide
@@ -65,6 +65,7 @@ class SlideSeqReader:
         """Read counts and locations, joined by barcode."""
         path, locations = probe.files
         table = read_dense(path, normalized=options.values == "normalized")
+        check_unique(table.names, where=path)
         beads = read_coordinates(locations)
         if beads.id_column is None:
             raise InputError("the bead locations have no column of barcodes", where=locations)

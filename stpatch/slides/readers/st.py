@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.readers.delimited import gene_frame, listed, numbers, read_dense, read_table, transposed
+from stpatch.slides.readers.delimited import (
+    check_unique,
+    gene_frame,
+    listed,
+    numbers,
+    read_dense,
+    read_table,
+    transposed,
+)
 from stpatch.slides.readers.places import fit_affine, neighbour_distance, one_parity
 from stpatch.slides.readers.registry import register
 from stpatch.slides.readers.text import Head, head_or_none, read_head
@@ -106,6 +114,7 @@ class StReader:
         table = read_dense(path, delimiter=found[0].delimiter, normalized=options.values == "normalized")
         in_rows = found[1]
         spot_ids, genes = (table.row_ids, table.names) if in_rows else (table.names, table.row_ids)
+        check_unique(spot_ids, where=path)
         places = _places(spot_ids, path, in_rows=in_rows)
         spots = read_spots(probe.files[1]) if len(probe.files) > 1 else None
         notes: list[str] = []
@@ -190,7 +199,7 @@ def _spots_path(source: SlideSource, counts: Path) -> Path | None:
     folder = counts.absolute().parent
     candidates = _candidates([folder], word, counts)
     if not candidates and folder.parent != folder.parent.parent:
-        candidates = _candidates(_folders(folder.parent, but=folder), word, counts)
+        candidates = _candidates(_folders(folder.parent, but=folder), word, counts, without_counts=True)
     if len({path.read_bytes() for path in candidates}) > 1:
         raise InputError(
             "several spots tables fit this slide's name, and they differ",
@@ -214,15 +223,20 @@ def _folders(parent: Path, *, but: Path) -> list[Path]:
         return []
 
 
-def _candidates(folders: Sequence[Path], word: re.Pattern[str], counts: Path) -> list[Path]:
-    found = []
+def _candidates(
+    folders: Sequence[Path], word: re.Pattern[str], counts: Path, *, without_counts: bool = False
+) -> list[Path]:
+    """Return the spots tables of that name; a folder next door that has such counts too is another slide's."""
+    found: list[Path] = []
     for folder in folders:
         try:
             paths = sorted(folder.iterdir())
         except PermissionError:
             continue
-        named = [p for p in paths if p.name.lower().endswith(_TEXT_SUFFIXES) and word.search(p.name)]
-        found += [path for path in named if path.name != counts.name and path.is_file() and _is_spots(path)]
+        named = [p for p in paths if p.name.lower().endswith(_TEXT_SUFFIXES) and word.search(p.name) and p.is_file()]
+        if without_counts and any(_as_counts(path) for path in named):
+            continue
+        found += [path for path in named if path.name != counts.name and _is_spots(path)]
     return found
 
 

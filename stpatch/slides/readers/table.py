@@ -26,7 +26,16 @@ from stpatch.slides.readers.coordinates import (
     read_coordinates,
     rows_of,
 )
-from stpatch.slides.readers.delimited import DenseTable, gene_frame, listed, numbers, read_dense, read_table, transposed
+from stpatch.slides.readers.delimited import (
+    DenseTable,
+    check_unique,
+    gene_frame,
+    listed,
+    numbers,
+    read_dense,
+    read_table,
+    transposed,
+)
 from stpatch.slides.readers.loom import is_loom, loom_shape, read_loom
 from stpatch.slides.readers.places import neighbour_distance, square_pitch
 from stpatch.slides.readers.registry import register
@@ -105,6 +114,7 @@ class TableReader:
         read = _read_loom if is_loom(probe.files[0]) else _read_tables
         spots = _with_labels(read(source, settings, normalized=normalized), source)
         spots = _own_rows(spots, source, settings)
+        check_unique(spots.ids, where=source.path)
         array, geometry = array_of(spots.columns, where=source.path)
         pitch, um_per_unit = _scale(spots.xy, options)
         return RawSlide(
