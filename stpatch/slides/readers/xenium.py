@@ -217,9 +217,11 @@ def _read_transcripts(bundle: Bundle, options: IngestSection, *, version: str) -
     bin_um = options.bin_um or DEFAULT_BIN_UM
     quality, flag = table.first_of("qv"), table.first_of("is_gene")
     gene_flag = _GeneFlag(flag)
-    further: dict[str, Kind] = ({} if quality is None else {quality: "float"}) | (
-        {} if flag is None else {flag: "flag"}
-    )
+    further: dict[str, Kind] = {}
+    if quality is not None:
+        further[quality] = "float"
+    if flag is not None:
+        further[flag] = "flag"
     binned = bin_table(
         table,
         gene=gene,
