@@ -45,13 +45,17 @@ class StpatchError(Exception):
         rows = [("where", self.where), ("found", self.found), ("expected", self.expected), ("mend", self.mend)]
         return "\n".join([self.what, *(f"  {name + ':':<10}{text}" for name, text in rows if text is not None)])
 
+    def __str__(self) -> str:
+        """Return the block (some builtins would print their own fields)."""
+        return self.block()
+
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the way back from a worker process."""
         return (_rebuild, (type(self), self.__dict__.copy()))
 
 
 def _rebuild(cls: type[StpatchError], state: dict[str, object]) -> StpatchError:
-    error = cls.__new__(cls)
+    error = cls(str(state["what"]))
     error.__dict__.update(state)
     error.args = (error.block(),)
     return error
@@ -67,10 +71,6 @@ class InputError(StpatchError, ValueError):
 
 class InputMissingError(InputError, FileNotFoundError):
     """An input file that should be there is not."""
-
-    def __str__(self) -> str:
-        """Return the block (FileNotFoundError would print its errno)."""
-        return self.block()
 
 
 class MismatchError(StpatchError, ValueError):
@@ -100,6 +100,10 @@ class ProblemsError(StpatchError, ValueError):
         self.problems = problems
         count = len(problems)
         super().__init__(f"{count} problem{'s' if count != 1 else ''} found")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the way back from a worker process, with all problems."""
+        return (type(self), (self.problems,))
 
     def block(self) -> str:
         """Return all problems, numbered."""
