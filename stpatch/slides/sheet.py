@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import difflib
 import glob
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from stpatch.config import SlidesSection
+from stpatch.config import Platform, SlidesSection
 from stpatch.errors import ConfigError, StpatchError, one_or_many
 from stpatch.slides.source import SlideSource
 from stpatch.storage import is_safe_id, key_text
@@ -17,6 +18,7 @@ COLUMNS = ("slide_id", "path", "platform", "organism", "split", "coordinates", "
 """Columns with a meaning of their own; every further one (tissue, donor, ...) is metadata."""
 
 _ORGANISMS = {"homo sapiens": "human", "hsapiens": "human", "mus musculus": "mouse", "mmusculus": "mouse"}
+_PLATFORMS: tuple[str, ...] = typing.get_args(Platform)
 _SUFFIXES = (".gz", ".tsv", ".csv", ".txt", ".h5ad", ".h5", ".zarr", ".gem", ".gef", ".loom")
 
 
@@ -119,6 +121,8 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
     path_text = row.get("path", "")
     if not path_text:
         raise ConfigError("a slide has no path", where=where)
+    if "\0" in path_text:
+        raise ConfigError("a path holds a NUL character", where=where, found=repr(path_text))
     slide_id = row.get("slide_id") or slide_id_of(Path(path_text))
     if not is_safe_id(slide_id):
         raise ConfigError(
@@ -126,6 +130,15 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
             where=where,
             found=repr(slide_id),
             expected="1 to 128 of the characters A-Z a-z 0-9 _ . + -, the first a letter or digit",
+        )
+    platform = row.get("platform") or "auto"
+    if platform not in _PLATFORMS:
+        near = difflib.get_close_matches(platform, _PLATFORMS, n=1)
+        raise ConfigError(
+            f"unknown platform {platform!r}",
+            where=where,
+            expected=f"one of {', '.join(_PLATFORMS)}",
+            mend=f"did you mean {near[0]!r}?" if near else None,
         )
 
     def beside(name: str) -> Path | None:
@@ -136,7 +149,7 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
     return SlideSource(
         slide_id=slide_id,
         path=base / Path(path_text).expanduser(),
-        platform=row.get("platform") or "auto",
+        platform=platform,
         organism=_ORGANISMS.get(organism, organism),
         split=row.get("split", ""),
         coordinates=beside("coordinates"),
