@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from stpatch.shards.card import write_card
+from stpatch.shards.index import write_index
 from stpatch.shards.layout import Layout
+from stpatch.shards.manifest import Manifest, SplitRecord
 from stpatch.shards.sample import Sample
+from stpatch.shards.shard import write_shard, write_zarr_metadata
+from stpatch.shards.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
 
 N_GENES = 9
 
@@ -45,3 +52,92 @@ def make_sample(number: int, layout: Layout, *, slide_id: str = "s1") -> Sample:
         labels=labels,
         meta={"slide_id": slide_id, "row": number, "col": 2 * number, "n_spots": int((totals > 0).sum())},
     )
+
+
+def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values: str = "counts", **changes) -> Manifest:
+    """Write a whole dataset of two slides; samples alternate between them, `counts` patches a split."""
+    counts = {"train": 6, "val": 1} if counts is None else counts
+    layout = make_layout(**changes)
+    rows: dict[str, list] = {name: [] for name in patch_columns(layout)}
+    splits, files = {}, []
+    first = 0
+    for split, count in counts.items():
+        samples = [make_sample(number, layout, slide_id=f"s{1 + number % 2}") for number in range(first, first + count)]
+        first += count
+        shards = []
+        for number, start in enumerate(range(0, count, layout.patches)):
+            part = samples[start : start + layout.patches]
+            record = write_shard(folder, part, split=split, number=number, layout=layout)
+            shards.append(record)
+            for index, (sample, (offset, nbytes)) in enumerate(zip(part, record.ranges, strict=True)):
+                height, width = sample.totals.shape
+                values_of_row = {
+                    "key": sample.key,
+                    "split": split,
+                    "shard": record.file.path,
+                    "index": index,
+                    "offset": offset,
+                    "nbytes": nbytes,
+                    **sample.meta,
+                    "coverage": sample.meta["n_spots"] / (height * width),
+                    "height": height,
+                    "width": width,
+                }
+                for name, column in rows.items():
+                    column.append(values_of_row[name])
+        splits[split] = SplitRecord(shards=tuple(shards), spots=sum(s.meta["n_spots"] for s in samples))
+        if layout.format == "tar":
+            files.append(write_index(folder, split, splits[split]))
+        else:
+            files.extend(write_zarr_metadata(folder, split=split, patches=count, layout=layout))
+    manifest = Manifest(
+        dataset={"name": "tiny", "version": "1.0.0", "license": "CC-BY-4.0", "description": "Two slides.", "seed": 0},
+        layout=layout,
+        values=values,
+        normalization={"method": "log1p_total", "target_sum": 10000.0},
+        channels={"scope": "patch" if layout.genes else "panel", "method": "variance", "n": layout.shape[0]},
+        grid={"method": "lattice"},
+        crop={"unit": "slide" if layout.variable else "patch"},
+        labels={name: ["cancer", "stroma"] for name in layout.labels},
+        splits=splits,
+        tables={
+            "genes": write_table(folder, "genes", GENES, genes_table(layout)),
+            "slides": write_table(folder, "slides", SLIDES, slides_table(rows)),
+            "patches": write_table(folder, "patches", patch_columns(layout), rows),
+        },
+        files=files,
+        fingerprint="0" * 64,
+        versions={"stpatch": "0.1.0"},
+    )
+    write_card(folder, manifest)
+    manifest.write(folder)
+    return manifest
+
+
+def genes_table(layout: Layout) -> dict[str, list]:
+    ids = list(range(1, N_GENES + 1))
+    channels = layout.shape[0]
+    floats = {name: [1.0] * N_GENES for name, kind in GENES.items() if kind == "float64"}
+    numbers = {name: [2] * N_GENES for name in ("n_slides", "n_spots", "n_detected")}
+    return {
+        "gene_id": ids,
+        "name": [f"G{gene}" for gene in ids],
+        "ensembl_id": [None, *(f"ENSG{gene:011d}" for gene in ids[1:])],
+        "organism": ["human"] * N_GENES,
+        "channel": [None if layout.genes or gene > channels else channels - gene for gene in ids],
+        **numbers,
+        **floats,
+    }
+
+
+def slides_table(rows: dict[str, list]) -> dict[str, list]:
+    names = ["s1", "s2"]
+    same = {"platform": "st", "organism": "human", "split": None, "metadata": "{}", "inputs": "[]", "spots": 9}
+    same |= {"genes": 8, "rows": 40, "cols": 40, "pitch_um": 100.0, "origin_x": 0.0, "origin_y": None, "qc": "{}"}
+    return {
+        "slide_id": names,
+        "patches": [rows["slide_id"].count(name) for name in names],
+        "target_sum": [10000.0, 5000.0],
+        "measured": [pack_measured(np.arange(1, N_GENES), N_GENES), pack_measured(np.arange(1, 5), N_GENES)],
+        **{name: [value, value] for name, value in same.items()},
+    }
