@@ -215,6 +215,9 @@ def test_header_alone_is_an_empty_table(tmp_path: Path) -> None:
 def test_numbers_are_exact_and_may_be_missing() -> None:
     values = pd.Series(["0.1", " 1e-3", "NA", ""], dtype=object)
     np.testing.assert_array_equal(numbers(values, where="t", missing=True), [0.1, 1e-3, np.nan, np.nan])
+    for cell in ("1e-99999999999", "1_000", "0x1"):
+        with pytest.raises(InputError, match="no finite number"):
+            numbers(pd.Series([cell, "x"], dtype=object), where="t")
     with pytest.raises(InputError, match="'NA' \\(2 such cells\\)"):
         numbers(values, where="t")
 

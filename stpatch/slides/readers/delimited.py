@@ -408,7 +408,7 @@ def numbers(
     try:
         floats = np.asarray(compute.cast(texts, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
     except pa.ArrowInvalid:
-        floats = pd.to_numeric(pd.Series(texts.to_pylist(), dtype=object), errors="coerce").to_numpy(np.float64)
+        floats = np.array([_float(text) for text in texts.to_pylist()], np.float64)
     bad = ~np.isfinite(floats)
     if missing and bad.any():
         blank = {"", "na", "nan", "null", "none"}
@@ -422,6 +422,14 @@ def numbers(
             expected="a number",
         )
     return floats
+
+
+def _float(text: str) -> float:
+    """Return a number, NaN for what is none (`pandas.to_numeric` crashes on exponents of many digits)."""
+    try:
+        return float(text) if "_" not in text else np.nan
+    except ValueError:
+        return np.nan
 
 
 def check_unique(ids: NDArray[np.object_], *, where: object) -> None:
