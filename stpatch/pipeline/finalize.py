@@ -18,7 +18,7 @@ from stpatch.pipeline.job import Job, Outcome, file_digest
 from stpatch.pipeline.plan import Plan, read_plan, sample_key
 from stpatch.pipeline.receipts import Receipt, place_of
 from stpatch.pipeline.shard import dataset_layout
-from stpatch.shards.card import write_card
+from stpatch.shards.card import CARD, write_card
 from stpatch.shards.index import write_index
 from stpatch.shards.layout import FileRecord, Layout, ShardRecord
 from stpatch.shards.manifest import MANIFEST, Manifest, SplitRecord, parse_shard
@@ -69,11 +69,11 @@ def run(job: Job, unit: str) -> Outcome:
         fingerprint=digest(request(job, unit)),
         versions=_versions(layout),
     )
-    card = write_card(job.output, manifest)
+    write_card(job.output, manifest)
     manifest.write(job.output)
-    written = [*tables.values(), *files, card]
+    written = [(job.output / item.path, item.sha256) for item in (*tables.values(), *files)]
     return Outcome(
-        outputs=[*((job.output / item.path, item.sha256) for item in written), (job.output / MANIFEST, None)],
+        outputs=[*written, (job.output / CARD, None), (job.output / MANIFEST, None)],
         facts={"bytes": manifest.bytes, "shards": sum(len(split.shards) for split in splits.values())},
     )
 
