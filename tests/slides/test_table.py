@@ -12,6 +12,7 @@ from bundles.table import CELLS, COUNTS, GENES, XY, write_loom, write_table
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, StpatchError
+from stpatch.slides.labels import attach_labels
 from stpatch.slides.readers.places import neighbour_distance, square_pitch
 from stpatch.slides.readers.table import TableReader
 from stpatch.slides.slide import RawSlide
@@ -96,6 +97,8 @@ def test_slide_column_and_array_indices_from_the_label_table(tmp_path: Path) -> 
     assert raw.array is not None
     assert raw.array.tolist() == [[1, 3], [0, 4], [1, 7], [0, 8]]
     assert raw.spots["in_tissue"].tolist() == [True] * 4
+    source = SlideSource(slide_id="s", path=counts, labels=labels)
+    assert attach_labels(raw, source, ["list"], labels)["list"].tolist() == ["n"] * 4
 
 
 def test_coordinates_inside_the_counts_table(tmp_path: Path) -> None:

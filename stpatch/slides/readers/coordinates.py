@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError
 from stpatch.slides.readers.delimited import listed, numbers, read_table
-from stpatch.slides.readers.places import array_indices, one_parity
+from stpatch.slides.readers.lattice import is_hexagonal
+from stpatch.slides.readers.places import array_indices
 from stpatch.slides.readers.text import Head, read_head
 from stpatch.slides.slide import Geometry
 
@@ -163,9 +164,9 @@ def matching_column(table: pd.DataFrame, columns: Sequence[str], ids: NDArray[np
 
 
 def array_of(table: pd.DataFrame, *, where: object) -> tuple[NDArray[np.int32] | None, Geometry]:
-    """Return ``array_row, array_col`` where a table has them: Visium's hexagonal if row + column has one parity."""
+    """Return ``array_row, array_col`` where a table has them: Visium's hexagonal if they have its parity."""
     if "array_row" not in table or "array_col" not in table:
         return None, "irregular"
     values = np.column_stack([numbers(table[name], where=where) for name in ("array_row", "array_col")])
     array = array_indices(values, where=where)
-    return array, "hex" if one_parity(array) else "square"
+    return array, "hex" if is_hexagonal(array) else "square"

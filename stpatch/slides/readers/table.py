@@ -112,8 +112,9 @@ class TableReader:
         settings = settings_of(source, options)
         normalized = options.values == "normalized"
         read = _read_loom if is_loom(probe.files[0]) else _read_tables
-        spots = _with_labels(read(source, settings, normalized=normalized), source)
-        spots = _own_rows(spots, source, settings)
+        spots = read(source, settings, normalized=normalized)
+        own_columns = list(dict.fromkeys([*spots.columns, "in_tissue"]))
+        spots = _own_rows(_with_labels(spots, source, settings), source, settings)
         check_unique(spots.ids, where=source.path)
         array, geometry = array_of(spots.columns, where=source.path)
         pitch, um_per_unit = _scale(spots.xy, options)
@@ -126,7 +127,7 @@ class TableReader:
             geometry=geometry,
             um_per_unit=um_per_unit,
             pitch=pitch,
-            spots=_typed(spots.columns, source),
+            spots=_typed(spots.columns[[name for name in own_columns if name in spots.columns]], source),
             notes=tuple(spots.notes),
             dropped=spots.dropped,
         )
@@ -306,8 +307,8 @@ def _joined(
     )
 
 
-def _with_labels(spots: _Spots, source: SlideSource) -> _Spots:
-    """Add the label table's columns, joined by id: they may tell slides apart or hold array indices."""
+def _with_labels(spots: _Spots, source: SlideSource, settings: TableSection) -> _Spots:
+    """Add what the label table, joined by id, says about places: array indices, tissue, which slide a spot is of."""
     if source.labels is None:
         return spots
     table = read_table(source.labels)
@@ -315,7 +316,8 @@ def _with_labels(spots: _Spots, source: SlideSource) -> _Spots:
     if key is None:
         return spots
     row = rows_of(spots.ids, table[key], where=source.labels)
-    new = [name for name in table.columns if name != key and name not in spots.columns]
+    places = ("array_row", "array_col", "in_tissue", settings.slide_column)
+    new = [name for name in table.columns if name in places and name != key and name not in spots.columns]
     taken = table[new].iloc[np.maximum(row, 0)].reset_index(drop=True)
     taken[row < 0] = ""
     if (row < 0).any():  # array indices are for all spots or none
