@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Totals = Callable[[int], NDArray[np.float32]]
-"""Gives the totals (H, W) of the patch in a row of the patch table."""
+from stpatch.errors import DatasetError
+from stpatch.views.describe import summary
+from stpatch.views.montage import montage, spread
+from stpatch.views.paint import split_colours
+from stpatch.views.patch import PatchPicture, patch_figure
+from stpatch.views.slide import SlidePicture, slide_figure
+from stpatch.views.whole import Whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def pick_slides(slides: pd.DataFrame, most: int) -> list[str]:
@@ -62,3 +72,107 @@ def assemble(
         if top < bottom and left < right:
             canvas[top:bottom, left:right] = piece[top - row : bottom - row, left - col : right - col]
     return canvas
+
+
+def preview(folder: Path, *, slides: int = 12, patches: int = 6) -> Figure:
+    """Draw a dataset: slides with their patches outlined, and channels of some patches.
+
+    Parameters
+    ----------
+    folder
+        The dataset's folder.
+    slides, patches
+        How many of each at most; they are taken from all splits and platforms.
+
+    Raises
+    ------
+    DatasetError
+        There is no dataset, or it is damaged.
+    MissingExtraError
+        Matplotlib is not installed.
+    """
+    whole = Whole(folder)
+    try:
+        shown = pick_slides(_with_patches(whole), slides)
+        by_slide = dict(list(whole.patches.groupby("slide_id", sort=False)))
+        pictures = [slide_picture(whole, slide_id, by_slide[slide_id]) for slide_id in shown]
+        one_pixel = whole.manifest.layout.shape[1:] == (1, 1)  # nothing to see in a patch of one pixel
+        chosen = [] if one_pixel else [shown[i] for i in spread(len(shown), patches)]
+        rows = [patch_picture(whole, str(by_slide[s].loc[pick_patch(by_slide[s]), "key"])) for s in chosen]
+        title = f"{whole.manifest.dataset['name']} {whole.manifest.dataset['version']}"
+        return montage(title, summary(whole), slides=pictures, patches=rows, splits=whole.splits)
+    finally:
+        whole.close()
+
+
+def patch_preview(folder: Path, key: str, *, channels: int = 11) -> Figure:
+    """Draw one patch of a dataset: totals, and the channels that vary most."""
+    whole = Whole(folder)
+    try:
+        return patch_figure(patch_picture(whole, key), channels=channels)
+    finally:
+        whole.close()
+
+
+def slide_preview(folder: Path, slide_id: str) -> Figure:
+    """Draw one slide of a dataset with its patches outlined.
+
+    Raises
+    ------
+    DatasetError
+        The dataset has no patch of such a slide.
+    """
+    whole = Whole(folder)
+    try:
+        rows = whole.patches[whole.patches["slide_id"] == slide_id]
+        if rows.empty:
+            raise DatasetError("the dataset has no patch of such a slide", where=folder, found=slide_id)
+        return slide_figure(slide_picture(whole, slide_id, rows), colours=split_colours(whole.splits))
+    finally:
+        whole.close()
+
+
+def slide_picture(whole: Whole, slide_id: str, patches: pd.DataFrame) -> SlidePicture:
+    """Put a slide together from its patches' totals; places without a patch stay empty.
+
+    Parameters
+    ----------
+    patches
+        The slide's rows of the patch table.
+    """
+    once = patches.drop_duplicates(["row", "col"])  # draws of one window look the same
+    totals = [whole.sample(key, split=split).totals for split, key in zip(once["split"], once["key"], strict=True)]
+    places = once[["row", "col"]].to_numpy(dtype=np.int64)
+    sizes = np.array([piece.shape for piece in totals], dtype=np.int64)
+    slide = whole.slides[whole.slides["slide_id"] == slide_id].iloc[0]
+    shape = (int(slide["rows"]), int(slide["cols"]))
+    many = sizes.max() == 1  # a grid of 1 x 1 outlines would hide the tissue: none
+    boxes = np.zeros((0, 4), dtype=np.int64) if many else np.column_stack([places, sizes])
+    return SlidePicture(
+        slide_id=slide_id,
+        totals=assemble(places[:, 0], places[:, 1], totals, shape=shape),
+        boxes=boxes,
+        splits=() if many else tuple(once["split"]),
+        note=f"{len(patches)} patch{'es' if len(patches) != 1 else ''} \u00b7 {shape[0]} x {shape[1]} pixels",
+    )
+
+
+def patch_picture(whole: Whole, key: str) -> PatchPicture:
+    """Return the picture of one patch, in normalized values."""
+    row = whole.row_of(key)
+    sample = whole.sample(key, split=row["split"], normalized=True)
+    return PatchPicture(
+        key=key,
+        x=sample.x,
+        totals=sample.totals,
+        names=whole.names_of(sample, split=row["split"]),
+        split=row["split"],
+        note=f"row {row['row']}, col {row['col']}\n{row['n_spots']} spots, {100 * row['coverage']:.0f}% covered",
+    )
+
+
+def _with_patches(whole: Whole) -> pd.DataFrame:
+    """Return the slides that have patches, with the split of their first one."""
+    first = whole.patches.drop_duplicates("slide_id").set_index("slide_id")["split"]
+    slides = whole.slides[whole.slides["slide_id"].isin(first.index)].reset_index(drop=True)
+    return slides.assign(split=slides["slide_id"].map(first))

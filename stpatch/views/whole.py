@@ -1,0 +1,105 @@
+"""A whole dataset, all splits of it, as the views look at it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from stpatch.errors import DatasetError
+from stpatch.reading.dataset import Dataset, open_dataset
+from stpatch.shards.manifest import read_manifest
+from stpatch.shards.tables import GENES, SLIDES, patch_columns, read_table
+
+if TYPE_CHECKING:
+    from stpatch.shards.sample import Sample
+
+
+class Whole:
+    """All splits of the dataset in a folder; tables and splits are opened when they are asked for.
+
+    Attributes
+    ----------
+    folder, manifest
+        Of the dataset.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self._open: dict[tuple[str, bool], Dataset] = {}
+
+    @cached_property
+    def patches(self) -> pd.DataFrame:
+        """One row a sample, of all splits; the index counts rows."""
+        draws = self.manifest.channels.get("draws", 1)
+        return self._table("patches", patch_columns(self.manifest.layout, draws=draws if isinstance(draws, int) else 1))
+
+    @cached_property
+    def slides(self) -> pd.DataFrame:
+        """One row a slide."""
+        return self._table("slides", SLIDES)
+
+    @cached_property
+    def genes(self) -> pd.DataFrame:
+        """One row a gene of the vocabulary."""
+        return self._table("genes", GENES)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All splits, in order."""
+        return tuple(self.manifest.splits)
+
+    def split(self, name: str, *, normalized: bool = False) -> Dataset:
+        """Return one split, open."""
+        kind = (name, normalized)
+        if kind not in self._open:
+            self._open[kind] = open_dataset(self.folder, name, normalized=normalized)
+        return self._open[kind]
+
+    def row_of(self, key: str) -> Mapping[str, Any]:
+        """Return a sample's row of the patch table.
+
+        Raises
+        ------
+        DatasetError
+            There is no such key; the message names the nearest.
+        """
+        rows = self.patches[self.patches["key"] == key]
+        if rows.empty:
+            near = difflib.get_close_matches(key, self.patches["key"].head(20_000), n=1)
+            raise DatasetError(
+                "there is no such key",
+                where=self.folder,
+                found=key,
+                expected=f"a key of patches.parquet, such as {self.patches['key'].iloc[0]}"
+                if len(self.patches)
+                else None,
+                mend=f"did you mean {near[0]!r}?" if near else None,
+            )
+        return {str(name): value for name, value in rows.iloc[0].items()}
+
+    def sample(self, key: str, *, split: str, normalized: bool = False) -> Sample:
+        """Return a sample of a split by its key."""
+        return self.split(split, normalized=normalized)[key]
+
+    def names_of(self, sample: Sample, *, split: str) -> tuple[str, ...]:
+        """Return the (C,) gene names of a sample's channels, "" = pad."""
+        vocabulary = self.split(split).vocabulary
+        genes = sample.genes if sample.genes is not None else ()
+        return tuple(str(vocabulary[gene]) if gene else "" for gene in genes)
+
+    def close(self) -> None:
+        """Close all files."""
+        for dataset in self._open.values():
+            dataset.close()
+        self._open.clear()
+
+    def _table(self, name: str, columns: Mapping[str, str]) -> pd.DataFrame:
+        table = read_table(self.folder / self.manifest.tables[name].path, columns)
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
