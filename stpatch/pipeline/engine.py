@@ -12,7 +12,7 @@ from stpatch.pipeline.job import Job
 from stpatch.pipeline.ranks import Rank
 from stpatch.pipeline.stages import CORPUS, STAGES, Stage
 from stpatch.pipeline.workers import Workers, worker_count
-from stpatch.storage import read_json, sha256_file
+from stpatch.storage import read_json
 
 
 class Bar(Protocol):
@@ -124,18 +124,14 @@ def check_output(job: Job) -> None:
     Raises
     ------
     MismatchError
-        The folder is not empty and neither the work dir's receipts nor a matching manifest say it is this job's.
+        The folder is not empty, and the work dir does not know it as its own.
     """
     output = job.output
     if not output.exists() or not any(output.iterdir()):
         return
-    receipt = job.book.receipt("finalize", CORPUS)
-    manifest = output / "manifest.json"
+    manifest, own = output / "manifest.json", job.work / "manifest.json"
     if manifest.is_file():
-        known = receipt is not None and any(
-            item.path == "output/manifest.json" and item.sha256 == sha256_file(manifest) for item in receipt.outputs
-        )
-        if not known:
+        if not own.is_file() or own.read_bytes() != manifest.read_bytes():
             raise MismatchError(
                 "the output folder holds another dataset",
                 where=output,

@@ -70,6 +70,7 @@ def run(job: Job, unit: str) -> Outcome:
         versions=_versions(layout),
     )
     write_card(job.output, manifest)
+    manifest.write(job.work)  # by this copy a later run knows the dataset as its own, see engine.check_output
     manifest.write(job.output)
     written = [(job.output / item.path, item.sha256) for item in (*tables.values(), *files)]
     return Outcome(
