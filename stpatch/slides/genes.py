@@ -6,6 +6,7 @@ import csv
 import fnmatch
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,33 +73,48 @@ def read_gene_map(path: Path) -> GeneMap:
     if not path.is_file():
         raise ConfigError("there is no such gene map", where=f"key ingest.genes.map, {path}")
     delimiter = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return GeneMap(names=_map_names(csv.DictReader(file, delimiter=delimiter, strict=True), path))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigError("the gene map cannot be read", where=path, found=str(error)) from error
+
+
+def _map_names(reader: csv.DictReader[str], path: Path) -> dict[str, str]:
+    if reader.fieldnames is None or not {"from", "to"} <= set(reader.fieldnames):
+        raise ConfigError(
+            "the gene map lacks a column",
+            where=path,
+            found=", ".join(reader.fieldnames or []) or "an empty file",
+            expected="columns from and to",
+        )
     names: dict[str, str] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
-        if reader.fieldnames is None or not {"from", "to"} <= set(reader.fieldnames):
+    for row in reader:
+        place = f"{path} row {reader.line_num}"
+        if not (row["from"] or "").strip() or row["to"] is None:
+            raise ConfigError("a row of the gene map lacks a cell", where=place, expected="cells for from and to")
+        old, new = row["from"].strip(), row["to"].strip()
+        if names.setdefault(old, new) != new:
             raise ConfigError(
-                "the gene map lacks a column",
-                where=path,
-                found=", ".join(reader.fieldnames or []) or "an empty file",
-                expected="columns from and to",
+                "the gene map gives a gene two new names", where=place, found=f"{old} -> {names[old]} and {new}"
             )
-        for row in reader:
-            old, new = (row["from"] or "").strip(), (row["to"] or "").strip()
-            if names.setdefault(old, new) != new:
-                raise ConfigError(
-                    "the gene map gives a gene two new names",
-                    where=f"{path} row {reader.line_num}",
-                    found=f"{old} -> {names[old]} and {new}",
-                )
-    return GeneMap(names=names)
+    return names
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
     """Read an external vocabulary: ``{gene: id}`` JSON, as foundation models publish it; ``<pad>`` may have any id."""
     if not path.is_file():
         raise ConfigError("there is no such vocabulary", where=f"key ingest.genes.vocabulary, {path}")
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice, _ = Counter(gene for gene, _ in pairs).most_common(1)[0]
+            raise ConfigError("a gene of the vocabulary is given twice", where=path, found=repr(twice))
+        return found
+
     try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        table = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("the vocabulary is no JSON", where=path, found=str(error)) from error
     if not isinstance(table, dict) or not table:
@@ -206,6 +222,7 @@ def _merged(
     where: object,
 ) -> Harmonized:
     columns = np.full(len(identity), -1, np.int32)
+    shared = {gene for gene, by_map in zip(identity, mapped, strict=True) if by_map}
     first: dict[str, int] = {}
     rows: list[tuple[str, str, str, str]] = []
     n_merged = 0
@@ -215,7 +232,7 @@ def _merged(
         number = first.get(gene)
         if number is None:
             number = first[gene] = len(rows)
-            rows.append((gene, names[i] or gene, ensembl[i], "" if mapped[i] else organism))
+            rows.append((gene, names[i] or gene, ensembl[i], "" if gene in shared else organism))
         else:
             n_merged += 1
             if section.duplicates == "error":
