@@ -17,7 +17,7 @@ from stpatch.errors import DatasetError
 from stpatch.shards.access import Arrays, ShardReader
 from stpatch.shards.manifest import Manifest, read_manifest
 from stpatch.shards.sample import LABEL, PAD_GENE, Sample
-from stpatch.shards.tables import GENES, SLIDES, patch_columns, read_table, unpack_measured
+from stpatch.shards.tables import GENES, SLIDES, codes, numbers, patch_columns, read_table, unpack_measured
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,12 +106,13 @@ class Dataset:
         self._reader = ShardReader(folder, manifest.layout)
         self._shards = manifest.splits[split].shards
         columns = patch_columns(manifest.layout, draws=_draws(manifest))
-        self._rows = read_table(folder / manifest.tables["patches"].path, columns, split=split)
+        path = folder / manifest.tables["patches"].path
+        self._rows = read_table(path, columns, split=split)
         self._keys = self._rows["key"]
         self._check_rows()
         self._read_slides()
         numeric = [name for name in columns if name not in ("key", "split", "shard", "slide_id")]
-        self._columns = {name: self._rows[name].to_numpy() for name in numeric}
+        self._columns = {name: numbers(self._rows[name], where=path) for name in numeric}
 
     # -- one sample -----------------------------------------------------------------------------------------------
 
@@ -285,7 +286,7 @@ class Dataset:
     def _panel(self) -> NDArray[np.int32]:
         table, path = self._genes, self.manifest.tables["genes"].path
         positions = np.array([-1 if at is None else at for at in table["channel"].to_pylist()], dtype=np.int64)
-        ids = table["gene_id"].to_numpy()[positions >= 0]
+        ids = numbers(table["gene_id"], where=path)[positions >= 0]
         order = positions[positions >= 0]
         channels = self._layout.shape[0]
         if len(np.unique(order)) != len(order) or order.max(initial=-1) >= channels:
@@ -313,14 +314,12 @@ class Dataset:
             [np.nan if target is None else target for target in table["target_sum"].to_pylist()], dtype=np.float64
         )
         self._measured = _Masks(table["measured"].to_pylist())
-        codes = {slide_id: code for code, slide_id in enumerate(self.slide_ids)}
-        used = self._rows["slide_id"].combine_chunks().dictionary_encode()
-        used = used.combine_chunks() if hasattr(used, "combine_chunks") else used
-        names = used.dictionary.to_pylist()
-        unknown = [name for name in names if name not in codes]
+        known = {slide_id: number for number, slide_id in enumerate(self.slide_ids)}
+        used, names = codes(self._rows["slide_id"])
+        unknown = [name for name in names if name not in known]
         if unknown:
             raise DatasetError("a patch names an unknown slide", where=path, found=unknown[0])
-        self._slide_of = np.array([codes[name] for name in names], dtype=np.int64)[np.asarray(used.indices)]
+        self._slide_of = np.array([known[name] for name in names], dtype=np.int64)[used]
 
     def _normalize(
         self, x: NDArray[Any], totals: NDArray[np.float32], numbers: NDArray[np.int64]

@@ -72,6 +72,7 @@ PATCHES = {
     "n_spots": "int32",
     "coverage": "float32",  # occupied share of the pixels
 }
+_NUMPY = {"float": "float32", "double": "float64"}
 _FEW_VALUES = {"platform", "organism", "split", "shard", "slide_id"}
 
 
@@ -129,6 +130,7 @@ def write_table(
             use_dictionary=sorted(_FEW_VALUES & set(columns)),
             write_statistics=sorted(set(columns) - {"measured", "metadata", "inputs", "qc"}),
             store_schema=False,
+            write_page_checksum=True,
         )
         with writer:
             for start, stop in _row_groups(table, by="split" if name == "patches" else None):
@@ -143,13 +145,13 @@ def read_table(path: Path, columns: Mapping[str, str], *, split: str | None = No
     Raises
     ------
     DatasetError
-        The file is missing or damaged, or lacks a column.
+        The file is missing or damaged (its pages carry checksums), or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _check_schema(file.schema_arrow, columns, path)
             groups = list(range(file.num_row_groups))
             if split is not None:
@@ -157,13 +159,45 @@ def read_table(path: Path, columns: Mapping[str, str], *, split: str | None = No
             table = file.read_row_groups(groups, columns=list(columns))
     except FileNotFoundError:
         raise DatasetError("a table is missing", where=path, mend="copy or build the dataset again") from None
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (OSError, pa.ArrowException, ValueError, MemoryError) as error:
         raise DatasetError("a table cannot be read", where=path, found=str(error).split("\n", 1)[0][:200]) from error
     if split is not None and table["split"].unique().to_pylist() != [split]:
         import pyarrow.compute as pc
 
         table = table.filter(pc.equal(table["split"], split))
     return table
+
+
+def numbers(column: pa.ChunkedArray, *, where: object = None) -> NDArray[Any]:
+    """Return a numeric column as an array, from its buffers: pyarrow's own way would import pandas.
+
+    Raises
+    ------
+    DatasetError
+        A value is missing.
+    """
+    if column.null_count:
+        raise DatasetError("a table's column has missing values", where=where, found=f"{column.null_count} nulls")
+    dtype = np.dtype(_NUMPY.get(str(column.type), str(column.type)))
+    return np.concatenate([np.empty(0, dtype), *(_values(chunk, dtype) for chunk in column.chunks)])
+
+
+def codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
+    """Return a text column as (rows,) positions in the list of its different texts."""
+    texts: dict[str, int] = {}
+    parts = [np.empty(0, np.int32)]
+    for chunk in column.chunks:
+        encoded = chunk.dictionary_encode()
+        known = [texts.setdefault(text, len(texts)) for text in encoded.dictionary.to_pylist()]
+        parts.append(np.array(known, dtype=np.int32)[_values(encoded.indices, np.dtype(np.int32))])
+    return np.concatenate(parts), list(texts)
+
+
+def _values(array: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
+    data = array.buffers()[1]
+    if data is None or not len(array):
+        return np.empty(0, dtype)
+    return np.frombuffer(data, dtype=dtype, offset=array.offset * dtype.itemsize, count=len(array))
 
 
 def schema(columns: Mapping[str, str]) -> pa.Schema:
@@ -209,8 +243,8 @@ def _row_groups(table: pa.Table, *, by: str | None) -> list[tuple[int, int]]:
     """Cut rows where a column's value changes, and into row groups."""
     edges = [0, table.num_rows]
     if by is not None and table.num_rows:
-        codes = np.asarray(table[by].combine_chunks().dictionary_encode().indices)
-        edges = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), table.num_rows]
+        groups, _ = codes(table[by])
+        edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), table.num_rows]
     return [
         (start, min(start + ROW_GROUP, stop))
         for first, stop in itertools.pairwise(edges)

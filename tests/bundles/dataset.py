@@ -15,6 +15,7 @@ from stpatch.shards.shard import write_shard, write_zarr_metadata
 from stpatch.shards.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
 
 N_GENES = 9
+MEASURED = {"s1": 8, "s2": 4}  # each slide measured the genes 1 to this one
 
 
 def make_layout(**changes) -> Layout:
@@ -42,7 +43,7 @@ def make_sample(number: int, layout: Layout, *, slide_id: str = "s1") -> Sample:
     x[:, totals == 0] = 0
     genes = np.sort(rng.choice(np.arange(1, N_GENES), channels, replace=False)).astype(np.int32)
     genes[-1] = 0 if number % 3 == 0 else genes[-1]
-    x[genes == 0] = 0
+    x[(genes == 0) | (genes > MEASURED.get(slide_id, N_GENES))] = 0
     labels = {name: rng.integers(-1, 2, plane).astype(np.int16) for name in layout.labels}
     return Sample(
         key=f"{slide_id}-{number:06d}",
@@ -138,6 +139,6 @@ def slides_table(rows: dict[str, list]) -> dict[str, list]:
         "slide_id": names,
         "patches": [rows["slide_id"].count(name) for name in names],
         "target_sum": [10000.0, 5000.0],
-        "measured": [pack_measured(np.arange(1, N_GENES), N_GENES), pack_measured(np.arange(1, 5), N_GENES)],
+        "measured": [pack_measured(np.arange(1, MEASURED[name] + 1), N_GENES) for name in names],
         **{name: [value, value] for name, value in same.items()},
     }
