@@ -16,7 +16,7 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError
 from stpatch.slides import genes as gene_identity
 from stpatch.slides import qc
-from stpatch.slides.matrix import Csr, column_sums, filter_in_place, relabel
+from stpatch.slides.matrix import Csr, column_sums, filter_in_place, relabel, row_sums
 from stpatch.slides.slide import RawSlide, Slide
 from stpatch.slides.source import Probe, SlideSource
 
@@ -74,15 +74,22 @@ def canonical_slide(
         )
     rare = qc.rare_genes(csr, keep_rows=keep, n_genes=len(mito), section=section.qc)
     csr = filter_in_place(csr, keep_rows=keep, columns=np.arange(len(mito), dtype=np.int32))
+    if rare.all():
+        raise InputError(
+            "no gene is left after QC",
+            where=where,
+            found=f"{len(mito)} genes, each in fewer than {section.qc.min_spots_per_gene} of {int(keep.sum())} spots",
+            mend="see ingest.qc: min_spots_per_gene",
+        )
     rare_reasons = np.where(rare, "min_spots_per_gene", "").astype(object)
     rare_dropped = qc.by_reason(rare_reasons, qc.gene_counts(csr, len(mito)), kind="genes")
     if rare.any():
         columns = np.where(rare, -1, np.cumsum(~rare) - 1).astype(np.int32)
         csr = filter_in_place(csr, keep_rows=np.ones(int(keep.sum()), bool), columns=columns)
-    csr = _narrowed(csr)
+    csr = _narrowed(csr, where)
     genes = harmonized.genes[~rare]
     rows = order[keep]
-    dropped = {reason: dict(numbers) for reason, numbers in raw.dropped.items()}
+    dropped: dict[str, dict[str, int | float]] = {reason: {**numbers} for reason, numbers in raw.dropped.items()}
     for part in (
         qc.by_reason(harmonized.reasons, raw_sums, kind="genes"),
         qc.by_reason(reasons, totals, kind="spots"),
@@ -93,7 +100,7 @@ def canonical_slide(
     record: dict[str, Any] = {
         "recognized": probe.reason,
         "version": raw.version or probe.version,
-        "notes": list(raw.notes) + _mito_note(mito, section),
+        "notes": [*raw.notes, *labels.attrs.get("notes", ()), *_mito_note(mito, section)],
         "counts_in": _number(raw_sums.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
         "counts_kept": _number(kept),
         "spots_in": int(raw.counts.shape[0]),
@@ -158,21 +165,26 @@ def _check(raw: RawSlide, where: str) -> None:
 
 
 def _dtype(raw: RawSlide, harmonized: gene_identity.Harmonized) -> np.dtype[Any]:
-    data = raw.counts.data
-    if not np.issubdtype(data.dtype, np.integer):
+    """Return a dtype that holds every count of the harmonized matrix: columns of one gene are summed."""
+    counts = raw.counts
+    if not np.issubdtype(counts.dtype, np.integer):
         return np.dtype(np.float32)
-    kept = harmonized.columns[harmonized.columns >= 0]
-    most_merged = int(np.bincount(kept).max()) if len(kept) else 1
-    largest = (int(data.max()) if len(data) else 0) * most_merged
+    if counts.has_canonical_format:
+        kept = harmonized.columns[harmonized.columns >= 0]
+        most_merged = int(np.bincount(kept).max()) if len(kept) else 1
+        largest = int(counts.data.max(initial=0)) * most_merged
+    else:  # a row may give a column twice: no count is larger than the row's sum
+        sums = row_sums((counts.data, counts.indices, counts.indptr), np.ones(counts.shape[1]))
+        largest = int(sums.max(initial=0))
     return np.dtype(np.uint16) if largest < 2**16 else np.dtype(np.uint32) if largest < 2**32 else np.dtype(np.uint64)
 
 
-def _narrowed(csr: Csr) -> Csr:
+def _narrowed(csr: Csr, where: str) -> Csr:
     data, indices, indptr = csr
     if data.dtype in (np.uint32, np.uint64):
         largest = int(data.max()) if len(data) else 0
         if largest >= 2**32:
-            raise InputError("a count is larger than 32 bits hold", found=largest)
+            raise InputError("a count is larger than 32 bits hold", where=where, found=largest)
         data = data.astype(np.uint16 if largest < 2**16 else np.uint32, copy=False)
     return data, indices, indptr
 

@@ -12,7 +12,7 @@ from scipy import sparse
 Csr = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _relabel(
     data: NDArray[Any],
     indices: NDArray[Any],
@@ -52,7 +52,7 @@ def _relabel(
     return end
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _count_kept(
     data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int32]
 ) -> int:
@@ -64,7 +64,7 @@ def _count_kept(
     return kept
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _filter_in_place(
     data: NDArray[Any],
     indices: NDArray[np.int32],
@@ -90,7 +90,7 @@ def _filter_in_place(
     return out_row, end
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _row_sums(
     data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -103,7 +103,7 @@ def _row_sums(
     return sums
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _column_sums(
     data: NDArray[Any], indices: NDArray[Any], n_columns: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

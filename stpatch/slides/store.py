@@ -209,8 +209,8 @@ def _column(item: Any) -> Any:
     return _texts(item) if isinstance(item, h5py.Dataset) else np.asarray(_categorical(item), dtype=object)
 
 
-def _categorical(item: Any) -> pd.Categorical:
-    categories = _texts(item["categories"])
+def _categorical(item: Any) -> Any:
+    categories: Any = _texts(item["categories"])
     return pd.Categorical.from_codes(item["codes"][()].astype(np.int64), categories=categories)
 
 

@@ -96,6 +96,7 @@ class TableReader:
                 _inner_xy(head.names, settings, source)
             beside = "its own x and y" if source.coordinates is None else f"coordinates in {source.coordinates.name}"
             reason = f"a table of {len(head.names)} columns with {beside}"
+        _refuse_unnamed(source, settings)
         return Probe(
             platform=self.platform,
             reason=reason,
@@ -104,7 +105,6 @@ class TableReader:
             n_genes=n_genes,
             pitch_um=options.pitch_um,
             um_per_unit=options.um_per_unit,
-            members=_members(source, settings),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
@@ -341,12 +341,7 @@ def _own_rows(spots: _Spots, source: SlideSource, settings: TableSection) -> _Sp
     value = _slide_value(source, settings)
     known = f"values {listed(sorted(set(texts)))}"
     if value is None:
-        raise InputError(
-            "the table holds several slides, and this one is not named",
-            where=where,
-            found=known,
-            mend=f"add a samplesheet column slide_value (or {column}) that names each slide's rows",
-        )
+        raise _unnamed(column, known, where=where)
     own = (texts == value).to_numpy()
     if not own.any():
         raise InputError(f"no spot has {column} = {value!r}", where=where, found=known)
@@ -358,15 +353,23 @@ def _slide_value(source: SlideSource, settings: TableSection) -> str | None:
     return settings.slide_value or source.metadata.get(settings.slide_column or "") or None
 
 
-def _members(source: SlideSource, settings: TableSection) -> tuple[str, ...]:
-    """Return the slides of a shared table where the samplesheet does not say which one is meant."""
+def _refuse_unnamed(source: SlideSource, settings: TableSection) -> None:
+    """Raise where several slides share the tables and the samplesheet does not say which one is meant."""
     column = settings.slide_column
     if column is None or _slide_value(source, settings) is not None:
-        return ()
+        return
     for path in (source.coordinates, source.labels):
         if path is not None and column in read_head(path).names:
-            return tuple(sorted(set(read_table(path)[column])))
-    return ()
+            raise _unnamed(column, f"values {listed(sorted(set(read_table(path)[column])))}", where=path)
+
+
+def _unnamed(column: str, known: str, *, where: object) -> InputError:
+    return InputError(
+        "the table holds several slides, and this one is not named",
+        where=where,
+        found=known,
+        mend=f"add a samplesheet column slide_value (or {column}) that names each slide's rows",
+    )
 
 
 def _scale(xy: NDArray[np.float64], options: IngestSection) -> tuple[float | None, float | None]:
