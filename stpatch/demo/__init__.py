@@ -50,9 +50,9 @@ class Kind:
 
 
 KINDS = (
-    Kind(name="visium", anatomy="cortex", shape=(78, 64), depth=1800),
-    Kind(name="st", anatomy="breast", shape=(35, 33), depth=900),
-    Kind(name="array", anatomy="lymph node", shape=(64, 64), depth=700),
+    Kind(name="visium", anatomy="cortex", shape=(78, 64), depth=5000),
+    Kind(name="st", anatomy="breast", shape=(35, 33), depth=4000),
+    Kind(name="array", anatomy="lymph node", shape=(64, 64), depth=3000),
 )
 
 

@@ -34,7 +34,7 @@ def describe_dataset(folder: Path) -> str:
         _genes(whole),
     ]
     if manifest.labels:
-        labels = [[name, len(categories), ", ".join(categories)] for name, categories in manifest.labels.items()]
+        labels = [[name, len(categories), _list(list(categories))] for name, categories in manifest.labels.items()]
         blocks.append(aligned(["label", "categories", "names"], labels))
     return "\n\n".join(block for block in blocks if block)
 
