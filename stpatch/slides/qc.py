@@ -80,9 +80,7 @@ def rare_genes(csr: Csr, *, keep_rows: NDArray[np.bool_], n_genes: int, section:
     return stored < section.min_spots_per_gene
 
 
-def by_reason(
-    reasons: NDArray[np.object_], counts: NDArray[np.float64], *, kind: str
-) -> Mapping[str, Dropped]:
+def by_reason(reasons: NDArray[np.object_], counts: NDArray[np.float64], *, kind: str) -> Mapping[str, Dropped]:
     """Sum up what every reason took: `kind` is ``spots`` or ``genes``."""
     table = {}
     for reason in sorted({text for text in reasons if text}):

@@ -28,7 +28,7 @@ def a_slide(*, n_spots: int = 6, dtype: Any = np.uint16, with_array: bool = True
     counts = sparse.csr_matrix(generator.poisson(0.8, (n_spots, 5)).astype(dtype))
     genes = pd.DataFrame(
         {
-            "name": ["α", "b", "b", "", "x y"],
+            "name": ["é", "b", "b", "", "x y"],
             "ensembl_id": ["ENSG00000000001", "", "", "", ""],
             "organism": ["human", "human", "", "human", "human"],
         },
