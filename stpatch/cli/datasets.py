@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stpatch.cli.options import AsJson, DatasetPath, Quiet
+from stpatch.cli.options import AsJson, DatasetPath, Quiet, bar, job_of
+
+SHOWN = 50
+"""Problems that `validate` prints before it says how many more there are."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -21,22 +26,73 @@ def validate(
     deep: Annotated[bool, typer.Option("--deep", help="Decode every patch and check it against its row.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check manifest, tables and shard checksums."""
-    raise NotImplementedError
+    """Check manifest, tables and shard checksums; exit code 1 if a problem is found."""
+    from stpatch.shards.verify import verify
+
+    looked: list[str] = []
+    problems = list(verify(dataset, deep=deep, progress=looked.append))
+    if as_json:
+        typer.echo(json.dumps({"dataset": str(dataset), "problems": [item.block() for item in problems]}, indent=1))
+    elif problems:
+        for problem in problems[:SHOWN]:
+            typer.echo(problem.block())
+        if len(problems) > SHOWN:
+            typer.echo(f"... and {len(problems) - SHOWN} more")
+        typer.echo(f"{dataset}: {len(problems)} problem{'s' if len(problems) > 1 else ''} found")
+    else:
+        depth = "every sample decoded" if deep else "checksums only; --deep decodes every sample"
+        typer.echo(f"{dataset}: whole ({len(set(looked))} files looked at, {depth})")
+    if problems:
+        raise typer.Exit(1)
 
 
 def inspect(
     dataset: DatasetPath,
     key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="A sample's key; the dataset if left out.")] = None,
-    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Write a picture too.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw it too.")] = None,
 ) -> None:
-    """Show a patch, or the dataset, in words and as a picture."""
-    raise NotImplementedError
+    """Show the dataset, or one patch, in words and as a picture."""
+    from stpatch.views.describe import describe_dataset, describe_patch
+
+    typer.echo(describe_dataset(dataset) if key is None else describe_patch(dataset, key))
+    if png is not None:
+        from stpatch.views.preview import patch_preview, preview
+
+        _draw(png, preview(dataset) if key is None else patch_preview(dataset, key))
 
 
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to put it.")] = Path("stpatch-demo"),
     quiet: Quiet = False,
 ) -> None:
-    """Simulate slides in three vendor layouts and build them."""
-    raise NotImplementedError
+    """Simulate slides in three vendor layouts, build a dataset of them, and draw it where matplotlib is installed."""
+    from stpatch.demo import simulate
+    from stpatch.pipeline.engine import run_stages
+    from stpatch.pipeline.stages import STAGES
+
+    config = simulate(folder)
+    typer.echo(f"simulated slides: {folder / 'slides.csv'}")
+    job = job_of(config, None)
+    run_stages(job, tuple(STAGES), progress=partial(bar, quiet=quiet))
+    typer.echo(f"dataset: {job.output}")
+    validate(job.output, deep=True)
+    _preview(folder / "preview.png", job.output)
+    typer.echo(f"config: {config}; change it and run: stpatch build {config}")
+
+
+def _preview(png: Path, dataset: Path) -> None:
+    from stpatch.errors import MissingExtraError
+    from stpatch.views.preview import preview
+
+    try:
+        _draw(png, preview(dataset))
+    except MissingExtraError as error:
+        typer.echo(f"no picture: {error.block()}", err=True)
+
+
+def _draw(path: Path, figure: object) -> None:
+    from stpatch.storage import write_bytes
+    from stpatch.views.paint import png
+
+    write_bytes(path, png(figure))  # type: ignore[arg-type]
+    typer.echo(f"picture: {path}")
