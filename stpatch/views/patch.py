@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.views.paint import FAINT, INK, heading, new_figure, show_pixels
-from stpatch.views.slide import log_totals
+from stpatch.views.slide import log_range, log_totals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,8 +60,7 @@ def draw_totals(axes: Axes, picture: PatchPicture, *, size: float = 7, colour: s
     """Draw a patch's totals on a logarithmic scale."""
     image = log_totals(picture.totals)
     seen = image[np.isfinite(image)]
-    low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
-    show_pixels(axes, image, cmap="magma", vmin=low - 0.25 * (high - low), vmax=high)
+    show_pixels(axes, image, cmap="magma", **log_range(seen))
     heading(axes, "total counts", size=size, colour=colour)
 
 

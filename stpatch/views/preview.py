@@ -161,14 +161,20 @@ def patch_picture(whole: Whole, key: str) -> PatchPicture:
     """Return the picture of one patch, in normalized values."""
     row = whole.row_of(key)
     sample = whole.sample(key, split=row["split"], normalized=True)
+    organisms = [str(organism) for organism in whole.genes["organism"].dropna().unique()]
     return PatchPicture(
         key=key,
         x=sample.x,
         totals=sample.totals,
-        names=whole.names_of(sample, split=row["split"]),
+        names=tuple(_without_organism(name, organisms) for name in whole.names_of(sample, split=row["split"])),
         split=row["split"],
         note=f"row {row['row']}, col {row['col']}\n{row['n_spots']} spots, {100 * row['coverage']:.0f}% covered",
     )
+
+
+def _without_organism(name: str, organisms: Sequence[str]) -> str:
+    """Shorten the names of a vocabulary of several organisms: a patch has but one."""
+    return next((name.removeprefix(f"{one}:") for one in organisms if name.startswith(f"{one}:")), name)
 
 
 def _with_patches(whole: Whole) -> pd.DataFrame:

@@ -47,6 +47,14 @@ def log_totals(totals: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.where(values > 0, np.log10(1 + np.maximum(values, 0)), np.nan)
 
 
+def log_range(values: NDArray[np.float64]) -> dict[str, float]:
+    """Return the colour map's ends for some log totals: a few dark or bright pixels shall not wash the rest out."""
+    if not values.size:
+        return {"vmin": 0.0, "vmax": 1.0}
+    low, high = (float(end) for end in np.percentile(values, [1, 99]))
+    return {"vmin": low - 0.25 * (high - low), "vmax": high}
+
+
 def draw_slide(axes: Axes, picture: SlidePicture, *, colours: Mapping[str, str], size: float = 8) -> None:
     """Draw a slide and the outlines of its patches.
 
@@ -62,9 +70,7 @@ def draw_slide(axes: Axes, picture: SlidePicture, *, colours: Mapping[str, str],
 
     image = log_totals(picture.totals)
     seen = image[np.isfinite(image)]
-    # the darkest and brightest percent would wash the tissue out
-    low, high = np.percentile(seen, [1, 99]) if seen.size else (0.0, 1.0)
-    show_pixels(axes, image, cmap="magma", vmin=float(low) - 0.25 * float(high - low), vmax=float(high))
+    show_pixels(axes, image, cmap="magma", **log_range(seen))
     rows, columns = picture.totals.shape
     boxes = picture.boxes.reshape(-1, 4)
     width = float(np.clip(6 / np.sqrt(len(boxes) + 1), 0.45, 1.2))
