@@ -159,6 +159,8 @@ def read_table(path: Path, columns: Mapping[str, str], *, split: str | None = No
             table = file.read_row_groups(groups, columns=list(columns))
     except FileNotFoundError:
         raise DatasetError("a table is missing", where=path, mend="copy or build the dataset again") from None
+    except DatasetError:
+        raise
     except (OSError, pa.ArrowException, ValueError, MemoryError) as error:
         raise DatasetError("a table cannot be read", where=path, found=str(error).split("\n", 1)[0][:200]) from error
     if split is not None and table["split"].unique().to_pylist() != [split]:
