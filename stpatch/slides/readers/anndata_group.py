@@ -108,7 +108,10 @@ class AnnDataGroup:
         from anndata.io import read_elem
 
         with faults(self.where(key)):
-            return read_elem(self.group[key])
+            try:
+                return read_elem(self.group[key])
+            except Exception as error:  # anndata's own errors have no public base
+                raise ValueError(str(error)) from error
 
     def keys(self, key: str) -> list[str]:
         """Return a group's members; none where it does not exist."""

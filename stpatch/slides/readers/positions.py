@@ -57,22 +57,18 @@ def find_positions(spatial: Path) -> Path | None:
     return None
 
 
-def first_row(path: Path) -> list[str]:
-    """Return the first row's cells of a positions file (the column names of a parquet file)."""
-    if path.suffix == ".parquet":
-        return list(_parquet_schema(path))
-    rows = _text_rows(path, limit=1)
-    return rows[0] if rows else []
-
-
 def first_barcode(path: Path) -> str:
     """Return the first spot's barcode, "" in an empty table."""
     if path.suffix == ".parquet":
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         _parquet_schema(path)
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1, columns=[COLUMNS[0]]):
-            return str(as_texts(np.array(batch.column(0).to_pylist()))[0])
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=1, columns=[COLUMNS[0]]):
+                return str(as_texts(np.array(batch.column(0).to_pylist(), dtype=object))[0])
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _damaged_parquet(path, error) from error
         return ""
     rows = _text_rows(path, limit=2)
     if rows and _is_header(rows[0]):
@@ -159,9 +155,7 @@ def _parquet_schema(path: Path) -> list[str]:
     try:
         names = list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            "the positions table is no readable parquet: it is damaged or cut short", where=path, found=error
-        ) from error
+        raise _damaged_parquet(path, error) from error
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise InputError(
@@ -179,9 +173,15 @@ def _parquet_columns(path: Path) -> dict[str, Any]:
         table = pq.read_table(path, columns=list(COLUMNS))
         return {name: table.column(name).to_numpy() for name in COLUMNS}
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            "the positions table is no readable parquet: it is damaged or cut short", where=path, found=error
-        ) from error
+        raise _damaged_parquet(path, error) from error
+
+
+def _damaged_parquet(path: Path, error: Exception) -> InputError:
+    return InputError(
+        "the positions table is no readable parquet: it is damaged or cut short",
+        where=path,
+        found=" ".join(str(error).split())[:300],
+    )
 
 
 def _numbers(cells: Any, name: str, path: Path, barcodes: NDArray[np.object_]) -> NDArray[np.float64]:
