@@ -17,9 +17,9 @@ from stpatch.slides.readers.hdf5 import faults
 from stpatch.slides.readers.tenx import open_text
 
 Kind = Literal["text", "float", "integer", "flag"]
-CSV_BLOCK = 1 << 24
+CSV_BLOCK = 1 << 22
 """Bytes of text that are parsed together."""
-PARQUET_ROWS = 1 << 20
+PARQUET_ROWS = 1 << 18
 """Rows of parquet that are decoded together."""
 HEADER_LINES = 1000
 """A table whose header does not come within so many lines has none."""

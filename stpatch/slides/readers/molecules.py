@@ -1,14 +1,14 @@
 """The molecule binner: molecules in blocks of any number, summed to square bins while they stream.
 
-Each block becomes a run of unique (bin, gene) keys in ascending order with their counts; runs merge as they grow.
-A key is 63 bits wide (row, column and gene, 21 bits each), so a run takes 12 bytes a pair.
+Each block becomes a run: its occupied bins in ascending order, and of each the genes and their counts, as a CSR matrix
+has them. Runs merge as they grow; the last one is the matrix.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -19,12 +19,32 @@ from stpatch.errors import InputError
 from stpatch.slides.readers.counts import csr_of, dtype_for
 
 BITS = 21
-"""Bits of a key for each of row, column and gene."""
+"""Bits for each of row, column and gene: together they fit one 64-bit word."""
 HALF = 1 << (BITS - 1)
 MASK = (1 << BITS) - 1
 LARGEST_COUNT = 2**32 - 1
 
-Run = tuple[NDArray[np.int64], NDArray[np.uint32]]
+
+class Run(NamedTuple):
+    """Unique bins of some blocks.
+
+    Attributes
+    ----------
+    bins
+        (bins,) ascending ``row << 21 | column``, both from -2**20, counted from 0.
+    ends
+        (bins,) where each bin's pairs end.
+    genes, sums
+        (pairs,) genes, ascending within a bin, and their counts, uint16 or uint32.
+    largest
+        Of `sums`.
+    """
+
+    bins: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    genes: NDArray[np.int32]
+    sums: NDArray[Any]
+    largest: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +74,19 @@ class Bins:
     @property
     def spot_ids(self) -> NDArray[np.object_]:
         """(bins,) text ids, ``r<row>_c<column>``."""
-        return np.array([f"r{row}_c{column}" for row, column in self.array.tolist()], dtype=object)
+        ids = np.empty(len(self.array), dtype=object)
+        for i, (row, column) in enumerate(self.array):
+            ids[i] = f"r{row}_c{column}"
+        return ids
 
 
 class MoleculeBinner:
     """Sums molecules to bins of ``pitch``; give it blocks with `add`, then call `finish` once.
 
-    Memory does not grow with the number of molecules: it is at most 36 bytes a (bin, gene) pair that occurs (24 in
-    runs, each more than twice as long as the next, 12 for the run that two of them merge to) plus about 60 bytes a
-    molecule of the largest block.
+    Memory does not grow with the number of molecules. With p the (bin, gene) pairs and b the bins that occur, the
+    result takes R = 6 p + 16 b bytes (8 p where a count passes 65,535). Runs, each more than twice as long as the next,
+    take at most 2 R and usually little more than R; a merge makes one more R: at most 3 R, usually 2 R, plus about 60
+    bytes a molecule of the largest block.
 
     Parameters
     ----------
@@ -121,14 +145,9 @@ class MoleculeBinner:
         """Return the bins; the binner is empty afterwards."""
         while len(self._runs) > 1:
             self._merge_last()
-        keys, sums = self._runs.pop() if self._runs else (np.empty(0, np.int64), np.empty(0, np.uint32))
-        indices = np.empty(len(keys), np.int32)
-        n_bins = int(_split_keys(keys, indices))
-        bins, indptr = np.empty(n_bins, np.int64), np.empty(n_bins + 1, np.int64)
-        _cut_rows(keys, bins, indptr)
-        del keys
-        data = sums.astype(dtype_for(int(sums.max()) if len(sums) else 0), copy=False)
-        rows, columns = (bins >> BITS) - HALF, (bins & MASK) - HALF
+        run = self._runs.pop() if self._runs else _empty_run(0, 0, 0)
+        n_bins = len(run.bins)
+        rows, columns = (run.bins >> BITS) - HALF, (run.bins & MASK) - HALF
         first = (int(columns.min()), int(rows.min())) if n_bins else (0, 0)
         origin = (self.origin[0] + first[0] * self.pitch, self.origin[1] + first[1] * self.pitch)
         array = np.stack([rows - first[1], columns - first[0]], axis=1).astype(np.int32)
@@ -137,8 +156,9 @@ class MoleculeBinner:
         xy *= self.pitch
         xy += self.origin
         n_molecules, self.n_molecules = self.n_molecules, 0
+        indptr = np.concatenate([np.zeros(1, np.int64), run.ends])
         return Bins(
-            counts=csr_of(data, indices, indptr, (n_bins, n_genes)),
+            counts=csr_of(run.sums, run.genes, indptr, (n_bins, n_genes)),
             array=array,
             xy=xy,
             origin=origin,
@@ -146,11 +166,10 @@ class MoleculeBinner:
         )
 
     def _bin(self, values: NDArray[Any], origin: float, axis: str) -> NDArray[np.int64]:
-        numbers = (values - origin) / self.pitch
-        np.floor(numbers, out=numbers)
-        inside = np.abs(numbers) < HALF
-        if not inside.all():
-            worst = values[int(np.argmin(inside))]
+        bins = np.empty(len(values), np.int64)
+        bad = int(_floor(values, origin, self.pitch, bins))
+        if bad >= 0:
+            worst = values[bad]
             raise InputError(
                 f"a molecule's {axis} is no number or lies too far out for this bin",
                 where=self.where,
@@ -158,7 +177,7 @@ class MoleculeBinner:
                 expected=f"at most {HALF - 1} bins to either side",
                 mend="check the coordinates' unit, or set a larger ingest.bin_um",
             )
-        return numbers.astype(np.int64)
+        return bins
 
     def _check_counts(self, count: NDArray[np.int64]) -> None:
         low, high = int(count.min()), int(count.max())
@@ -182,32 +201,62 @@ class MoleculeBinner:
         shifts = np.array([bits[1] + bits[2] + bits[3], bits[2] + bits[3], bits[3]], np.uint64)
         _pack(rows, columns, gene, count, low, shifts, packed)
         packed.sort()
-        keys, sums = np.empty(len(packed), np.int64), np.empty(len(packed), np.uint32)
-        end = int(_unpack(packed, np.array(bits, np.uint64), low, keys, sums))
-        self._push(self._whole(end, keys, sums))
+        n_bins, n_pairs, largest = (int(n) for n in _measure(packed, np.array(bits, np.uint64)))
+        self._check_sum(largest)
+        run = _empty_run(n_bins, n_pairs, largest)
+        _unpack(packed, np.array(bits, np.uint64), low, run.bins, run.ends, run.genes, run.sums)
+        self._push(run)
 
     def _push(self, run: Run) -> None:
-        if len(run[0]):
+        if len(run.genes):
             self._runs.append(run)
-        while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
+        while len(self._runs) > 1 and len(self._runs[-2].genes) <= 2 * len(self._runs[-1].genes):
             self._merge_last()
 
     def _merge_last(self) -> None:
         second, first = self._runs.pop(), self._runs.pop()
-        size = len(first[0]) + len(second[0])
-        keys, sums = np.empty(size, np.int64), np.empty(size, np.uint32)
-        end = int(_merge(*first, *second, keys, sums))
-        del first, second
-        self._runs.append(self._whole(end, keys, sums))
+        merged = _empty_run(
+            len(first.bins) + len(second.bins), len(first.genes) + len(second.genes), first.largest + second.largest
+        )
+        n_bins, n_pairs, largest = (int(n) for n in _merge(first[:4], second[:4], merged[:4]))
+        self._check_sum(largest)
+        for array, size in zip(merged[:4], (n_bins, n_bins, n_pairs, n_pairs), strict=True):
+            array.resize(size, refcheck=False)  # gives the unused end back without a copy
+        self._runs.append(_narrowed(merged._replace(largest=largest)))
 
-    def _whole(self, end: int, keys: NDArray[np.int64], sums: NDArray[np.uint32]) -> Run:
-        if end < 0:
+    def _check_sum(self, largest: int) -> None:
+        if largest > LARGEST_COUNT:
             raise InputError(
-                "the counts of a gene in a bin pass 32 bits", where=self.where, expected=f"at most {LARGEST_COUNT}"
+                "the counts of a gene in a bin pass 32 bits",
+                where=self.where,
+                found=largest,
+                expected=f"at most {LARGEST_COUNT}",
             )
-        keys.resize(end, refcheck=False)
-        sums.resize(end, refcheck=False)
-        return keys, sums
+
+
+def _empty_run(n_bins: int, n_pairs: int, largest: int) -> Run:
+    """Return a run to fill; its counts hold up to `largest`, at most 32 bits."""
+    bins, ends = np.empty(n_bins, np.int64), np.empty(n_bins, np.int64)
+    dtype = dtype_for(min(largest, LARGEST_COUNT))
+    return Run(bins, ends, np.empty(n_pairs, np.int32), np.empty(n_pairs, dtype), largest)
+
+
+def _narrowed(run: Run) -> Run:
+    return run._replace(sums=run.sums.astype(dtype_for(run.largest), copy=False))
+
+
+Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[Any]]
+
+
+@njit(cache=True, nogil=True)
+def _floor(values: NDArray[Any], origin: float, pitch: float, bins: NDArray[np.int64]) -> int:
+    """Write every value's bin; return the first value without one, -1 where all have one."""
+    for i in range(len(values)):
+        number = np.floor((values[i] - origin) / pitch)
+        if not abs(number) < HALF:
+            return i
+        bins[i] = np.int64(number)
+    return -1
 
 
 @njit(cache=True, nogil=True)
@@ -230,93 +279,99 @@ def _pack(
 
 
 @njit(cache=True, nogil=True)
+def _next(packed: NDArray[Any], start: int, count_bits: np.uint64) -> tuple[int, int]:
+    """Return where the words of the pair at `start` end, and the sum of their counts."""
+    mask = (np.uint64(1) << count_bits) - np.uint64(1)
+    head = np.uint64(packed[start]) >> count_bits
+    total: Any = np.int64(0)
+    i = start
+    while i < len(packed) and np.uint64(packed[i]) >> count_bits == head:
+        total += np.int64(np.uint64(packed[i]) & mask)
+        i += 1
+    return i, total
+
+
+@njit(cache=True, nogil=True)
+def _measure(packed: NDArray[Any], bits: NDArray[np.uint64]) -> tuple[int, int, int]:
+    """Return the number of bins and of pairs that are not zero, and the largest sum."""
+    n_bins = n_pairs = 0
+    largest: Any = np.int64(0)
+    last = np.uint64(0)
+    i = 0
+    while i < len(packed):
+        place = np.uint64(packed[i]) >> (bits[2] + bits[3])
+        i, total = _next(packed, i, bits[3])
+        if total > 0:
+            if n_pairs == 0 or place != last:
+                n_bins += 1
+            last = place
+            n_pairs += 1
+            largest = max(largest, total)
+    return n_bins, n_pairs, largest
+
+
+@njit(cache=True, nogil=True)
 def _unpack(
     packed: NDArray[Any],
     bits: NDArray[np.uint64],
     low: NDArray[np.int64],
-    keys: NDArray[np.int64],
-    sums: NDArray[np.uint32],
-) -> int:
-    """Sum the counts of equal sorted words; return the number of keys, -1 where a sum is too large."""
+    bins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    genes: NDArray[np.int32],
+    sums: NDArray[Any],
+) -> None:
+    """Write the run of sorted words."""
     one = np.uint64(1)
     gene_mask, column_mask = (one << bits[2]) - one, (one << bits[1]) - one
-    count_mask = (one << bits[3]) - one
-    end = 0
+    n_bins = n_pairs = 0
     i = 0
     while i < len(packed):
         head = np.uint64(packed[i]) >> bits[3]
-        total = np.int64(0)
-        while i < len(packed) and np.uint64(packed[i]) >> bits[3] == head:
-            total += np.int64(np.uint64(packed[i]) & count_mask)
-            i += 1
-        if total > LARGEST_COUNT:
-            return -1
+        i, total = _next(packed, i, bits[3])
         if total == 0:
             continue
-        gene = np.int64(head & gene_mask) + low[2]
-        column = np.int64((head >> bits[2]) & column_mask) + low[1] + HALF
         row = np.int64(head >> (bits[1] + bits[2])) + low[0] + HALF
-        keys[end] = (row << (2 * BITS)) | (column << BITS) | gene
-        sums[end] = total
-        end += 1
-    return end
-
-
-@njit(cache=True, nogil=True)
-def _merge(
-    first_keys: NDArray[np.int64],
-    first_sums: NDArray[np.uint32],
-    second_keys: NDArray[np.int64],
-    second_sums: NDArray[np.uint32],
-    keys: NDArray[np.int64],
-    sums: NDArray[np.uint32],
-) -> int:
-    """Merge two runs; return the number of keys, -1 where a sum is too large."""
-    i = j = end = 0
-    while i < len(first_keys) and j < len(second_keys):
-        a, b = first_keys[i], second_keys[j]
-        total = np.int64(0)
-        if a <= b:
-            total += np.int64(first_sums[i])
-            i += 1
-        if b <= a:
-            total += np.int64(second_sums[j])
-            j += 1
-        if total > LARGEST_COUNT:
-            return -1
-        keys[end] = min(a, b)
-        sums[end] = total
-        end += 1
-    while i < len(first_keys):
-        keys[end] = first_keys[i]
-        sums[end] = first_sums[i]
-        i += 1
-        end += 1
-    while j < len(second_keys):
-        keys[end] = second_keys[j]
-        sums[end] = second_sums[j]
-        j += 1
-        end += 1
-    return end
-
-
-@njit(cache=True, nogil=True)
-def _split_keys(keys: NDArray[np.int64], indices: NDArray[np.int32]) -> int:
-    """Write every key's gene; return the number of bins."""
-    n_bins = 0
-    for i in range(len(keys)):
-        indices[i] = keys[i] & MASK
-        if i == 0 or keys[i] >> BITS != keys[i - 1] >> BITS:
+        place = (row << BITS) | (np.int64((head >> bits[2]) & column_mask) + low[1] + HALF)
+        if n_bins == 0 or bins[n_bins - 1] != place:
+            bins[n_bins] = place
             n_bins += 1
-    return n_bins
+        genes[n_pairs] = np.int64(head & gene_mask) + low[2]
+        sums[n_pairs] = total
+        n_pairs += 1
+        ends[n_bins - 1] = n_pairs
 
 
 @njit(cache=True, nogil=True)
-def _cut_rows(keys: NDArray[np.int64], bins: NDArray[np.int64], indptr: NDArray[np.int64]) -> None:
-    n_bins = 0
-    for i in range(len(keys)):
-        if i == 0 or keys[i] >> BITS != keys[i - 1] >> BITS:
-            bins[n_bins] = keys[i] >> BITS
-            indptr[n_bins] = i
-            n_bins += 1
-    indptr[n_bins] = len(keys)
+def _merge(first: Arrays, second: Arrays, merged: Arrays) -> tuple[int, int, int]:
+    """Merge two runs; return the numbers of bins and pairs and the largest sum."""
+    a_bins, a_ends, a_genes, a_sums = first
+    b_bins, b_ends, b_genes, b_sums = second
+    bins, ends, genes, sums = merged
+    i = j = p = q = n_bins = n_pairs = 0
+    largest: Any = np.int64(0)
+    while i < len(a_bins) or j < len(b_bins):
+        in_a = j == len(b_bins) or (i < len(a_bins) and a_bins[i] <= b_bins[j])
+        in_b = i == len(a_bins) or (j < len(b_bins) and b_bins[j] <= a_bins[i])
+        bins[n_bins] = a_bins[i] if in_a else b_bins[j]
+        p_end = a_ends[i] if in_a else p
+        q_end = b_ends[j] if in_b else q
+        while p < p_end or q < q_end:
+            from_a = q == q_end or (p < p_end and a_genes[p] <= b_genes[q])
+            from_b = p == p_end or (q < q_end and b_genes[q] <= a_genes[p])
+            total = np.int64(0)
+            if from_a:
+                genes[n_pairs] = a_genes[p]
+                total += np.int64(a_sums[p])
+                p += 1
+            if from_b:
+                genes[n_pairs] = b_genes[q]
+                total += np.int64(b_sums[q])
+                q += 1
+            sums[n_pairs] = total
+            largest = max(largest, total)
+            n_pairs += 1
+        i += in_a
+        j += in_b
+        ends[n_bins] = n_pairs
+        n_bins += 1
+    return n_bins, n_pairs, largest
