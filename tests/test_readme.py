@@ -1,0 +1,43 @@
+"""The README's blocks, run in order as a reader would."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stpatch.demo import simulate
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.timeout(600)
+def test_blocks_run(tmp_path: Path) -> None:
+    blocks = BLOCK.findall(README.read_text(encoding="utf-8"))
+    assert "bash scripts/demo.sh" in blocks[0][1]  # the first screen: the two scripts
+    simulate(tmp_path, size=0.35)
+    run = 0
+    for language, text in blocks[1:]:
+        if "import torch" in text and importlib.util.find_spec("torch") is None:
+            continue
+        command = [sys.executable, "-W", "error", "-c", text] if language == "python" else ["bash", "-euc", text]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+        run += 1
+    assert run >= 5
+    assert (tmp_path / "preview.png").stat().st_size > 10_000
+
+
+def test_links_and_picture_exist() -> None:
+    text = README.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (README.parent / target).is_file(), target
