@@ -228,6 +228,13 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def endless_heap(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    place = content.index(b"GCOL\x01\0\0\0") + 16
+    content[place : place + 16] = bytes(16)
+    path.write_bytes(content)
+
+
 def no_hdf5(path: Path) -> None:
     path.write_text("not at all")
 
@@ -253,6 +260,7 @@ def replaced(key: str, value: Any) -> Callable[[Path], None]:
     ("damage", "message"),
     [
         (cut, "cut short"),
+        (endless_heap, "damaged"),
         (no_hdf5, "no HDF5"),
         (without("X"), "no matrix"),
         (without("obs"), "has no 'obs'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ FAULTS = (
     SystemError, EOFError, zlib.error,
 )  # fmt: skip
 """What h5py, zarr and anndata raise on damaged files."""
+
+
+HEAP_WINDOW = 1 << 20
+"""Bytes at either end of a file in which heaps are checked."""
 
 
 @contextlib.contextmanager
@@ -55,9 +60,47 @@ def looks_hdf5(path: Path) -> bool:
 def hdf5_file(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading."""
     with faults(path):
+        check_heaps(path)
         file = h5py.File(path, "r")
     with file, faults(path):
         yield file
+
+
+def check_heaps(path: Path) -> None:
+    """Refuse a global heap (where HDF5 keeps texts) with an empty free-space record: libhdf5 walks it for ever.
+
+    Looks at the first and last `HEAP_WINDOW` bytes, so that a look at the headers of a large file stays one.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        blocks = [file.read(HEAP_WINDOW)]
+        if size > HEAP_WINDOW:
+            file.seek(max(HEAP_WINDOW, size - HEAP_WINDOW))
+            blocks.append(file.read())
+    for block in blocks:
+        for match in re.finditer(rb"GCOL\x01\0\0\0", block):
+            _check_heap(block, match.start(), path)
+
+
+def _check_heap(block: bytes, start: int, path: Path) -> None:
+    """Walk a heap's records: number (2 bytes, 0 = free space), 6 bytes, size (8 bytes), content padded to 8 bytes."""
+    header = 16
+    end = min(len(block), start + int.from_bytes(block[start + 8 : start + header], "little"))
+    place = start + header
+    while place + header <= end:
+        number = int.from_bytes(block[place : place + 2], "little")
+        length = int.from_bytes(block[place + 8 : place + header], "little")
+        if number == 0:
+            if length == 0:
+                raise InputError(
+                    "the file cannot be read: it is damaged",
+                    where=path,
+                    found=f"an empty free-space record in the heap at or after byte {start}",
+                    mend="check its size against the source, and fetch it again",
+                )
+            place += length  # a free-space record's size includes its header
+        else:
+            place += header + (length + 7) // 8 * 8
 
 
 def child(group: Any, key: str, path: Path) -> Any:
