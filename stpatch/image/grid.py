@@ -74,6 +74,7 @@ def make_grid(
     um_per_unit: float | None,
     pitch: float | None,
     section: GridSection,
+    order: NDArray[np.int64] | None = None,
     where: object = None,
 ) -> Grid:
     """Put every spot on a pixel.
@@ -90,6 +91,8 @@ def make_grid(
         Micrometres per coordinate unit, and distance of neighbouring spots in coordinate units; None where unknown.
     section
         The method, its pixel size, and what happens to spots that fall on one pixel.
+    order
+        (spots,) each spot's place in the order that ``collisions: first`` goes by; None: the order of the rows.
     where
         What to name in errors, usually the slide.
 
@@ -97,7 +100,7 @@ def make_grid(
     -------
     Grid
         For ``collisions: sum`` and ``mean`` every spot has a pixel; for ``first`` a pixel keeps the first of its
-        spots in row order of `xy`.
+        spots in `order`.
 
     Raises
     ------
@@ -141,6 +144,9 @@ def make_grid(
     n_collisions = len(pixel) - len(pixels)
     n_dropped = 0
     if section.collisions == "first":
+        if order is not None:
+            ranked = np.argsort(order, kind="stable")
+            first = ranked[np.unique(pixel[ranked], return_index=True)[1]]
         kept = np.zeros(len(pixel), dtype=bool)
         kept[first] = True
         pixel = np.where(kept, pixel, np.int64(-1))

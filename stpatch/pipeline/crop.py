@@ -52,6 +52,7 @@ def run(job: Job, slide_id: str) -> Outcome:
         um_per_unit=places.um_per_unit,
         pitch=places.pitch,
         section=job.config.grid,
+        order=places.file_row,
         where=where,
     )
     patches = cut_patches(

@@ -124,6 +124,7 @@ def canonical_slide(
         labels=labels.iloc[rows].reset_index(drop=True) if len(labels.columns) else labels.iloc[:0],
         metadata=dict(source.metadata),
         record=record,
+        file_row=rows,
     )
 
 

@@ -89,6 +89,9 @@ class Slide:
         One categorical column a label (missing = no label).
     metadata
         Further columns of the samplesheet, as text.
+    file_row
+        (spots,) int64, the spots' order in the files they came from: the first of a place is the one that the files
+        name first. None: the order of the rows.
     record
         What happened on the way in, as JSON values: version, reason of recognition, notes, dropped counts by reason,
         gene matching, totals.
@@ -108,6 +111,7 @@ class Slide:
     labels: pd.DataFrame
     metadata: Mapping[str, str]
     record: Mapping[str, Any]
+    file_row: NDArray[np.int64] | None = None
 
     @property
     def n_spots(self) -> int:

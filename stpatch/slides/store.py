@@ -40,6 +40,7 @@ class Places:
     geometry: Any
     um_per_unit: float | None
     pitch: float | None
+    file_row: NDArray[np.int64] | None = None
 
 
 def write_slide(path: Path, slide: Slide) -> None:
@@ -50,6 +51,8 @@ def write_slide(path: Path, slide: Slide) -> None:
     obs = pd.DataFrame(index=pd.Index(slide.spot_ids.astype(str), dtype=str))
     if slide.array is not None:
         obs["array_row"], obs["array_col"] = slide.array[:, 0], slide.array[:, 1]
+    if slide.file_row is not None:
+        obs["file_row"] = slide.file_row
     for name in slide.labels:
         obs[f"label_{name}"] = pd.Categorical(slide.labels[name])
     facts = {
@@ -115,6 +118,7 @@ def read_slide(path: Path) -> Slide:
         labels=pd.DataFrame(labels),
         metadata=facts["metadata"],
         record=facts["record"],
+        file_row=places.file_row,
     )
 
 
@@ -189,6 +193,7 @@ def _places(file: Any, facts: dict[str, Any]) -> Places:
         geometry=facts["geometry"],
         um_per_unit=facts["um_per_unit"],
         pitch=facts["pitch"],
+        file_row=np.asarray(obs["file_row"][()], np.int64) if "file_row" in obs else None,
     )
 
 

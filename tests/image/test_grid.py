@@ -17,11 +17,20 @@ LATTICE = GridSection()
 UM = GridSection(method="um", pitch_um=10)
 
 
-def grid_of(xy=None, array=None, *, geometry="square", um_per_unit=1.0, pitch=None, section=LATTICE) -> Grid:
+def grid_of(
+    xy=None, array=None, *, geometry="square", um_per_unit=1.0, pitch=None, section=LATTICE, order=None
+) -> Grid:
     xy = np.asarray(array if xy is None else xy, dtype=np.float64)
     array = None if array is None else np.asarray(array, dtype=np.int32)
     return make_grid(
-        xy=xy, array=array, geometry=geometry, um_per_unit=um_per_unit, pitch=pitch, section=section, where="slide s"
+        xy=xy,
+        array=array,
+        geometry=geometry,
+        um_per_unit=um_per_unit,
+        pitch=pitch,
+        section=section,
+        order=order,
+        where="slide s",
     )
 
 
@@ -81,7 +90,7 @@ def test_no_count_is_lost_and_no_spot_is_on_two_pixels(array, section, seed):
 
 @given(point_arrays, st.sampled_from(["um", "fit"]), st.randoms(use_true_random=False))
 def test_the_order_of_spots_does_not_matter(xy, method, random):
-    section = GridSection(method=method, pitch_um=7.5, size=12)
+    section = GridSection(method="um", pitch_um=7.5) if method == "um" else GridSection(method="fit", size=12)
     order = list(range(len(xy)))
     random.shuffle(order)
     one, other = grid_of(xy, section=section), grid_of(xy[order], section=section)
@@ -91,12 +100,19 @@ def test_the_order_of_spots_does_not_matter(xy, method, random):
 
 @given(index_arrays, st.integers(-5000, 5000), st.integers(-5000, 5000), st.sampled_from(["um", "fit", "lattice"]))
 def test_translation_does_not_matter(array, dx, dy, method):
-    section = GridSection(method=method, pitch_um=7.5, size=12)
+    section = GridSection(method="um", pitch_um=7.5) if method == "um" else GridSection(method="fit", size=12)
     one = grid_of(array[:, ::-1], array, section=section)
     moved = array + np.array([dy, dx], dtype=np.int32)
     other = grid_of(moved[:, ::-1], moved, section=section)
     assert one.pixel.tolist() == other.pixel.tolist()
     assert (other.origin[0] - one.origin[0], other.origin[1] - one.origin[1]) == pytest.approx((dx, dy))
+
+
+def test_first_goes_by_the_order_given():
+    array = [(0, 0), (0, 1), (0, 0), (0, 1), (0, 1)]
+    grid = grid_of(array=array, section=GridSection(collisions="first"), order=np.array([4, 1, 3, 2, 0]))
+    assert grid.pixel.tolist() == [-1, -1, 0, -1, 1]
+    assert (grid.n_collisions, grid.n_dropped) == (3, 3)
 
 
 def test_first_keeps_the_first_spot_in_row_order():
