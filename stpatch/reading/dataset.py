@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stpatch.errors import DatasetError
 from stpatch.shards.access import Arrays, ShardReader
 from stpatch.shards.manifest import Manifest, read_manifest
-from stpatch.shards.sample import LABEL, PAD_GENE, Sample
+from stpatch.shards.sample import LABEL, Sample
 from stpatch.shards.tables import GENES, SLIDES, codes, numbers, patch_columns, read_table, unpack_measured
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Batch:
     totals
         (B, H, W) float32.
     genes
-        (B, C) int32 gene ids, 0 = pad.
+        (B, C) int32 gene ids; `Manifest.pad_id` (0 unless a vocabulary was given) = pad.
     labels
         (B, H, W) int16 by label name, -1 = none.
     numbers
@@ -105,7 +105,7 @@ class Dataset:
         self._layout = manifest.layout
         self._reader = ShardReader(folder, manifest.layout)
         self._shards = manifest.splits[split].shards
-        columns = patch_columns(manifest.layout, draws=_draws(manifest))
+        columns = patch_columns(manifest.layout, draws=manifest.draws)
         path = folder / manifest.tables["patches"].path
         self._rows = read_table(path, columns, split=split)
         self._keys = self._rows["key"]
@@ -170,7 +170,7 @@ class Dataset:
         }
 
     def genes(self, number: Any) -> NDArray[np.int32]:
-        """Return the (C,) int32 gene ids of a sample's channels, 0 = pad."""
+        """Return the (C,) int32 gene ids of a sample's channels; `Manifest.pad_id` = pad."""
         if self.panel is not None:
             return self.panel
         genes: NDArray[np.int32] = self._arrays(self.number(number))["genes"]
@@ -232,8 +232,13 @@ class Dataset:
 
     @cached_property
     def vocabulary(self) -> NDArray[np.object_]:
-        """(genes + 1,) gene names by gene id; 0 is ``<pad>``."""
-        return np.array([PAD_NAME, *self._genes["name"].to_pylist()], dtype=object)
+        """Gene names by gene id; the pad's is ``<pad>``, an id that no slide measured has ``""``."""
+        path = self.folder / self.manifest.tables["genes"].path
+        ids, pad_id = numbers(self._genes["gene_id"], where=path), self.manifest.pad_id
+        names = np.full(max(int(ids.max(initial=0)), pad_id) + 1, "", dtype=object)
+        names[ids] = self._genes["name"].to_pylist()
+        names[pad_id] = PAD_NAME
+        return names
 
     @cached_property
     def panel(self) -> NDArray[np.int32] | None:
@@ -291,7 +296,7 @@ class Dataset:
         channels = self._layout.shape[0]
         if len(np.unique(order)) != len(order) or order.max(initial=-1) >= channels:
             raise DatasetError("the panel's channels are damaged", where=self.folder / path, expected=channels)
-        panel = np.full(channels, PAD_GENE, dtype=np.int32)
+        panel = np.full(channels, self.manifest.pad_id, dtype=np.int32)
         panel[order] = ids
         panel.flags.writeable = False
         return panel
@@ -355,11 +360,6 @@ class _Masks:
 
 def _labels(arrays: Arrays) -> dict[str, NDArray[np.int16]]:
     return {name.removeprefix(LABEL): array for name, array in arrays.items() if name.startswith(LABEL)}
-
-
-def _draws(manifest: Manifest) -> int:
-    draws = manifest.channels.get("draws", 1)
-    return draws if isinstance(draws, int) else 1
 
 
 def _reopen(folder: Path, split: str, normalized: bool) -> Dataset:  # noqa: FBT001 - called by pickle alone

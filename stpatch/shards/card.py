@@ -99,7 +99,7 @@ def _fields(manifest: Manifest) -> str:
         (f"totals{end}", "(H, W) float32, a pixel's count over all genes; 0 marks an empty pixel"),
     ]
     if layout.genes:
-        rows.append((f"genes{end}", "(C,) int32 gene ids of the channels, see genes.parquet; 0 = pad"))
+        rows.append((f"genes{end}", f"(C,) int32 gene ids of the channels, see genes.parquet; {manifest.pad_id} = pad"))
     rows += [
         (f"label_{name}{end}", "(H, W) int16, -1 = none: " + ", ".join(manifest.labels[name])) for name in layout.labels
     ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stpatch.shards.access import Arrays
 from stpatch.shards.manifest import Manifest
-from stpatch.shards.sample import LABEL, NO_LABEL, PAD_GENE
+from stpatch.shards.sample import LABEL, NO_LABEL
 from stpatch.shards.tables import unpack_measured
 
 FLOAT32_ROUNDING = 1e-6
@@ -27,21 +27,21 @@ class Facts:
     ----------
     manifest
         The manifest.
-    n_genes
-        Size of the vocabulary without the pad.
+    gene_ids
+        (genes,) int32, the ids of genes.parquet.
     measured
         Bit masks of measured genes by slide_id.
     """
 
     manifest: Manifest
-    n_genes: int
+    gene_ids: NDArray[np.int32]
     measured: Mapping[str, bytes]
 
     @classmethod
-    def of(cls, manifest: Manifest, *, slides: Any, n_genes: int) -> Self:
+    def of(cls, manifest: Manifest, *, slides: Any, gene_ids: NDArray[np.int32]) -> Self:
         """Take the facts from the manifest and the table of slides."""
         masks = zip(slides["slide_id"].to_pylist(), slides["measured"].to_pylist(), strict=True)
-        return cls(manifest=manifest, n_genes=n_genes, measured=dict(masks))
+        return cls(manifest=manifest, gene_ids=gene_ids, measured=dict(masks))
 
 
 def check_meta(data: bytes, row: Mapping[str, Any], facts: Facts) -> list[str]:
@@ -98,15 +98,17 @@ def _check_values(x: NDArray[Any], totals: NDArray[Any], empty: NDArray[np.bool_
 
 
 def _check_genes(x: NDArray[Any], genes: NDArray[np.int32], slide_id: str, facts: Facts) -> Iterator[str]:
-    if genes.size and not (genes.min() >= 0 and genes.max() <= facts.n_genes):
-        yield f"genes has ids outside of 0 to {facts.n_genes}"
+    pad_id = facts.manifest.pad_id
+    real = genes[genes != pad_id]
+    if not np.isin(real, facts.gene_ids).all():
+        yield "genes has ids that genes.parquet does not have"
         return
-    real = genes[genes != PAD_GENE]
     if len(np.unique(real)) != len(real):
         yield "genes names a gene twice"
     if facts.manifest.scope == "patch" and (np.diff(real) < 0).any():
         yield "genes is not sorted by id"
     if facts.manifest.values == "counts":
-        measured = unpack_measured(facts.measured.get(slide_id, b""), facts.n_genes)
+        largest = max(int(facts.gene_ids.max(initial=0)), pad_id)
+        measured = unpack_measured(facts.measured.get(slide_id, b""), largest)
         if x[~measured[genes]].any():
             yield "x has counts of a gene that its slide did not measure"

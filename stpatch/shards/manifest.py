@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from stpatch.errors import DatasetError
 from stpatch.shards.layout import DIMS, FileRecord, Layout, ShardRecord
+from stpatch.shards.sample import PAD_GENE
 from stpatch.storage import write_json
 
 FORMAT = "stpatch"
@@ -66,7 +67,7 @@ class Manifest:
     normalization
         ``method`` and its numbers. A slide's own target sum is in slides.parquet.
     channels
-        ``scope`` (panel, slide or patch), ``n`` and the rule.
+        ``scope`` (panel, slide or patch), ``n``, ``pad_id``, ``draws`` and the rule.
     grid, crop
         As in the config, resolved.
     labels
@@ -111,6 +112,16 @@ class Manifest:
     def scope(self) -> str:
         """Where the channel list is fixed: panel, slide or patch."""
         return str(self.channels["scope"])
+
+    @property
+    def draws(self) -> int:
+        """Channel draws per window."""
+        return int(self.channels.get("draws", 1))
+
+    @property
+    def pad_id(self) -> int:
+        """The gene id that stands for no gene: 0, unless a given vocabulary has another."""
+        return int(self.channels.get("pad_id", PAD_GENE))
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values; `split_order` keeps the splits' order, which sorted JSON keys would lose."""
@@ -206,6 +217,8 @@ def _parse(root: _Place, version: int) -> Manifest:
         raise root.wrong("version", "1")
     tensor, shards, channels = root.part("tensor"), root.part("shards"), root.part("channels")
     channels.choice("scope", SCOPES)
+    for name in {"pad_id", "draws"} & set(channels.mapping()):
+        channels.number(name)
     root.part("normalization").text("method")
     labels = root.part("labels")
     names = root.texts("split_order")

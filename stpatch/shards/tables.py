@@ -1,7 +1,7 @@
 """The three tables beside the shards: genes, slides and patches, as Parquet files with fixed columns and fixed bytes.
 
 A slide's measured genes are a bit mask over gene ids, because a list of ids would take thirty times the space: bit
-``gene_id`` (least significant first; bit 0, the pad, is never set) of column ``measured``. Without stpatch that is
+``gene_id`` (least significant first; the pad's is never set) of column ``measured``. Without stpatch that is
 ``numpy.unpackbits(numpy.frombuffer(measured, "uint8"), bitorder="little")[gene_ids]``.
 """
 
@@ -27,7 +27,7 @@ ROW_GROUP = 1 << 16
 """Rows of a row group; one of patches.parquet never spans splits, so that a reader of one split skips the others."""
 
 GENES = {
-    "gene_id": "int32",  # 1, 2, ... in order of the names; 0 is the pad
+    "gene_id": "int32",  # ascending: 1, 2, ... in order of the names, or the ids of a given vocabulary
     "name": "string",
     "ensembl_id": "string?",
     "organism": "string?",
@@ -209,17 +209,16 @@ def schema(columns: Mapping[str, str]) -> pa.Schema:
     return pa.schema([pa.field(name, _arrow_type(kind), nullable=kind.endswith("?")) for name, kind in columns.items()])
 
 
-def pack_measured(gene_ids: NDArray[np.integer[Any]], n_genes: int) -> bytes:
-    """Return the bit mask of a slide's measured genes; `n_genes` is the vocabulary's size without the pad."""
-    mask = np.zeros(n_genes + 1, dtype=bool)
+def pack_measured(gene_ids: NDArray[np.integer[Any]], largest: int) -> bytes:
+    """Return the bit mask of a slide's measured genes; `largest` is the largest id there is, the pad's included."""
+    mask = np.zeros(largest + 1, dtype=bool)
     mask[gene_ids] = True
-    mask[0] = False
     return np.packbits(mask, bitorder="little").tobytes()
 
 
-def unpack_measured(data: bytes, n_genes: int) -> NDArray[np.bool_]:
-    """Return (n_genes + 1,) whether a slide measured a gene, by gene id."""
-    return np.unpackbits(np.frombuffer(data, np.uint8), count=n_genes + 1, bitorder="little").astype(bool)
+def unpack_measured(data: bytes, largest: int) -> NDArray[np.bool_]:
+    """Return (largest + 1,) whether a slide measured a gene, by gene id."""
+    return np.unpackbits(np.frombuffer(data, np.uint8), count=largest + 1, bitorder="little").astype(bool)
 
 
 def _array(values: Sequence[Any] | NDArray[Any], kind: str, *, where: str) -> pa.Array:

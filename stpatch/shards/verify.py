@@ -101,8 +101,7 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[DatasetError]:
 
 def _check_tables(folder: Path, manifest: Manifest, *, deep: bool, tell: Progress) -> Iterator[DatasetError]:
     layout = manifest.layout
-    draws = manifest.channels.get("draws", 1)
-    columns = patch_columns(layout, draws=draws if isinstance(draws, int) else 1)
+    columns = patch_columns(layout, draws=manifest.draws)
     paths = {name: folder / record.path for name, record in manifest.tables.items()}
     try:
         patches = read_table(paths["patches"], columns)
@@ -115,8 +114,10 @@ def _check_tables(folder: Path, manifest: Manifest, *, deep: bool, tell: Progres
     except DatasetError as problem:
         yield problem
         return
-    if not np.array_equal(gene_ids, np.arange(1, len(gene_ids) + 1)):
-        yield DatasetError("gene ids are not 1, 2, ...", where=paths["genes"])
+    if (np.diff(gene_ids) <= 0).any() or (gene_ids < 0).any() or manifest.pad_id in gene_ids:
+        yield DatasetError(
+            "gene ids are wrong", where=paths["genes"], expected=f"ascending, none negative, none {manifest.pad_id}"
+        )
     if manifest.scope == "panel":
         yield from _check_panel(genes["channel"].to_pylist(), layout.shape[0], where=paths["genes"])
     for name in ("key", "split", "shard", "slide_id"):
@@ -126,7 +127,7 @@ def _check_tables(folder: Path, manifest: Manifest, *, deep: bool, tell: Progres
     for unknown in sorted(set(names) - set(manifest.splits)):
         yield DatasetError("a split is not in the manifest", where=paths["patches"], found=unknown)
     yield from _check_slides(slides, slide_patches, rows["slide_id"], paths)
-    facts = content.Facts.of(manifest, slides=slides, n_genes=len(gene_ids))
+    facts = content.Facts.of(manifest, slides=slides, gene_ids=gene_ids)
     for name, split in manifest.splits.items():
         chosen = np.flatnonzero(split_of == names.index(name)) if name in names else np.empty(0, np.int64)
         problems = list(_check_split(name, split, rows, chosen, manifest, paths["patches"]))

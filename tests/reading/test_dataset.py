@@ -6,15 +6,17 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from bundles.dataset import make_sample, write_dataset
+from bundles.dataset import genes_table, make_sample, write_dataset
 
 import stpatch
 from stpatch.errors import DatasetError
 from stpatch.expression.normalize import Normalization, normalize_dense
 from stpatch.reading.dataset import PAD_NAME
+from stpatch.shards.tables import GENES, write_table
 
 KINDS = [
     {"format": format_, "encoding": encoding, **more}
@@ -116,6 +118,19 @@ def test_genes_and_what_a_slide_measured(tmp_path):
     assert dataset.labels == {"region": ("cancer", "stroma")}
     assert "train: 6 x (4, 3, 5) counts" in repr(dataset)
     assert dataset.table.num_rows == 6
+
+
+def test_a_given_vocabulary_may_have_gaps_and_another_pad(tmp_path):
+    manifest = write_dataset(tmp_path, genes=False)
+    values = genes_table(manifest.layout)
+    values["gene_id"] = [0, 3, 5, 6, 7, 8, 9, 11, 20]
+    values["channel"] = [0, None, 3, None, 1, *[None] * 4]
+    record = write_table(tmp_path, "genes", GENES, values)
+    channels = {**manifest.channels, "pad_id": 2}
+    replace(manifest, channels=channels, tables={**manifest.tables, "genes": record}).write(tmp_path)
+    dataset = stpatch.open(tmp_path, "train")
+    assert dataset[0].genes.tolist() == [0, 7, 2, 5]
+    assert dataset.vocabulary[[0, 1, 2, 3, 20]].tolist() == ["G1", "", PAD_NAME, "G2", "G9"]
 
 
 def _sum_of(dataset, number):

@@ -122,7 +122,9 @@ def test_slides_that_differ_from_the_patches_are_told(tmp_path):
 
 
 def facts_and_row(manifest, sample):
-    facts = Facts(manifest=manifest, n_genes=9, measured={"s1": b"\xff\xff", "s2": b"\x1e"})
+    facts = Facts(
+        manifest=manifest, gene_ids=np.arange(1, 10, dtype=np.int32), measured={"s1": b"\xff\xff", "s2": b"\x1e"}
+    )
     return facts, {"key": sample.key, **sample.meta, "coverage": sample.meta["n_spots"] / sample.totals.size}
 
 
@@ -138,7 +140,7 @@ def test_contents_that_contradict_each_other_are_told(tmp_path):
         "x has values where": {"totals": empty},
         "sums to more": {"x": sample.x + np.uint16(5)},
         "pixels have counts": {"totals": sample.totals + 1},
-        "ids outside": {"genes": np.array([1, 2, 3, 10], np.int32)},
+        "does not have": {"genes": np.array([1, 2, 3, 10], np.int32)},
         "twice": {"genes": np.array([1, 2, 3, 3], np.int32)},
         "not sorted": {"genes": np.array([1, 2, 4, 3], np.int32)},
         "outside of its 2 categories": {"label_region": np.full((3, 5), 2, np.int16)},
