@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stpatch.errors import StpatchError
+from stpatch.errors import ConfigError, StpatchError
 from stpatch.image.split import assign_blocks, assign_splits
 from stpatch.pipeline.crop import Cut, read_cut
 from stpatch.pipeline.job import Job, Outcome
 from stpatch.pipeline.receipts import Receipt
 from stpatch.seeds import generator, permutation
+from stpatch.shards.sample import check_key, field_names, label_name
 from stpatch.storage import atomic_file, digest, key_text
 
 
@@ -91,6 +92,7 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
 def run(job: Job, _unit: str) -> Outcome:
     """Deal the patches to splits and shards."""
     cropped = job.receipts("crop")
+    _check_names(job, cropped)
     dealt = split_patches(job, cropped)
     plan = make_plan(
         dealt,
@@ -119,6 +121,24 @@ def run(job: Job, _unit: str) -> Outcome:
         "largest_patch": np.max([receipt.facts["largest_patch"] for receipt in cropped.values()], axis=0).tolist(),
     }
     return Outcome(outputs=[(job.plan_path, None)], facts=facts)
+
+
+def _check_names(job: Job, cropped: Mapping[str, Receipt]) -> None:
+    """Refuse slide ids that are too long for a shard, and labels whose maps would have one name."""
+    names: dict[str, str] = {}
+    for label in job.config.ingest.labels:
+        other = names.setdefault(label_name(label), label)
+        if other != label:
+            raise ConfigError(
+                "two labels give one label map",
+                where="key ingest.labels",
+                found=f"{other!r} and {label!r}, both label_{label_name(label)}",
+                mend="rename one of the columns",
+            )
+    draws = job.config.channels.draws
+    fields = field_names(job.config.shards.encoding, genes=True, labels=names)
+    for slide_id, receipt in cropped.items():
+        check_key(sample_key(slide_id, max(receipt.facts["patches"], 10**6) - 1, draws - 1, draws=draws), fields)
 
 
 def _notes(job: Job, dealt: Mapping[str, NDArray[np.object_]], plan: Plan) -> list[str]:
