@@ -95,10 +95,6 @@ class CountMoments:
             spread = np.maximum(self.n * self.squares - self.total * self.total, 0.0)
         return ratio(spread, self.n * (self.n - 1.0))
 
-    def values(self) -> ValueMoments:
-        """Return the same moments as mean and sum of squared deviations."""
-        return ValueMoments(n=self.n, mean=self.mean, m2=self.variance * np.maximum(self.n - 1, 0))
-
 
 @dataclass(frozen=True, kw_only=True)
 class ValueMoments:
@@ -135,8 +131,9 @@ class ValueMoments:
             return cls.of_residuals(counts, totals, shares=shares, theta=normalization.theta, clip=clip)
         n_spots, n_genes = counts.shape
         total = np.zeros(n_genes)
-        stored = np.bincount(counts.indices, minlength=n_genes)
+        stored = np.zeros(n_genes, dtype=np.int64)
         for start, stop, values in value_blocks(counts, totals, normalization):
+            stored += np.bincount(counts.indices[start:stop], minlength=n_genes)
             total += np.bincount(counts.indices[start:stop], weights=values, minlength=n_genes)
         mean = total / max(n_spots, 1)
         m2 = (n_spots - stored) * mean**2
@@ -171,7 +168,7 @@ class ValueMoments:
         distinct, which = np.unique(totals, return_inverse=True)
         weights = np.bincount(which, minlength=len(distinct)).astype(np.float64)
         step = max(1, BLOCK_VALUES // max(n_genes, 1))
-        spot = np.repeat(np.arange(n_spots), np.diff(counts.indptr))
+        spot = np.repeat(np.arange(n_spots, dtype=np.int32), np.diff(counts.indptr))
 
         def sums(center: NDArray[np.float64], power: int) -> NDArray[np.float64]:
             """Sum ``(residual - center)**power`` over all spots."""
@@ -179,7 +176,8 @@ class ValueMoments:
             for start in range(0, len(distinct), step):
                 part = slice(start, start + step)
                 zeros = residuals(0, distinct[part, None] * shares, theta=theta, clip=clip)
-                result += weights[part] @ (zeros - center) ** power
+                # no matrix product: BLAS rounds a column by its place, and equal genes would no longer be equal
+                result += (weights[part, None] * (zeros - center) ** power).sum(axis=0)
             for start in range(0, counts.nnz, BLOCK_VALUES):
                 stored = slice(start, start + BLOCK_VALUES)
                 genes = counts.indices[stored]

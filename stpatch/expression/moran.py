@@ -180,5 +180,5 @@ def _residual_cross(
         mu = totals[:, None] * shares[block]
         z = residuals(by_gene[:, block].toarray(), mu, theta=normalization.theta, clip=clip) - mean[block]
         cross[block] = np.einsum("ij,ij->j", z, weights @ z)
-        edge[block] = degree @ z
+        edge[block] = (degree[:, None] * z).sum(axis=0)  # no BLAS: equal genes shall round equally
     return cross, edge

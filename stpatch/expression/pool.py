@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -36,7 +37,9 @@ class GeneAxis:
         last, known = self._last
         if last != names:
             position = self._position
-            known = np.array([position.setdefault(name, len(position)) for name in names], dtype=np.int64)
+            known = np.fromiter(map(position.get, names, itertools.repeat(-1)), np.int64, len(names))
+            for i in np.flatnonzero(known < 0):
+                known[i] = position.setdefault(names[i], len(position))
             self._last = (names, known)
         return known
 

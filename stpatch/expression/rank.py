@@ -27,9 +27,12 @@ class RankJoin:
 
     def add(self, positions: NDArray[np.int64], scores: NDArray[np.float64], names: Sequence[str]) -> None:
         """Rank one slide's genes by falling score, equal scores by name, and keep the top `n`."""
-        by_name = np.argsort(np.asarray(names, dtype=object), kind="stable")
-        order = by_name[np.argsort(-scores[by_name], kind="stable")]
-        top = order[~np.isnan(scores[order])][: self.n]
+        scored = np.flatnonzero(~np.isnan(scores))
+        if len(scored) > self.n:
+            cut = np.partition(scores[scored], -self.n)[-self.n]
+            scored = scored[scores[scored] >= cut]
+        by_name = np.array(sorted(scored.tolist(), key=names.__getitem__), dtype=np.int64)
+        top = by_name[np.argsort(-scores[by_name], kind="stable")][: self.n]
         self.positions.append(positions[top].astype(_INT))
         self.ranks.append(np.arange(len(top), dtype=_INT))
 

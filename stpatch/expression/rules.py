@@ -52,10 +52,12 @@ class RuleSpec:
 
     @property
     def score_key(self) -> str | None:
-        """Name of the per-slide score that the rule needs beside the moments, None where moments do.
+        """Name of what a slide's statistics must hold for the rule beside the moments, None where moments do.
 
-        The pooled rule looks at the slides again with pooled parameters, so it needs no per-slide score.
+        A pooled rule of counts looks at the slides again with pooled parameters, so it needs no per-slide score.
         """
+        if self.method == "moran":
+            return self.method
         if self.method not in COUNT_METHODS or (self.scope == "panel" and self.across_slides == "pooled"):
             return None
         return f"{self.method}-{self.theta:g}" if self.method == "pearson_residuals" else self.method

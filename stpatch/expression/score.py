@@ -22,7 +22,7 @@ SlidePass = Iterator[tuple[Slide, NDArray[np.int64]]]
 
 
 def moment_score(
-    method: str, pooled: PooledStatistics, *, among: NDArray[np.bool_] | None = None
+    method: str, pooled: PooledStatistics, *, among: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
     """Return the (genes,) score of a rule that needs no second look at the slides; NaN = no score.
 
@@ -32,7 +32,7 @@ def moment_score(
     Parameters
     ----------
     among
-        (genes,) the genes that the dispersion rules bin and score, where not all: the score is of those alone.
+        Positions of the genes that the dispersion rules bin and score, where not all; the scores are theirs.
 
     Raises
     ------

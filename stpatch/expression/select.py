@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ from stpatch.expression.rank import DispersionJoin, RankJoin
 from stpatch.expression.rules import COUNT_METHODS, DISPERSION_METHODS, RuleSpec
 from stpatch.expression.score import LoadSlide, moment_score, pooled_count_score
 from stpatch.expression.statistics import SlideStatistics
+
+MOST_PROBLEMS = 10
+"""Unknown names that get an answer each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ def select_panel(
     load_slide: LoadSlide,
     pooled: PooledStatistics | None = None,
     by_organism: bool = False,
+    among: Collection[str] | None = None,
 ) -> Panel:
     """Select genes.
 
@@ -63,6 +67,9 @@ def select_panel(
         `pool_statistics` of the same slides, where the caller has them already.
     by_organism
         Name genes ``organism:gene``.
+    among
+        The genes that may be selected, None for all (``list`` takes no notice of it). Trends, bins and totals are those
+        of all measured genes; ranks count the selectable ones.
 
     Returns
     -------
@@ -70,22 +77,33 @@ def select_panel(
         At most ``rule.n`` genes; fewer where fewer have a score.
     """
     if rule.scope == "panel" and rule.across_slides == "rank" and rule.method not in ("list", "all"):
-        return _rank_panel(rule, slide_ids, load_statistics, by_organism=by_organism)
+        return _rank_panel(rule, slide_ids, load_statistics, by_organism=by_organism, among=among)
     if pooled is None:
         pooled = pool_statistics(slide_ids, load_statistics, by_organism=by_organism)
     if rule.method == "all":
-        return _unscored(pooled.genes)
+        return _unscored([gene for gene in pooled.genes if among is None or gene in among])
     if rule.method == "list":
         return _unscored(check_list(rule.genes, pooled.genes))
     if rule.method in COUNT_METHODS:
         scores = pooled_count_score(rule, pooled, slide_ids=slide_ids, load_slide=load_slide, by_organism=by_organism)
     else:
         scores = moment_score(rule.method, pooled)
-    return best(pooled.genes, scores, rule.n)
+    return best(pooled.genes, np.where(_allowed(pooled.genes, among), scores, np.nan), rule.n)
+
+
+def _allowed(names: Sequence[str], among: Collection[str] | None) -> NDArray[np.bool_]:
+    if among is None:
+        return np.ones(len(names), dtype=bool)
+    return np.fromiter((name in among for name in names), dtype=bool, count=len(names))
 
 
 def _rank_panel(
-    rule: RuleSpec, slide_ids: Sequence[str], load_statistics: LoadStatistics, *, by_organism: bool
+    rule: RuleSpec,
+    slide_ids: Sequence[str],
+    load_statistics: LoadStatistics,
+    *,
+    by_organism: bool,
+    among: Collection[str] | None,
 ) -> Panel:
     axis = GeneAxis()
     by_dispersion = rule.method in DISPERSION_METHODS
@@ -96,16 +114,18 @@ def _rank_panel(
         positions = axis.positions(names)
         if statistics.n_spots < 2 and rule.method not in ("mean", "detected"):
             continue  # nothing varies over one spot
+        allowed = _allowed(names, among)
         if by_dispersion:
             scores, expressed = _dispersions(rule.method, statistics)
-            dispersions.add(positions, scores, expressed, len(axis))
+            dispersions.add(positions, scores, expressed & allowed, len(axis))
         else:
-            ranks.add(positions, _slide_score(rule, statistics), names)
-    by_name = np.argsort(np.asarray(axis.names, dtype=object), kind="stable")
+            ranks.add(positions, np.where(allowed, _slide_score(rule, statistics), np.nan), names)
+    genes = axis.names
+    by_name = np.argsort(np.asarray(genes, dtype=object), kind="stable")
     if by_dispersion:
         dispersions.grow(len(axis))
         scores, n_top = dispersions.mean(), dispersions.n_top
-        chosen = np.ones(len(axis), dtype=bool)
+        chosen = _allowed(genes, among)
         keys = [-scores, -n_top]  # the last key is the first to sort by; NaN goes last
     else:
         n_top, scores = ranks.joined(len(axis))
@@ -113,27 +133,30 @@ def _rank_panel(
         keys = [-n_top, scores] if rule.method == "hvg_seurat_v3" else [scores, -n_top]
     order = by_name[np.lexsort([key[by_name] for key in keys])]
     order = order[chosen[order]][: rule.n]
-    return Panel(genes=tuple(axis.names[i] for i in order), scores=scores[order])
+    return Panel(genes=tuple(genes[i] for i in order), scores=scores[order])
 
 
 def _dispersions(method: str, statistics: SlideStatistics) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the slide's normalized dispersions among its expressed genes, and which those are."""
     expressed = statistics.counts.detected > 0
+    # in order of name, because sums over a bin round by order, and scores of small bins are often equal
+    by_name = np.array(sorted(np.flatnonzero(expressed).tolist(), key=statistics.genes.__getitem__), dtype=np.int64)
     scores = np.full(len(expressed), np.nan)
-    scores[expressed] = moment_score(method, pooled_of(statistics), among=expressed)
+    scores[by_name] = moment_score(method, pooled_of(statistics), among=by_name)
     return scores, expressed
 
 
 def _slide_score(rule: RuleSpec, statistics: SlideStatistics) -> NDArray[np.float64]:
-    if rule.score_key is None:
+    if rule.method not in COUNT_METHODS:
         return moment_score(rule.method, pooled_of(statistics))
-    if rule.score_key not in statistics.scores:
+    key = str(rule.score_key)
+    if key not in statistics.scores:
         raise MismatchError(
             f"slide statistics lack the scores of rule {rule.method}",
             where=statistics.slide_id,
             mend="run the normalize stage again with this rule in the config",
         )
-    return statistics.scores[rule.score_key]
+    return statistics.scores[key]
 
 
 def best(genes: Sequence[str], scores: NDArray[np.float64], n: int) -> Panel:
@@ -157,17 +180,23 @@ def check_list(names: Sequence[str], measured: Sequence[str]) -> tuple[str, ...]
     Raises
     ------
     ConfigError, ProblemsError
-        Every name that no slide measured, with the nearest measured ones.
+        The names that no slide measured, with the nearest measured ones; the names that are repeated.
     """
     known = set(measured)
-    problems: list[StpatchError] = []
-    for name in dict.fromkeys(names):
-        if name not in known:
-            near = difflib.get_close_matches(name, measured, n=3, cutoff=0.6)
-            mend = f"did you mean {' or '.join(map(repr, near))}?" if near else "take it off the list"
-            problems.append(
-                ConfigError(f"no slide measured gene {name!r}", where="channels.genes", found=repr(name), mend=mend)
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    folded = {name.casefold(): name for name in measured}
+    problems: list[StpatchError] = [_unknown(name, folded) for name in unknown[:MOST_PROBLEMS]]
+    if len(unknown) > MOST_PROBLEMS:
+        rest = ", ".join(unknown[MOST_PROBLEMS : 2 * MOST_PROBLEMS])
+        problems.append(
+            ConfigError(
+                f"no slide measured {len(unknown)} of the {len(names)} listed genes",
+                where="channels.genes",
+                found=f"besides those above {rest}{', ...' if len(unknown) > 2 * MOST_PROBLEMS else ''}",
+                expected=f"names such as {', '.join(measured[:3])}",
+                mend="check organism and ingest.genes.identity, or take the names off the list",
             )
+        )
     repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if repeated:
         problems.append(
@@ -178,6 +207,12 @@ def check_list(names: Sequence[str], measured: Sequence[str]) -> tuple[str, ...]
     if problems:
         raise one_or_many(problems)
     return tuple(names)
+
+
+def _unknown(name: str, folded: Mapping[str, str]) -> ConfigError:
+    near = [folded[text] for text in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
+    mend = f"did you mean {' or '.join(map(repr, near))}?" if near else "take it off the list"
+    return ConfigError(f"no slide measured gene {name!r}", where="channels.genes", found=repr(name), mend=mend)
 
 
 def _unscored(names: Sequence[str]) -> Panel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from stpatch.errors import DatasetError, InputError
 from stpatch.expression.moments import CountMoments, ValueMoments, ratio
 from stpatch.expression.moran import MoranSums
 from stpatch.expression.normalize import SCALED_METHODS, Normalization, spot_totals
-from stpatch.expression.rules import RuleSpec
+from stpatch.expression.rules import COUNT_METHODS, RuleSpec
 from stpatch.expression.vst import vst_score
 from stpatch.slides.slide import Slide
 from stpatch.storage import atomic_file, canonical_json
@@ -49,7 +50,7 @@ class SlideStatistics:
     moran
         What Moran's I is made of; None where no rule asked for it.
     scores
-        (genes,) float64 per `RuleSpec.score_key`; NaN = no score.
+        (genes,) float64 per `RuleSpec.score_key` of the rules that model raw counts; NaN = no score.
     """
 
     slide_id: str
@@ -103,11 +104,11 @@ class SlideStatistics:
             The file is no such file, or of another format version.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = dict(file)
             header = json.loads(arrays["header"].tobytes())
             genes = tuple(json.loads(arrays["genes"].tobytes()))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise DatasetError("slide statistics cannot be read", where=path, found=error) from error
         if header["format"] != FORMAT:
             raise DatasetError(
@@ -154,7 +155,6 @@ def slide_statistics(slide: Slide, *, normalization: Normalization, rules: Seque
     totals = spot_totals(slide.counts)
     counts = CountMoments.of(slide.counts)
     values = ValueMoments.of(slide.counts, totals, normalization)
-    wants_moran = any(rule.method == "moran" for rule in rules)
     return SlideStatistics(
         slide_id=slide.slide_id,
         organism=slide.organism,
@@ -164,8 +164,14 @@ def slide_statistics(slide: Slide, *, normalization: Normalization, rules: Seque
         counts=counts,
         values=values,
         scaled=_scaled(slide, totals, normalization, values),
-        moran=MoranSums.of(slide, totals, normalization, values) if wants_moran else None,
-        scores={rule.score_key: _score(rule, slide, totals, counts) for rule in rules if rule.score_key},
+        moran=MoranSums.of(slide, totals, normalization, values)
+        if any(rule.method == "moran" for rule in rules)
+        else None,
+        scores={
+            rule.score_key: _score(rule, slide, totals, counts)
+            for rule in rules
+            if rule.method in COUNT_METHODS and rule.score_key
+        },
     )
 
 
