@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from stpatch.errors import MismatchError, StpatchError, UnitsFailedError
 from stpatch.pipeline.job import Job
 from stpatch.pipeline.ranks import Rank
 from stpatch.pipeline.stages import CORPUS, STAGES, Stage
-from stpatch.pipeline.workers import Workers, worker_count
+from stpatch.pipeline.workers import Workers, worker_count, workers_in
 from stpatch.storage import read_json
 
 
@@ -87,7 +88,7 @@ def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progr
     if left and stage.name in ("shard", "finalize"):
         (job.output / "manifest.json").unlink(missing_ok=True)  # a dataset in change has no entry point
     with progress(stage.name, len(units), len(units) - len(left)) as bar:
-        for unit, error in pool.results(job.config, stage.name, left):
+        for unit, error in pool.results(job.config, stage.name, left, at_once=_at_once(job, stage)):
             bar.update(1)
             if error is None:
                 summary.done[stage.name] = summary.done.get(stage.name, 0) + 1
@@ -95,6 +96,22 @@ def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progr
                 raise error
             else:
                 summary.failures.append((stage.name, unit, error))
+
+
+def _at_once(job: Job, stage: Stage) -> int | None:
+    """Return how many units of a stage fit into ``run.max_memory``; None = no limit."""
+    memory = job.config.run.max_memory
+    if memory is None:
+        return None
+    if stage.name == "ingest":  # compressed matrices grow, and a canonical slide is made beside the raw one
+        sizes = [file.stat().st_size for source in job.sources.values() for file in _files(source.path)]
+        return workers_in(memory, largest=max(sizes, default=0), times=8)
+    sizes = [path.stat().st_size for path in (job.work / "slides").glob("*.h5ad")]
+    return workers_in(memory, largest=max(sizes, default=0), times=1.5)
+
+
+def _files(path: Path) -> list[Path]:
+    return [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path] if path.is_file() else []
 
 
 def check_upstream(job: Job, name: str) -> None:

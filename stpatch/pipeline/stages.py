@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stpatch.errors import InputMissingError, StpatchError
+from stpatch.errors import StpatchError, UnitsFailedError
 from stpatch.pipeline.job import CODE_VERSION, Job, Outcome
 from stpatch.pipeline.receipts import Failure, InputFile, Receipt, outputs_present, place_of
 from stpatch.storage import digest
@@ -77,13 +77,11 @@ class Stage:
         try:
             outcome: Outcome = self.module.run(job, unit)
             inputs = tuple(InputFile.of(path.absolute()) for path in outcome.inputs)
-        except FileNotFoundError as error:
-            failure = error if isinstance(error, StpatchError) else _vanished(error)
-            self._fail(job, unit, request, failure)
-            raise failure from None
         except StpatchError as error:
             self._fail(job, unit, request, error)
             raise
+        except OSError as error:
+            raise _system_error(error, where=f"stage {self.name}, unit {unit}") from error
         receipt = Receipt(
             stage=self.name,
             unit=unit,
@@ -123,5 +121,11 @@ STAGES: dict[str, Stage] = {
 """The stages in their order."""
 
 
-def _vanished(error: FileNotFoundError) -> StpatchError:
-    return InputMissingError("a file is not there", where=error.filename, mend="was it moved while the stage ran?")
+def _system_error(error: OSError, *, where: str) -> StpatchError:
+    """Name the file; this is no fault of the input, so the unit is not recorded as failed."""
+    return UnitsFailedError(
+        "a file cannot be read or written",
+        where=where if error.filename is None else f"{where}, {error.filename}",
+        found=error.strerror or str(error),
+        mend="check disk space, permissions and that nothing moves files meanwhile; the same command goes on from here",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,14 @@ from types import TracebackType
 from typing import Self
 
 from stpatch.config import Config
-from stpatch.errors import StpatchError, UnitsFailedError
+from stpatch.errors import ConfigError, StpatchError, UnitsFailedError
 from stpatch.pipeline.job import Job
 from stpatch.pipeline.stages import STAGES
 
 Result = tuple[str, StpatchError | None]
+
+WORKER_BYTES = 400_000_000
+"""What a worker needs beside its slide: the interpreter, compiled loops, one shard's encoded samples."""
 
 
 def run_unit(config: Config, stage: str, unit: str) -> Result:
@@ -54,9 +58,12 @@ class Workers(AbstractContextManager["Workers"]):
                 for process in processes:
                     process.terminate()
 
-    def results(self, config: Config, stage: str, units: Sequence[str]) -> Iterator[Result]:
-        """Yield each unit's result as it is done."""
-        if self.count == 1 or len(units) == 1:
+    def results(
+        self, config: Config, stage: str, units: Sequence[str], *, at_once: int | None = None
+    ) -> Iterator[Result]:
+        """Yield each unit's result as it is done; `at_once` limits how many run together."""
+        ahead = 2 * self.count if at_once is None or at_once >= self.count else at_once
+        if self.count == 1 or len(units) == 1 or at_once == 1:
             for unit in units:
                 yield run_unit(config, stage, unit)
             return
@@ -69,7 +76,7 @@ class Workers(AbstractContextManager["Workers"]):
         unit = ""
         try:
             while True:
-                while len(running) < 2 * self.count and (following := next(waiting, None)) is not None:
+                while len(running) < ahead and (following := next(waiting, None)) is not None:
                     running[self._pool.submit(run_unit, config, stage, following)] = following
                 if not running:
                     return
@@ -94,6 +101,27 @@ def worker_count(config: Config) -> int:
     if config.run.workers != "auto":
         return config.run.workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers_in(memory: str, *, largest: int, times: float) -> int:
+    """Return how many workers fit into ``run.max_memory``, at least one.
+
+    Parameters
+    ----------
+    memory
+        Such as ``16GB`` or ``800MB``.
+    largest
+        Bytes of the largest file that a worker opens.
+    times
+        How many times that a worker holds; `WORKER_BYTES` come on top.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)i?B?", memory.strip())
+    if match is None:
+        raise ConfigError(
+            "a memory size cannot be read", where="key run.max_memory", found=memory, expected="like 16GB"
+        )
+    limit = float(match[1]) * 1000 ** "kMGT".find(match[2]) * 1000 if match[2] else float(match[1])
+    return max(1, int(limit // (WORKER_BYTES + times * largest)))
 
 
 def _start_worker() -> None:
