@@ -58,11 +58,12 @@ def select_panel(
     Parameters
     ----------
     rule
-        The rule; with one slide in `slide_ids` and ``across_slides="pooled"`` it is the rule of scope ``slide``.
+        The rule. Scope ``slide`` takes one slide.
     slide_ids
         The slides to look at, in any order.
     load_statistics, load_slide
-        One slide at a time; `load_slide` is called by pooled ``hvg_seurat_v3`` and ``pearson_residuals`` only.
+        One slide at a time; `load_slide` is called by ``hvg_seurat_v3`` and ``pearson_residuals`` pooled over slides
+        only.
     pooled
         `pool_statistics` of the same slides, where the caller has them already.
     by_organism
@@ -75,7 +76,23 @@ def select_panel(
     -------
     Panel
         At most ``rule.n`` genes; fewer where fewer have a score.
+
+    Notes
+    -----
+    Pooled rules see all spots as one matrix; a gene's numbers are over the spots of the slides that measured it
+    (``detected`` is the plain number of spots with a count). Pooled ``moran`` keeps what differs between slides.
+
+    Ranked over slides, ``hvg_seurat`` and ``hvg_cell_ranger`` sort by the number of slides that have the gene in their
+    top n, then by mean normalized dispersion; ``hvg_seurat_v3`` by median rank, then number of slides;
+    ``pearson_residuals`` by number of slides, then median rank: each as its scanpy function does with `batch_key`. The
+    other rules follow ``pearson_residuals``. A slide that did not measure a gene says nothing about it, and a slide of
+    one spot nothing at all but for ``mean`` and ``detected``.
+
+    Genes of equal score are in order of name. scanpy ranks with an unstable sort, so its order of equal genes may
+    differ.
     """
+    if rule.scope == "slide" and len(slide_ids) != 1:
+        raise ConfigError("a rule of scope slide looks at one slide", where="channels.scope", found=len(slide_ids))
     if rule.scope == "panel" and rule.across_slides == "rank" and rule.method not in ("list", "all"):
         return _rank_panel(rule, slide_ids, load_statistics, by_organism=by_organism, among=among)
     if pooled is None:
@@ -85,6 +102,8 @@ def select_panel(
     if rule.method == "list":
         return _unscored(check_list(rule.genes, pooled.genes))
     if rule.method in COUNT_METHODS:
+        if rule.scope == "slide":
+            return _slide_panel(rule, load_statistics(slide_ids[0]), by_organism=by_organism, among=among)
         scores = pooled_count_score(rule, pooled, slide_ids=slide_ids, load_slide=load_slide, by_organism=by_organism)
     else:
         scores = moment_score(rule.method, pooled)
@@ -95,6 +114,16 @@ def _allowed(names: Sequence[str], among: Collection[str] | None) -> NDArray[np.
     if among is None:
         return np.ones(len(names), dtype=bool)
     return np.fromiter((name in among for name in names), dtype=bool, count=len(names))
+
+
+def _slide_panel(
+    rule: RuleSpec, statistics: SlideStatistics, *, by_organism: bool, among: Collection[str] | None
+) -> Panel:
+    """Select by scores that the normalize stage has made already."""
+    names = qualified_names(statistics.genes, statistics.organism, by_organism=by_organism)
+    scores = np.where(_allowed(names, among), _slide_score(rule, statistics), np.nan)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return best([names[i] for i in order], scores[order], rule.n)
 
 
 def _rank_panel(

@@ -235,6 +235,20 @@ def test_slides_normalized_in_different_ways_are_refused():
         pool_statistics(mixed, mixed.__getitem__)
 
 
+def test_a_slide_rule_takes_one_slide():
+    with pytest.raises(ConfigError, match="one slide"):
+        panel_of(slides_of(), RuleSpec(method="mean", scope="slide"))
+
+
+@pytest.mark.parametrize("method", ["hvg_seurat_v3", "pearson_residuals"])
+def test_a_slides_own_scores_are_those_of_the_pool_of_one(method):
+    slide = slides_of()[0]
+    own = panel_of([slide], RuleSpec(method=method, n=25, scope="slide"))
+    pool = panel_of([slide], RuleSpec(method=method, n=25))
+    assert own.genes == pool.genes
+    np.testing.assert_allclose(own.scores, pool.scores, rtol=1e-12)
+
+
 def test_no_slides():
     with pytest.raises(InputError, match="no slides"):
         select_panel(RuleSpec(method="mean"), slide_ids=[], load_statistics=None, load_slide=None)
