@@ -14,7 +14,7 @@ import stpatch
 from stpatch.image.crop import Patches
 from stpatch.pipeline.channels import Channels, read_channels
 from stpatch.pipeline.crop import read_cut
-from stpatch.pipeline.job import Job, Outcome, file_digest
+from stpatch.pipeline.job import SLIDE_STAGES, Job, Outcome, file_digest
 from stpatch.pipeline.plan import Plan, read_plan, sample_key
 from stpatch.pipeline.receipts import Receipt, place_of
 from stpatch.pipeline.shard import dataset_layout
@@ -237,10 +237,9 @@ def _dataset(job: Job) -> dict[str, Any]:
     section = job.config.dataset
     notes = list(job.receipt("plan", "corpus").facts["notes"])
     for slide_id in job.sources:
-        for stage in ("ingest", "normalize", "crop"):
-            failure = job.book.failure(stage, slide_id)
-            if failure is not None:
-                notes.append(f"slide {slide_id} was left out: {failure.message.splitlines()[0]}")
+        failures = (job.book.failure(stage, slide_id) for stage in SLIDE_STAGES)
+        if failure := next(filter(None, failures), None):  # one of a later stage is of an earlier run
+            notes.append(f"slide {slide_id} was left out: {failure.message.splitlines()[0]}")
     return {
         "name": section.name,
         "version": section.version,

@@ -18,6 +18,9 @@ from stpatch.storage import sha256_file
 CODE_VERSION = 1
 """Part of every request: raised when a stage's results change, so that old ones are redone."""
 
+SLIDE_STAGES = ("ingest", "normalize", "crop")
+"""The stages that a slide goes through, in order."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -54,7 +57,7 @@ class Job:
         """The two folders that outputs lie in, by name."""
         return {"work": self.work, "output": self.output}
 
-    @property
+    @cached_property
     def book(self) -> ReceiptBook:
         """The receipts."""
         return ReceiptBook(self.work / "receipts")
@@ -123,10 +126,10 @@ class Job:
         failed: list[str] = []
         for slide_id in self.sources:
             receipt = self.book.receipt(stage, slide_id)
-            if receipt is not None:
-                found[slide_id] = receipt
-            elif self.failed(slide_id):
+            if self.failed(slide_id, until=stage):  # a receipt beside it is of an earlier run
                 failed.append(slide_id)
+            elif receipt is not None:
+                found[slide_id] = receipt
             else:
                 missing.append(slide_id)
         if failed and self.config.run.on_error == "stop":
@@ -147,9 +150,10 @@ class Job:
             raise StpatchError("no slide is left: all have failed", where=f"stage {stage}", found=_listed(failed))
         return found
 
-    def failed(self, slide_id: str) -> bool:
-        """Whether a slide failed in any of its stages."""
-        return any(self.book.failure(stage, slide_id) for stage in ("ingest", "normalize", "crop"))
+    def failed(self, slide_id: str, *, until: str = SLIDE_STAGES[-1]) -> bool:
+        """Whether a slide failed in one of its stages, up to `until`."""
+        stages = SLIDE_STAGES[: SLIDE_STAGES.index(until) + 1]
+        return any(self.book.failure(stage, slide_id) for stage in stages)
 
     def measured(self, path: Path, sha256: str | None = None) -> Output:
         """Return the output record of a file of this job."""
