@@ -1,0 +1,286 @@
+"""What is done is skipped, what changed is redone with what depends on it, and nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bundles.corpus import digests, write_config, write_corpus
+from bundles.h5ad import write_h5ad
+from commands import built, stpatch
+
+STAGES = ("ingest", "normalize", "select", "crop", "plan", "shard", "finalize")
+SLIDES = {"V1", "V2", "A1", "H1"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built corpus; never change it."""
+    folder = tmp_path_factory.mktemp("engine") / "corpus"
+    built("build", write_corpus(folder), "-q")
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """What the built corpus left, to change; its slides stay where they are."""
+    for name in ("out", "out.work"):
+        shutil.copytree(finished / name, tmp_path / name)
+    write_config(tmp_path, slides={"sheet": str(finished / "slides.csv")})
+    return tmp_path
+
+
+@pytest.fixture
+def corpus(finished: Path, tmp_path: Path) -> Path:
+    """A built corpus whose slides may be changed."""
+    folder = tmp_path / "corpus"
+    shutil.copytree(finished, folder, copy_function=shutil.copy2)
+    built("build", folder / "config.yaml", "-q")  # receipts know their inputs by place
+    return folder
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """Return when each receipt was written."""
+    receipts = folder / "out.work" / "receipts"
+    return {
+        path.relative_to(receipts).with_suffix("").as_posix(): path.stat().st_mtime_ns
+        for path in receipts.rglob("*.json")
+    }
+
+
+def redone(folder: Path, **sections: dict[str, Any]) -> dict[str, set[str]]:
+    """Build again, with other settings where given; return the units that were run, by stage."""
+    before = stamps(folder)
+    slides = yaml.safe_load((folder / "config.yaml").read_text())["slides"]
+    built("build", write_config(folder, slides=slides, **sections), "-q")
+    found: dict[str, set[str]] = {}
+    for name, stamp in stamps(folder).items():
+        if before.get(name) != stamp:
+            stage, _, unit = name.partition("/")
+            found.setdefault(stage, set()).add(unit)
+    return found
+
+
+def same_as_fresh(folder: Path, config: Path) -> None:
+    """See that redoing a part gave what doing it all gives."""
+    fresh = folder / "fresh"
+    built("build", config, "-q", "--set", f"dataset.output={fresh}")
+    assert digests(folder / "out") == digests(fresh)
+
+
+def test_an_unchanged_corpus_is_left_alone(copied: Path) -> None:
+    before = digests(copied / "out")
+    assert redone(copied) == {}
+    assert digests(copied / "out") == before
+    assert "up to date" in built("build", copied / "config.yaml", "-q").out
+
+
+def test_touched_inputs_are_still_the_same(corpus: Path) -> None:
+    os.utime(corpus / "h1.h5ad", ns=(0, 0))
+    assert redone(corpus) == {}
+
+
+@pytest.mark.parametrize(
+    ("sections", "first"),
+    [
+        ({"ingest": {"qc": {"min_counts": 2}}}, "ingest"),
+        ({"normalize": {"method": "total"}}, "normalize"),
+        ({"channels": {"n": 4}}, "select"),
+        ({"channels": {"n": 5, "candidates": {"method": "detected", "n": 11}}}, "normalize|select"),
+        ({"crop": {"size": [2, 2], "min_coverage": 0}}, "crop"),
+        ({"dataset": {"seed": 1}}, "crop"),
+        ({"split": {"by": "slide_id"}}, "plan"),
+        ({"shards": {"patches": 4}}, "plan"),
+        ({"shards": {"mix": 1}}, "plan"),
+        ({"shards": {"encoding": "npy"}}, "shard"),
+        ({"shards": {"format": "zarr"}}, "shard"),
+        ({"dataset": {"license": "CC0-1.0"}}, "finalize"),
+        ({"dataset": {"description": "others"}}, "finalize"),
+        ({"run": {"workers": 2, "on_error": "skip"}}, "none"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else value,
+)
+def test_a_changed_key_redoes_its_stage_and_what_follows(copied: Path, sections: dict[str, Any], first: str) -> None:
+    found = redone(copied, **sections)
+    if first == "none":
+        assert found == {}
+        return
+    stages = [stage for stage in STAGES if stage in found]
+    assert stages[0] in first.split("|")
+    assert "finalize" in found
+    for stage in ("ingest", "normalize", "crop"):
+        assert found.get(stage, SLIDES) == SLIDES
+    if first == "plan":
+        assert "crop" not in found
+    built("validate", copied / "out")
+    same_as_fresh(copied, copied / "config.yaml")
+
+
+def test_a_changed_input_redoes_its_slide_only(corpus: Path) -> None:
+    write_h5ad(corpus / "h1.h5ad", rows=5, columns=7, n_genes=9, seed=9)
+    found = redone(corpus)
+    assert found["ingest"] == found["normalize"] == {"H1"}
+    assert found["select"] == {"corpus"}
+    built("validate", corpus / "out", "--deep")
+
+
+def test_a_changed_selection_file_is_an_input_too(corpus: Path) -> None:
+    path = corpus / "st" / "ST-spotfiles" / "A1_selection.tsv"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1][:-1] + "0"
+    path.write_text("\n".join(lines) + "\n")
+    assert redone(corpus)["ingest"] == {"A1"}
+
+
+def test_a_sheet_column_redoes_what_looks_at_it(corpus: Path) -> None:
+    sheet = corpus / "slides.csv"
+    sheet.write_text(sheet.read_text().replace("H1,h1.h5ad,h5ad,d4", "H1,h1.h5ad,h5ad,d9"))
+    assert redone(corpus)["ingest"] == {"H1"}
+
+
+def test_a_slide_that_is_taken_out_leaves_nothing_behind(corpus: Path) -> None:
+    sheet = corpus / "slides.csv"
+    sheet.write_text("".join(line for line in sheet.read_text().splitlines(keepends=True) if "V2" not in line))
+    found = redone(corpus)
+    assert "ingest" not in found
+    assert "V2" not in json.dumps(json.loads((corpus / "out" / "manifest.json").read_text()))
+    built("validate", corpus / "out", "--deep")
+    same_as_fresh(corpus, corpus / "config.yaml")
+
+
+DAMAGES = {
+    "out.work/slides/V1.h5ad": "ingest/V1",
+    "out.work/slides/V1.totals.npz": "ingest/V1",
+    "out.work/statistics/V1.npz": "normalize/V1",
+    "out.work/channels.json": "select/corpus",
+    "out.work/patches/V1.npz": "crop/V1",
+    "out.work/plan.npz": "plan/corpus",
+    "out/train/train-000000.tar": "shard/train-000000",
+    "out.work/rows/train-000000.npz": "shard/train-000000",
+    "out/patches.parquet": "finalize/corpus",
+    "out/index/train.json": "finalize/corpus",
+    "out/README.md": "finalize/corpus",
+    "out.work/receipts/crop/V1.json": "crop/V1",
+    "out.work/receipts/finalize/corpus.json": "finalize/corpus",
+}
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut off"])
+def test_a_damaged_output_is_made_again(copied: Path, how: str) -> None:
+    before = digests(copied / "out")
+    for name, unit in DAMAGES.items():
+        path = copied / name
+        if how == "deleted":
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:-7])
+        found = {f"{stage}/{unit}" for stage, units in redone(copied).items() for unit in units}
+        assert found - {"finalize/corpus"} == {unit} - {"finalize/corpus"}, name
+        assert digests(copied / "out") == before, name
+
+
+def test_a_deleted_manifest_is_written_again(copied: Path) -> None:
+    before = digests(copied / "out")
+    (copied / "out" / "manifest.json").unlink()
+    assert redone(copied) == {"finalize": {"corpus"}}
+    assert digests(copied / "out") == before
+
+
+def break_slide(folder: Path) -> None:
+    """Give slide A1 a cell of text."""
+    path = folder / "st" / "ST-cnts" / "A1.tsv.gz"
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    lines[3] = lines[3].rsplit("\t", 1)[0] + "\tmany"
+    path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode(), mtime=0))
+
+
+def test_stop_ends_at_the_first_fault(tmp_path: Path) -> None:
+    config = write_corpus(tmp_path)
+    break_slide(tmp_path)
+    done = stpatch("build", config, "-q")
+    assert done.code == 2
+    assert "A1.tsv.gz" in done.err
+    assert "many" in done.err
+    assert not (tmp_path / "out").exists()
+    failed = json.loads((tmp_path / "out.work/receipts/ingest/A1.failed.json").read_text())
+    assert failed["kind"] == "InputError"
+    status = {row["stage"]: row for row in json.loads(built("status", config, "--json").out)}
+    assert list(status["ingest"]["failed"]) == ["A1"]
+    assert status["ingest"]["done"] == 2
+    assert status["ingest"]["left"] == 1
+
+
+def test_skip_goes_on_lists_and_leaves_a_whole_dataset(tmp_path: Path) -> None:
+    config = write_corpus(tmp_path, run={"on_error": "skip", "workers": 1})
+    break_slide(tmp_path)
+    done = stpatch("build", config, "-q")
+    assert done.code == 1
+    assert "1 unit failed; the rest is done" in done.err
+    assert "[ingest A1]" in done.err
+    built("validate", tmp_path / "out", "--deep")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert any("A1" in note for note in manifest["dataset"]["notes"])
+    again = stpatch("build", config, "-q")
+    assert again.code == 1
+    assert "[ingest A1]" in again.err
+
+    stopped = stpatch("build", config, "-q", "--set", "run.on_error=stop")
+    assert stopped.code == 2
+    assert "A1" in stopped.err
+
+
+def test_a_mended_slide_comes_in(tmp_path: Path) -> None:
+    config = write_corpus(tmp_path, run={"on_error": "skip", "workers": 1})
+    whole = (tmp_path / "st" / "ST-cnts" / "A1.tsv.gz").read_bytes()
+    break_slide(tmp_path)
+    assert stpatch("build", config, "-q").code == 1
+    (tmp_path / "st" / "ST-cnts" / "A1.tsv.gz").write_bytes(whole)
+    built("build", config, "-q")
+    assert not list((tmp_path / "out.work" / "receipts").rglob("*.failed.json"))
+    same_as_fresh(tmp_path, config)
+
+
+def test_a_slide_that_breaks_after_a_build_leaves_the_dataset(tmp_path: Path) -> None:
+    config = write_corpus(tmp_path, run={"on_error": "skip", "workers": 1})
+    built("build", config, "-q")
+    break_slide(tmp_path)
+    assert stpatch("build", config, "-q").code == 1
+    built("validate", tmp_path / "out", "--deep")
+    fresh = tmp_path / "fresh"
+    assert stpatch("build", config, "-q", "--set", f"dataset.output={fresh}").code == 1
+    assert digests(tmp_path / "out") == digests(fresh)
+
+
+def test_errors_come_back_from_worker_processes(tmp_path: Path) -> None:
+    config = write_corpus(tmp_path, run={"workers": 2})
+    (tmp_path / "h1.h5ad").unlink()
+    break_slide(tmp_path)
+    done = stpatch("build", config, "-q", "--set", "run.on_error=skip")
+    assert done.code == 1
+    assert "2 units failed" in done.err
+    assert "[ingest A1]" in done.err
+    assert "[ingest H1] there is no such file or folder" in done.err
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_a_stage_asks_for_the_one_before(tmp_path: Path, stage: str) -> None:
+    config = write_corpus(tmp_path)
+    done = stpatch("run", stage, config, "-q")
+    assert done.code == 2
+    assert "is not finished" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_refuses_what_another_config_made(copied: Path, finished: Path) -> None:
+    config = write_config(copied, slides={"sheet": str(finished / "slides.csv")}, ingest={"qc": {"min_counts": 5}})
+    done = stpatch("run", "shard", config, "-q")
+    assert done.code == 2
+    assert "stage ingest was run with another config" in done.err
+    assert "stpatch run ingest" in done.err
+    built("validate", copied / "out")
