@@ -75,7 +75,7 @@ def run_stages(
     """
     check_output(job)
     summary = Summary()
-    with Workers(worker_count(job.config) if workers is None else workers) as pool:
+    with Workers(job, worker_count(job.config) if workers is None else workers) as pool:
         for name in stages:
             _run_stage(job, STAGES[name], pool, summary, progress=progress, rank=rank or Rank())
     return summary
@@ -88,7 +88,7 @@ def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progr
     if left and stage.name in ("shard", "finalize"):
         (job.output / "manifest.json").unlink(missing_ok=True)  # a dataset in change has no entry point
     with progress(stage.name, len(units), len(units) - len(left)) as bar:
-        for unit, error in pool.results(job.config, stage.name, left, at_once=_at_once(job, stage)):
+        for unit, error in pool.results(stage.name, left, at_once=_at_once(job, stage)):
             bar.update(1)
             if error is None:
                 summary.done[stage.name] = summary.done.get(stage.name, 0) + 1

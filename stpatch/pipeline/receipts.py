@@ -86,25 +86,26 @@ class ReceiptBook:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._known: dict[Path, tuple[tuple[int, int, int], Receipt]] = {}
 
     def _path(self, stage: str, unit: str, suffix: str) -> Path:
         return self.folder / stage / f"{unit}{suffix}"
 
     def receipt(self, stage: str, unit: str) -> Receipt | None:
-        """Return a unit's receipt, None if there is none (an unreadable one counts as none: the unit is redone)."""
+        """Return a unit's receipt, None if there is none (an unreadable one counts as none: the unit is redone).
+
+        A file is parsed again only when it has changed: stages ask for the same receipts many times.
+        """
+        path = self._path(stage, unit, ".json")
         try:
-            value = read_json(self._path(stage, unit, ".json"))
-            return Receipt(
-                stage=value["stage"],
-                unit=value["unit"],
-                request=value["request"],
-                place=value["place"],
-                inputs=tuple(InputFile(**item) for item in value["inputs"]),
-                outputs=tuple(Output(**item) for item in value["outputs"]),
-                facts=value["facts"],
-            )
+            stat = path.stat()
+            mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            known = self._known.get(path)
+            if known is None or known[0] != mark:
+                known = self._known[path] = (mark, _parsed(read_json(path)))
         except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
             return None
+        return known[1]
 
     def failure(self, stage: str, unit: str) -> Failure | None:
         """Return a unit's failure, None if there is none."""
@@ -122,6 +123,18 @@ class ReceiptBook:
         """Record a failed unit."""
         self._path(failure.stage, failure.unit, ".json").unlink(missing_ok=True)
         write_json(self._path(failure.stage, failure.unit, ".failed.json"), asdict(failure))
+
+
+def _parsed(value: Any) -> Receipt:
+    return Receipt(
+        stage=value["stage"],
+        unit=value["unit"],
+        request=value["request"],
+        place=value["place"],
+        inputs=tuple(InputFile(**item) for item in value["inputs"]),
+        outputs=tuple(Output(**item) for item in value["outputs"]),
+        facts=value["facts"],
+    )
 
 
 def outputs_present(outputs: Iterable[Output], roots: Mapping[str, Path]) -> bool:

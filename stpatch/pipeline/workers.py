@@ -25,10 +25,10 @@ WORKER_BYTES = 400_000_000
 """What a worker needs beside its slide: the interpreter, compiled loops, one shard's encoded samples."""
 
 
-def run_unit(config: Config, stage: str, unit: str) -> Result:
+def run_unit(job: Job, stage: str, unit: str) -> Result:
     """Run one unit in this process; return its name, and its error if it failed."""
     try:
-        STAGES[stage].run(Job(config), unit)
+        STAGES[stage].run(job, unit)
     except StpatchError as error:
         return unit, error
     return unit, None
@@ -41,7 +41,8 @@ class Workers(AbstractContextManager["Workers"]):
     inherited, and they end by themselves when this process dies.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, job: Job, count: int) -> None:
+        self.job = job
         self.count = count
         self._pool: ProcessPoolExecutor | None = None
 
@@ -58,18 +59,19 @@ class Workers(AbstractContextManager["Workers"]):
                 for process in processes:
                     process.terminate()
 
-    def results(
-        self, config: Config, stage: str, units: Sequence[str], *, at_once: int | None = None
-    ) -> Iterator[Result]:
+    def results(self, stage: str, units: Sequence[str], *, at_once: int | None = None) -> Iterator[Result]:
         """Yield each unit's result as it is done; `at_once` limits how many run together."""
         ahead = 2 * self.count if at_once is None or at_once >= self.count else at_once
         if self.count == 1 or len(units) == 1 or at_once == 1:
             for unit in units:
-                yield run_unit(config, stage, unit)
+                yield run_unit(self.job, stage, unit)
             return
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+                self.count,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(self.job.config,),
             )
         waiting = iter(units)
         running: dict[Future[Result], str] = {}
@@ -77,7 +79,7 @@ class Workers(AbstractContextManager["Workers"]):
         try:
             while True:
                 while len(running) < ahead and (following := next(waiting, None)) is not None:
-                    running[self._pool.submit(run_unit, config, stage, following)] = following
+                    running[self._pool.submit(_run_in_worker, stage, following)] = following
                 if not running:
                     return
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -124,7 +126,16 @@ def workers_in(memory: str, *, largest: int, times: float) -> int:
     return max(1, int(limit // (WORKER_BYTES + times * largest)))
 
 
-def _start_worker() -> None:
+_worker_jobs: list[Job] = []
+"""In a worker process its only job: the samplesheet and the receipts are parsed once a process, not once a unit."""
+
+
+def _run_in_worker(stage: str, unit: str) -> Result:
+    return run_unit(_worker_jobs[0], stage, unit)
+
+
+def _start_worker(config: Config) -> None:
+    _worker_jobs.append(Job(config))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends the workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
