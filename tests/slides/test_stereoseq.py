@@ -82,6 +82,28 @@ def test_gene_names_and_genes_in_many_blocks(tmp_path: Path, monkeypatch: pytest
     assert found(raw) == expected(dnbs, 50)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [*lines[:5], *sorted(lines[5:], key=lambda line: line[::-1]), ""],
+        lambda lines: [*lines[:5], *lines[5:60], "", *lines[60:], "", ""],
+        lambda lines: [*lines[:-1], '"' + lines[-1].replace("\t", '"\t', 1)],
+        lambda lines: ["\t".join(line.split("\t")[::-1]) if "\t" in line else line for line in lines],
+    ],
+    ids=["genes in no order", "empty lines", "a quoted field", "columns in another order"],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_plain_and_other_rows_give_the_same_slide(tmp_path: Path, change, newline: str) -> None:
+    path = write_gem(tmp_path / "a.gem", names=True)
+    lines = path.read_text().rstrip("\n").split("\n")
+    path.write_bytes(newline.join(change(lines)).encode())
+    _, raw = read(path)
+    assert found(raw) == expected(some_dnbs(), 50)
+    assert sorted(zip(raw.genes["ensembl_id"], raw.genes["name"], strict=True)) == sorted(
+        some_dnbs()[["gene", "name"]].drop_duplicates().itertuples(index=False, name=None)
+    )
+
+
 @pytest.mark.parametrize("names", [True, False])
 def test_gef(tmp_path: Path, names: bool) -> None:
     probe, raw = read(write_gef(tmp_path / "a.gef", bins=(1, 50), names=names))

@@ -1,6 +1,8 @@
 """GEM text: Stereo-seq's molecules by gene and place, streamed.
 
-Optional ``#`` lines, then tab-separated ``geneID[, geneName], x, y, MIDCount`` and further columns.
+Optional ``#`` lines, then tab-separated ``geneID[, geneName], x, y, MIDCount`` and further columns. Plain blocks, genes
+in runs of rows as the vendor writes them, are parsed by a compiled loop; all others by pyarrow, which also says what is
+wrong with a row.
 """
 
 from __future__ import annotations
@@ -18,8 +20,19 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError
 from stpatch.slides.readers.delimited import gene_frame
-from stpatch.slides.readers.molecule_table import GeneCodes, Kind, MoleculeTable, molecule_blocks, open_molecules
+from stpatch.slides.readers.molecule_table import (
+    CSV_BLOCK,
+    GeneCodes,
+    Kind,
+    MoleculeTable,
+    molecule_blocks,
+    open_molecules,
+)
 from stpatch.slides.readers.text import line_blocks
+
+SHORTEST_RUN = 4
+"""Rows that a gene has in a run on average, for the compiled loop to pay."""
+_LF, _CR, _TAB, _QUOTE, _MINUS = 10, 13, 9, 34, 45
 
 GENE_ID = ("geneID", "gene")
 GENE_NAME = "geneName"
@@ -93,24 +106,59 @@ class GemReader:
 
     def blocks(self) -> Iterator[Block]:
         """Yield gene numbers, x, y and counts."""
-        gem, path = self.gem, self.gem.table.path
+        row = 0
+        for text in _row_blocks(self.gem.table):
+            plain = self._plain(text)
+            for numbers, x, y, count in self._any(text, row) if plain is None else (plain,):
+                if len(count) and count.min() < 0:
+                    first = int(np.argmax(count < 0))
+                    raise InputError(
+                        "a count is negative",
+                        where=f"{self.gem.table.path}, column {self.gem.count}, row {row + first}",
+                        found=count[first],
+                        expected="whole numbers from 0",
+                    )
+                yield numbers, x, y, count
+                row += len(numbers)
+
+    def _plain(self, block: NDArray[np.uint8]) -> Block | None:
+        """Parse a block of plain rows; None where it is not that plain."""
+        gem, columns = self.gem, self.gem.table.columns
+        n_lines = int(np.count_nonzero(block == _LF))
+        values = np.empty((3, n_lines), np.int64)
+        runs = np.empty((n_lines // SHORTEST_RUN + 2, 5), np.int64)
+        fields = [columns.index(name) for name in (gem.gene, gem.name or gem.gene, "x", "y", gem.count)]
+        if fields[1] < fields[0]:
+            return None
+        n_rows, n_runs = (int(n) for n in _parse(block, np.array(fields), len(columns), values, runs))
+        if n_rows < 0:
+            return None
+        spans = runs[:n_runs].tolist()
+        try:
+            ids = [block[start:stop].tobytes().decode().rstrip("\r") for _, start, stop, _, _ in spans]
+            names = [block[start:stop].tobytes().decode().rstrip("\r") for _, _, _, start, stop in spans]
+        except UnicodeDecodeError:
+            return None
+        if not all(text.strip() for text in ids):
+            return None
+        codes = np.empty(n_runs, np.int32)
+        for i, (gene, name) in enumerate(zip(ids, names, strict=True)):
+            codes[i] = self._codes.number(gene)
+            if codes[i] == len(self._names):
+                self._names.append(name)
+        lengths = np.diff(runs[:n_runs, 0], append=n_rows)
+        return np.repeat(codes, lengths), values[0, :n_rows], values[1, :n_rows], values[2, :n_rows]
+
+    def _any(self, text: NDArray[np.uint8], row: int) -> Iterator[Block]:
+        gem = self.gem
         kinds: dict[str, Kind] = {gem.gene: "text", "x": "integer", "y": "integer", gem.count: "integer"}
         if gem.name is not None:
             kinds[gem.name] = "text"
-        for row, block in molecule_blocks(gem.table, kinds):
-            where = f"{path}, in the block from row {row}"
-            numbers = self._codes.encode(block[gem.gene], where=f"{where}, column {gem.gene}")
-            if gem.name is not None:
-                self._learn_names(numbers, block[gem.name])
-            if len(numbers) and block[gem.count].min() < 0:
-                first = int(np.argmax(block[gem.count] < 0))
-                raise InputError(
-                    "a count is negative",
-                    where=f"{path}, column {gem.count}, row {row + first}",
-                    found=block[gem.count][first],
-                    expected="whole numbers from 0",
-                )
-            yield numbers, block["x"], block["y"], block[gem.count]
+        for start, values in molecule_blocks(gem.table, kinds, text=text, row=row):
+            where = f"{gem.table.path}, column {gem.gene}, in the block from row {start}"
+            numbers = self._codes.encode(values[gem.gene], where=where)
+            self._learn_names(numbers, values[gem.name or gem.gene])
+            yield numbers, values["x"], values["y"], values[gem.count]
 
     def genes(self) -> pd.DataFrame:
         """Return the gene table of all genes seen."""
@@ -163,19 +211,47 @@ class GemReader:
         return low
 
 
-def _scan(table: MoleculeTable) -> tuple[int, int] | None:
-    """Return the smallest x and y of plain text, None where a field is no plain number (the parser then says what)."""
-    low = np.full(2, np.iinfo(np.int64).max)
-    x, y = table.columns.index("x"), table.columns.index("y")
+def _row_blocks(table: MoleculeTable) -> Iterator[NDArray[np.uint8]]:
+    """Yield the text after the header in blocks of whole lines."""
     to_skip = len(table.comments) + 1
-    for block in line_blocks(table.path):
+    for block in line_blocks(table.path, size=CSV_BLOCK):
         start = 0
         while to_skip and start < len(block):
             start = block.index(b"\n", start) + 1
             to_skip -= 1
-        if not _lowest(np.frombuffer(block, np.uint8)[start:], x, y, low):
+        if start < len(block):
+            yield np.frombuffer(block, np.uint8)[start:]
+
+
+def _scan(table: MoleculeTable) -> tuple[int, int] | None:
+    """Return the smallest x and y of plain text, None where a field is no plain number (the parser then says what)."""
+    low = np.full(2, np.iinfo(np.int64).max)
+    x, y = table.columns.index("x"), table.columns.index("y")
+    for block in _row_blocks(table):
+        if not _lowest(block, x, y, low):
             return None
     return None if low[0] == np.iinfo(np.int64).max else (int(low[0]), int(low[1]))
+
+
+@njit(cache=True, nogil=True)
+def _whole(text: NDArray[np.uint8], start: int) -> tuple[int, int]:
+    """Return the whole number at `start` and where its field ends; an end of -1 where it is no plain number."""
+    p = start
+    negative = text[p] == _MINUS
+    if negative:
+        p += 1
+    first = p
+    number = 0
+    while 48 <= text[p] <= 57:
+        number = 10 * number + int(text[p]) - 48
+        p += 1
+    if p == first or p - first > 15:
+        return 0, -1
+    if text[p] == _CR:
+        p += 1
+    if text[p] != _TAB and text[p] != _LF:
+        return 0, -1
+    return (-number if negative else number), p
 
 
 @njit(cache=True, nogil=True)
@@ -183,30 +259,100 @@ def _lowest(text: NDArray[np.uint8], x: int, y: int, low: NDArray[np.int64]) -> 
     """Lower `low` to the smallest numbers of fields `x` and `y`; False at the first that is no plain number."""
     p = 0
     while p < len(text):
-        field = 0
-        seen = 0
-        while text[p] != 10:
+        field = seen = 0
+        while text[p] != _LF:
             if field in (x, y):
-                sign = 1
-                if text[p] == 45:
-                    sign = -1
-                    p += 1
-                number = 0
-                start = p
-                while 48 <= text[p] <= 57:
-                    number = 10 * number + int(text[p]) - 48
-                    p += 1
-                if p == start or p - start > 15 or not (text[p] == 9 or text[p] == 10 or text[p] == 13):
+                number, p = _whole(text, p)
+                if p < 0:
                     return False
                 axis = 0 if field == x else 1
-                low[axis] = min(low[axis], sign * number)
+                low[axis] = min(low[axis], number)
                 seen += 1
-            while text[p] != 9 and text[p] != 10:
+            while text[p] != _TAB and text[p] != _LF:
                 p += 1
-            if text[p] == 9:
+            if text[p] == _TAB:
                 p += 1
                 field += 1
         if seen != 2 and field > 0:
             return False
         p += 1
     return True
+
+
+@njit(cache=True, nogil=True)
+def _same(text: NDArray[np.uint8], first: int, stop: int, second: int) -> bool:
+    """Whether the text from `first` to `stop` stands at `second` too, where a field ends after it."""
+    for i in range(stop - first):
+        if text[first + i] != text[second + i]:
+            return False
+    return bool(text[second + stop - first] == _TAB)
+
+
+@njit(cache=True, nogil=True)
+def _parse(  # noqa: C901 - one grammar
+    text: NDArray[np.uint8],
+    fields: NDArray[np.int64],
+    n_fields: int,
+    values: NDArray[np.int64],
+    runs: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Parse rows of plain text.
+
+    Parameters
+    ----------
+    fields
+        Numbers of the fields gene, name, x, y and count.
+    n_fields
+        In every row.
+    values
+        (3, rows) x, y and count, written.
+    runs
+        (runs, 5) of each run of rows of one gene: its first row, where the gene's text begins and ends, and the name's;
+        written.
+
+    Returns
+    -------
+    rows, runs
+        -1 rows where a field is quoted or no number, a row has another number of fields, or runs are many.
+    """
+    gene, name = fields[0], fields[1]
+    row = n_runs = p = 0
+    while p < len(text):
+        if text[p] == _LF or (text[p] == _CR and text[p + 1] == _LF):
+            p += 1 if text[p] == _LF else 2
+            continue
+        new = False
+        for field in range(n_fields):
+            start = p
+            if field == gene or field == name:  # noqa: SIM109 - compiled
+                if text[p] == _QUOTE:
+                    return -1, 0
+                known = field == gene and n_runs > 0 and _same(text, runs[n_runs - 1, 1], runs[n_runs - 1, 2], p)
+                if known:
+                    p += runs[n_runs - 1, 2] - runs[n_runs - 1, 1]
+                else:
+                    while text[p] != _TAB and text[p] != _LF:
+                        p += 1
+                if field == gene and not known:
+                    if n_runs == len(runs):
+                        return -1, 0
+                    new = True
+                    runs[n_runs, 0], runs[n_runs, 1], runs[n_runs, 2] = row, start, p
+                    n_runs += 1
+                if field == name and new:
+                    runs[n_runs - 1, 3], runs[n_runs - 1, 4] = start, p
+            elif field == fields[2] or field == fields[3] or field == fields[4]:
+                number, p = _whole(text, p)
+                if p < 0:
+                    return -1, 0
+                values[0 if field == fields[2] else 1 if field == fields[3] else 2, row] = number
+            else:
+                while text[p] != _TAB and text[p] != _LF:
+                    if text[p] == _QUOTE:
+                        return -1, 0
+                    p += 1
+            if text[p] != (_LF if field == n_fields - 1 else _TAB):
+                return -1, 0
+            p += 1
+        row += 1
+    return row, n_runs

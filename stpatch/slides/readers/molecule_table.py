@@ -76,7 +76,9 @@ def open_molecules(path: Path) -> MoleculeTable:
     return _parquet_header(path) if magic == b"PAR1" else _text_header(path)
 
 
-def molecule_blocks(table: MoleculeTable, kinds: Mapping[str, Kind]) -> Iterator[tuple[int, dict[str, Any]]]:
+def molecule_blocks(
+    table: MoleculeTable, kinds: Mapping[str, Kind], *, text: NDArray[np.uint8] | None = None, row: int = 0
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (number of the first row, column name -> values) in blocks.
 
     Parameters
@@ -84,15 +86,16 @@ def molecule_blocks(table: MoleculeTable, kinds: Mapping[str, Kind]) -> Iterator
     kinds
         Columns to read. ``text`` comes as an arrow dictionary array, ``float`` as float64 (finite), ``integer`` as
         int64, ``flag`` as bool.
+    text, row
+        Whole lines of a text table and the number of the first; None reads the file.
 
     Raises
     ------
     InputError
         The file is damaged or cut short, a value is missing or not of its kind.
     """
-    blocks = _parquet_blocks(table, kinds) if table.is_parquet else _text_blocks(table, kinds)
-    row = 0
-    with _arrow_faults(table.path):
+    blocks = _parquet_blocks(table, kinds) if table.is_parquet else _text_blocks(table, kinds, text)
+    with _arrow_faults(table.path if text is None else f"{table.path}, in the block from row {row}"):
         for block in blocks:
             names = block.schema.names
             values = {
@@ -119,13 +122,17 @@ class GeneCodes:
     def __len__(self) -> int:
         return len(self._code)
 
+    def number(self, name: str) -> int:
+        """Return a gene's number, a new one where it was not seen before."""
+        return self._code.setdefault(name, len(self._code))
+
     def encode(self, column: Any, *, where: object) -> NDArray[np.int32]:
         """Return (n,) int32 numbers of a dictionary array's values."""
         names = column.dictionary.to_pylist()
         texts = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
         if any(not text.strip() for text in texts):
             raise InputError("a molecule has no gene", where=where, expected="a gene name in every row")
-        table = np.array([self._code.setdefault(text, len(self._code)) for text in texts], dtype=np.int32)
+        table = np.array([self.number(text) for text in texts], dtype=np.int32)
         codes: NDArray[np.int32] = table[column.indices.to_numpy(zero_copy_only=False)]
         return codes
 
@@ -164,7 +171,7 @@ def _parquet_blocks(table: MoleculeTable, kinds: Mapping[str, Kind]) -> Iterator
         yield from file.iter_batches(batch_size=PARQUET_ROWS, columns=list(kinds), use_threads=False)
 
 
-def _text_blocks(table: MoleculeTable, kinds: Mapping[str, Kind]) -> Iterator[Any]:
+def _text_blocks(table: MoleculeTable, kinds: Mapping[str, Kind], text: NDArray[np.uint8] | None) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
@@ -174,17 +181,13 @@ def _text_blocks(table: MoleculeTable, kinds: Mapping[str, Kind]) -> Iterator[An
         "integer": pa.int64(),
         "flag": pa.bool_(),
     }
-    with table.path.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-    with pa.input_stream(str(table.path), compression="gzip" if zipped else None) as stream:
+    skip_rows = len(table.comments) + 1 if text is None else 0
+    with _stream(table.path) if text is None else pa.BufferReader(pa.py_buffer(text.tobytes())) as stream:
         try:
             blocks = arrow_csv.open_csv(
                 stream,
                 arrow_csv.ReadOptions(
-                    use_threads=False,
-                    block_size=CSV_BLOCK,
-                    skip_rows=len(table.comments) + 1,
-                    column_names=list(table.columns),
+                    use_threads=False, block_size=CSV_BLOCK, skip_rows=skip_rows, column_names=list(table.columns)
                 ),
                 arrow_csv.ParseOptions(delimiter=table.delimiter),
                 arrow_csv.ConvertOptions(
@@ -196,6 +199,14 @@ def _text_blocks(table: MoleculeTable, kinds: Mapping[str, Kind]) -> Iterator[An
                 return
             raise
         yield from blocks
+
+
+def _stream(path: Path) -> Any:
+    import pyarrow as pa
+
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+    return pa.input_stream(str(path), compression="gzip" if zipped else None)
 
 
 def _values(column: Any, kind: Kind, *, where: tuple[Path, str, int]) -> Any:
@@ -235,7 +246,7 @@ def _bad(where: tuple[Path, str, int], row: int, found: object, kind: Kind, *, n
 
 
 @contextlib.contextmanager
-def _arrow_faults(path: Path) -> Iterator[None]:
+def _arrow_faults(where: object) -> Iterator[None]:
     """Turn what pyarrow raises on damaged files into `InputError`."""
     import pyarrow as pa
 
@@ -246,7 +257,7 @@ def _arrow_faults(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "the table cannot be read: it is damaged, cut short or holds a value of the wrong kind",
-            where=path,
+            where=where,
             found=" ".join(str(error).split())[:300],
             mend="look at the row that is named, or fetch the file again",
         ) from error
