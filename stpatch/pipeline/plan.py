@@ -8,7 +8,6 @@ shard of a split is short, and a tar shard holds the same samples as the zarr sh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +25,7 @@ from stpatch.pipeline.job import Job, Outcome
 from stpatch.pipeline.receipts import Receipt
 from stpatch.seeds import generator, permutation
 from stpatch.shards.sample import check_key, field_names, label_name
+from stpatch.slides.labels import natural_key
 from stpatch.storage import atomic_file, digest, key_text
 
 
@@ -252,12 +252,7 @@ def label_categories(ingested: Sequence[Receipt]) -> dict[str, list[str]]:
     for receipt in ingested:
         for name, categories in receipt.facts["labels"].items():
             merged.setdefault(name, set()).update(categories)
-    return {name: sorted(categories, key=_natural) for name, categories in sorted(merged.items())}
-
-
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", text)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    return {name: sorted(categories, key=natural_key) for name, categories in sorted(merged.items())}
 
 
 def _facts_of(job: Job, slide_id: str) -> dict[str, str]:

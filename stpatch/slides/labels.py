@@ -68,7 +68,7 @@ def attach_labels(raw: RawSlide, source: SlideSource, names: Sequence[str], labe
 def categories(values: pd.Series) -> pd.Categorical:
     """Return text categories in natural order; whole numbers lose their ".0", empty cells and NaN are missing."""
     texts = np.array([_text(value) for value in values], dtype=object)
-    known = sorted({text for text in texts if text is not None}, key=_natural)
+    known = sorted({text for text in texts if text is not None}, key=natural_key)
     return pd.Categorical(texts, categories=known)
 
 
@@ -83,7 +83,8 @@ def _text(value: Any) -> str | None:
     return None if text.lower() in _MISSING else text
 
 
-def _natural(text: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return the key that sorts categories as people do: "2" before "10"; no two texts have the same."""
     parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
     return parts, text
 
