@@ -128,7 +128,7 @@ def genes_covered(folder: Path) -> set[int]:
     for split in manifest.splits:
         with stpatch.open(folder, split) as dataset:
             slide_ids = dataset.table["slide_id"].to_pylist()
-            numbers = range(len(dataset))
+            numbers: Sequence[int] = range(len(dataset))
             if dataset.panel is not None:  # the same for all samples of a slide
                 numbers = [slide_ids.index(slide_id) for slide_id in dict.fromkeys(slide_ids)]
             for number in numbers:
