@@ -154,13 +154,13 @@ def _ranked(
     pooled: PooledStatistics | None = None,
 ) -> NDArray[np.int32]:
     """Return the ids of the rule's genes in its order; genes outside the vocabulary are passed over."""
-    everything = replace(rule, n=max(rule.n, len(pooled.genes) if pooled else 2**31))
     chosen = select_panel(
-        everything if pooled is None or len(ids) < len(pooled.genes) else rule,
+        rule,
         slide_ids=slides,
         load_statistics=corpus.statistics,
         load_slide=corpus.slide,
         pooled=pooled,
+        among=frozenset(ids),
     )
     numbers = [ids[name] for name in chosen.genes if name in ids]
     if rule.method == "list" and len(numbers) < len(chosen.genes):
@@ -171,8 +171,6 @@ def _ranked(
             found=", ".join(unknown[:8]),
             mend="take them off the list, or use another vocabulary",
         )
-    if rule.method not in ("list", "all"):
-        numbers = numbers[: rule.n]
     if not numbers:
         raise InputError(
             "the rule chose no gene of the vocabulary", where=f"key channels, method {rule.method}", found=len(numbers)
