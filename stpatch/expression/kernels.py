@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -30,9 +31,6 @@ DOUBTFUL = 1e-6
 SUMMED, AVERAGED = 0, 1
 """What a pixel of several spots holds: the normalized sum of their counts, or the mean of their normalized values."""
 
-LARGEST_TABLE = 32
-ENTRIES_PER_TABLE_ROW = 32
-"""Small counts are normalized by table: one table a spot, as long as the spot's entries make it pay."""
 
 _LN2_HIGH = 6.93147180369123816490e-01  # ln 2 with 32 low bits clear, so that a whole multiple is exact
 _LN2_LOW = 1.90821492927058770002e-10
@@ -55,6 +53,22 @@ def _of_bits(_context: Any, _bits: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float64))
 
     return types.float64(types.int64), code
+
+
+@intrinsic
+def _add_with_square(_context: Any, sums: Any, row: Any, value: Any) -> Any:
+    """Add a value and its square to a row of (rows, 2) float64 `sums`, C order: one vector load, add and store."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pair, number = ir.VectorType(ir.DoubleType(), 2), ir.IntType(32)
+        place = builder.gep(builder.bitcast(array.data, pair.as_pointer()), [arguments[1]])
+        both = builder.insert_element(ir.Constant(pair, ir.Undefined), arguments[2], ir.Constant(number, 0))
+        both = builder.insert_element(both, builder.fmul(arguments[2], arguments[2]), ir.Constant(number, 1))
+        builder.store(builder.fadd(builder.load(place, align=8), both), place, align=8)
+        return context.get_dummy_value()
+
+    return types.none(sums, row, value), code
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -100,26 +114,28 @@ def normalized(x: float, scale: float, method: int) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def fill_tables(totals, target, method, tables):  # type: ignore[no-untyped-def]
+    """Fill `tables` (spots, counts) with the normalized values of each spot's small counts."""
+    for spot in range(len(totals)):
+        scale = target / totals[spot] if totals[spot] > 0 else 0.0
+        for count in range(tables.shape[1]):
+            tables[spot, count] = normalized(float(count), scale, method)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def add_to_sums(data, indices, start, end, scale, method, table, sums):  # type: ignore[no-untyped-def]
-    """Add one spot's values to the sums of their genes."""
+    """Add one spot's values to the sums of their genes; `table` holds the values of its small counts."""
     j, stop = np.uintp(start), np.uintp(end)  # unsigned, as numba tests every signed place for being negative
+    size = np.uintp(len(table))
     if method == NONE:
         while j < stop:
-            gene = np.uintp(indices[j])
-            value = float(data[j])
-            sums[gene, SUM] += value
-            sums[gene, SQUARES] += value * value
+            _add_with_square(sums, np.uintp(indices[j]), np.float64(data[j]))  # type: ignore[call-arg]
             j += np.uintp(1)
         return
-    size = np.uintp(min((end - start) // ENTRIES_PER_TABLE_ROW + 2, len(table)))
-    for count in range(size):
-        table[np.uintp(count)] = normalized(float(count), scale, method)
     while j < stop:
         x = np.uintp(data[j])
-        value = table[x] if x < size else normalized(float(x), scale, method)
-        gene = np.uintp(indices[j])
-        total, squares = sums[gene, SUM] + value, sums[gene, SQUARES] + value * value
-        sums[gene, SUM], sums[gene, SQUARES] = total, squares
+        value = table[x] if x < size else normalized(float(data[j]), scale, method)
+        _add_with_square(sums, np.uintp(indices[j]), value)  # type: ignore[call-arg]
         j += np.uintp(1)
 
 
@@ -173,12 +189,12 @@ def merge_spots(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, error_model="numpy")
 def sum_window(  # type: ignore[no-untyped-def]
     data, indices, indptr, totals, pixel_start, pixel_spots, columns, window,
-    target, method, collisions, table, dense, seen, genes, values, sums, slots, careful,
+    target, method, collisions, tables, dense, seen, genes, values, sums, slots, careful,
 ):  # fmt: skip
     """Fill the window's sums; return its number of occupied pixels.
 
     `window` is (first row, end row, first column, end column), inside the grid. With an empty `careful`, `sums`
-    (genes, 2) are filled; else `careful` (slots, 4), of the genes with a slot.
+    (genes, 2) are filled; else `careful` (slots, 4), of the genes with a slot. `tables` is `fill_tables`'.
     """
     if len(careful):
         careful[:] = 0.0
@@ -198,7 +214,7 @@ def sum_window(  # type: ignore[no-untyped-def]
                 if len(careful):
                     add_carefully(data, indices, begin, stop, scale, method, slots, occupied == 1, careful)
                 else:
-                    add_to_sums(data, indices, begin, stop, scale, method, table, sums)
+                    add_to_sums(data, indices, begin, stop, scale, method, tables[spot], sums)
                 continue
             found = merge_spots(
                 data, indices, indptr, totals, pixel_spots[first:end], target, method, collisions,
@@ -207,7 +223,7 @@ def sum_window(  # type: ignore[no-untyped-def]
             if len(careful):
                 add_carefully(values, genes, 0, found, 1.0, NONE, slots, occupied == 1, careful)
             else:
-                add_to_sums(values, genes, 0, found, 1.0, NONE, table, sums)
+                add_to_sums(values, genes, 0, found, 1.0, NONE, tables[0], sums)
     return occupied
 
 
@@ -282,8 +298,17 @@ def gene_uniforms(gene_ids, key_words, purpose, out):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def exponential_keys(weights, scores):  # type: ignore[no-untyped-def]
-    """Turn uniform numbers into Exp(1) / weight, infinite where the weight is not positive."""
+def positive_places(weights, places):  # type: ignore[no-untyped-def]
+    """Write the places of the positive weights to `places`, which has one to spare; return their number."""
+    found = np.uintp(0)
     for i in range(len(weights)):
-        exponential = -log(scores[i])
-        scores[i] = exponential / weights[i] if weights[i] > 0.0 else np.inf
+        places[found] = i
+        found += np.uintp(weights[i] > 0.0)
+    return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def exponential_keys(weights, places, scores):  # type: ignore[no-untyped-def]
+    """Turn uniform numbers into Exp(1) / weight, number i with the weight at ``places[i]``."""
+    for i in range(len(scores)):
+        scores[i] = -log(scores[i]) / weights[places[i]]

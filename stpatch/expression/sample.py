@@ -71,12 +71,11 @@ class PatchRule:
             The patch and its draw.
         """
         key = _words(key_of(self.seed, slide_id, "channels", number, draw))
-        scores = self._scores(moments, key)
-        taken = _smallest(scores, self.n)
-        if len(taken) < self.n and len(taken) < len(scores):
+        taken = self._chosen(moments, key)
+        if len(taken) < self.n and len(taken) < len(self.gene_ids):
             taken = self._filled(taken, key)
         out = np.full(self.n, -1, dtype=np.int32)
-        out[: len(taken)] = self._order[taken]
+        out[: len(taken)] = taken if self._in_order else self._order[taken]
         return out
 
     @cached_property
@@ -92,38 +91,41 @@ class PatchRule:
         return bool(np.array_equal(self._order, np.arange(len(self._order))))
 
     @cached_property
-    def _buffer(self) -> NDArray[np.float64]:
-        return np.empty(len(self.gene_ids))
+    def _buffers(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        return np.empty(len(self.gene_ids) + 1, dtype=np.int64), np.empty(len(self.gene_ids))
 
     @cached_property
-    def _barred(self) -> NDArray[np.bool_] | None:
-        return None if self.candidates is None else ~self.candidates[self._order]
+    def _allowed(self) -> NDArray[np.bool_] | None:
+        return None if self.candidates is None else self.candidates[self._order]
 
-    def _scores(self, moments: Moments, key: NDArray[np.uint32]) -> NDArray[np.float64]:
-        """Return the genes' scores by ascending id: the smallest are chosen, the infinite never."""
+    def _chosen(self, moments: Moments, key: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """Return the rule's own choice: at most n ascending places among the genes by ascending id."""
         if self.method == "random":
-            scores = self._uniforms(key, DRAW)
+            scores = self._uniforms(self._sorted_ids, key, DRAW)
+            if self._allowed is not None:
+                scores[~self._allowed] = np.inf
+            return _smallest(scores, self.n)
+        weights = moments.mean if self.method == "mean" else moments.variance
+        weights = weights if self._in_order else weights[self._order]
+        places = self._buffers[0][: kernels.positive_places(weights, self._buffers[0])]
+        if self._allowed is not None:
+            places = places[self._allowed[places]]
+        if self.method == "variance_sampled":
+            scores = self._uniforms(self._sorted_ids[places], key, DRAW)
+            kernels.exponential_keys(weights, places, scores)
         else:
-            weights = moments.mean if self.method == "mean" else moments.variance
-            weights = weights if self._in_order else weights[self._order]
-            if self.method == "variance_sampled":
-                scores = self._uniforms(key, DRAW)
-                kernels.exponential_keys(weights, scores)
-            else:
-                scores = np.where(weights > 0, -weights, np.inf)
-        if self._barred is not None:
-            scores[self._barred] = np.inf
-        return scores
+            scores = -weights[places]
+        return np.asarray(places[_smallest(scores, self.n)])
 
-    def _uniforms(self, key: NDArray[np.uint32], stream: np.uint32) -> NDArray[np.float64]:
-        out = self._buffer
-        kernels.gene_uniforms(self._sorted_ids, key, stream, out)
+    def _uniforms(self, gene_ids: NDArray[np.int32], key: NDArray[np.uint32], stream: np.uint32) -> NDArray[np.float64]:
+        out = self._buffers[1][: len(gene_ids)]
+        kernels.gene_uniforms(gene_ids, key, stream, out)
         return out
 
     def _filled(self, taken: NDArray[np.int64], key: NDArray[np.uint32]) -> NDArray[np.int64]:
-        uniforms = self._uniforms(key, FILL)
-        if self._barred is not None:
-            uniforms[self._barred] += 1.0
+        uniforms = self._uniforms(self._sorted_ids, key, FILL)
+        if self._allowed is not None:
+            uniforms[~self._allowed] += 1.0
         uniforms[taken] = np.inf
         return np.sort(np.concatenate([taken, _smallest(uniforms, self.n - len(taken))]))
 

@@ -14,6 +14,10 @@ from stpatch.image.patch import SlideImage
 
 GENES_AT_ONCE = 1024
 """Genes in a dense block, where a normalization has no sparse values."""
+LARGEST_TABLE = 64
+TABLE_BYTES = 48 << 20
+ENTRIES_PER_COUNT = 16
+"""Small counts are normalized by table, one a spot: so many counts, bytes in all, stored entries a tabled count."""
 _NO_SLOTS = np.empty((0, 4))
 
 
@@ -70,13 +74,17 @@ class WindowMoments:
         self._n_genes = n_genes
         self._sums = np.empty((n_genes, 2))
         self._slots = np.full(n_genes, -1, dtype=np.int32)
+        self._method = kernels.METHOD_CODES.get(normalization.method, kernels.NONE)
+        self._target_sum = float(normalization.target_sum or 1.0)
         self._dense = np.zeros(n_genes)
         self._seen = np.zeros(n_genes, dtype=np.bool_)
         self._genes = np.empty(n_genes, dtype=np.int32)
         self._values = np.empty(n_genes)
         self._mean = np.empty(n_genes)
         self._variance = np.empty(n_genes)
-        self._table = np.empty(kernels.LARGEST_TABLE)
+        self._tables = np.empty((max(len(image.spot_totals), 1), self._table_size()))
+        if self._tables.size:
+            kernels.fill_tables(image.spot_totals, self._target_sum, self._method, self._tables)
 
     def measure(self, row: int, column: int, height: int, width: int) -> Moments:
         """Return a window's moments, which the next call overwrites; a window without spots has zeros."""
@@ -92,14 +100,21 @@ class WindowMoments:
             mean[:] = variance[:] = 0.0
         return Moments(n_pixels=n_pixels, mean=mean, variance=variance)
 
+    def _table_size(self) -> int:
+        """Return how many small counts are worth a table: none where nothing is computed."""
+        n_spots = len(self._image.spot_totals)
+        if self._method == kernels.NONE or n_spots == 0:
+            return 0
+        pays = len(self._image.data) // n_spots // ENTRIES_PER_COUNT
+        return max(min(pays, LARGEST_TABLE, TABLE_BYTES // (8 * n_spots)), 4)
+
     def _sum(self, place: tuple[int, int, int, int], careful: NDArray[np.float64]) -> int:
         image = self._image
         n_pixels: int = kernels.sum_window(
             image.data, image.indices, image.indptr, image.spot_totals,
             image.pixel_start, image.pixel_spots, image.shape[1], image.window(*place),
-            float(self._normalization.target_sum or 1.0), kernels.METHOD_CODES[self._normalization.method],
-            kernels.AVERAGED if image.collisions == "mean" else kernels.SUMMED,
-            self._table, self._dense, self._seen, self._genes, self._values, self._sums, self._slots, careful,
+            self._target_sum, self._method, kernels.AVERAGED if image.collisions == "mean" else kernels.SUMMED,
+            self._tables, self._dense, self._seen, self._genes, self._values, self._sums, self._slots, careful,
         )  # fmt: skip
         return n_pixels
 
