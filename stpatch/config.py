@@ -7,6 +7,7 @@ The models below are the schema: `stpatch config --schema` prints it, and the de
 from __future__ import annotations
 
 import difflib
+import os
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -329,6 +330,7 @@ class Config(Section):
     def work_dir(self) -> Path:
         """Where the stages keep slides, statistics, plans and receipts."""
         output = self.dataset.output
+        output = output if output.name else output.absolute()
         return self.dataset.work_dir or output.with_name(f"{output.name}.work")
 
     def section(self, *names: str) -> dict[str, Any]:
@@ -389,7 +391,24 @@ def parse_config(values: dict[str, Any], *, where: object = "config", base: Path
         config = Config.model_validate(values)
     except ValidationError as error:
         raise one_or_many([_problem(items, where) for items in _by_key(error)]) from None
-    return config if base is None else _anchored(config, base)
+    if base is not None:
+        config = _anchored(config, base)
+    _check_folders(config, where)
+    return config
+
+
+def _check_folders(config: Config, where: object) -> None:
+    output = Path(os.path.normpath(config.dataset.output.absolute()))
+    if not output.name:
+        raise ConfigError("the dataset cannot be the root folder", where=f"{where}, key dataset.output", found=output)
+    work = Path(os.path.normpath(config.work_dir.absolute()))
+    if work.is_relative_to(output):
+        raise ConfigError(
+            "the work dir lies in the dataset's folder",
+            where=f"{where}, key dataset.work_dir",
+            found=f"{work} in {output}",
+            mend="choose a dataset.work_dir outside of dataset.output, or leave it out",
+        )
 
 
 def _override(values: dict[str, Any], text: str) -> None:

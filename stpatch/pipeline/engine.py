@@ -144,6 +144,9 @@ def check_output(job: Job) -> None:
         The folder is not empty, and the work dir does not know it as its own.
     """
     output = job.output
+    for folder in (output, job.work):
+        if folder.exists() and not folder.is_dir():
+            raise MismatchError("there is a file where a folder should be", where=folder, mend="choose another folder")
     if not output.exists() or not any(output.iterdir()):
         return
     manifest, own = output / "manifest.json", job.work / "manifest.json"
