@@ -154,6 +154,9 @@ def test_a_wrong_value_says_key_and_expectation(key: str, value: Any, word: str)
         ({"ingest": {"values": "normalized"}, "shards": {"values": "normalized"}}, ["normalize.method: none"]),
         ({"slides": {"sheet": "a.csv", "glob": "*.h5ad"}}, ["sheet, glob"]),
         ({"slides": {}}, ["none"]),
+        ({"dataset": {"output": "a", "work_dir": "a/work"}}, ["dataset.work_dir", "lies in the dataset's folder"]),
+        ({"dataset": {"output": "/"}}, ["dataset.output", "root folder"]),
+        ({"dataset": {"output": "a", "work_dir": "b/../a"}}, ["dataset.work_dir"]),
     ],
 )
 def test_sections_must_agree(sections: dict[str, Any], words: list[str]) -> None:
@@ -250,6 +253,12 @@ def test_relative_paths_start_at_the_config(tmp_path: Path) -> None:
     candidates = load_config(write(tmp_path, values)).channels.candidates
     assert candidates is not None
     assert candidates.genes == tmp_path / "genes.txt"
+
+
+def test_an_output_that_is_the_configs_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, {**LEAST, "dataset": {"output": "."}})
+    monkeypatch.chdir(tmp_path)
+    assert load_config(Path(path.name)).work_dir == tmp_path.with_name(f"{tmp_path.name}.work")
 
 
 def test_absolute_and_home_paths_stay(tmp_path: Path) -> None:
