@@ -27,7 +27,6 @@ def make_slide(
     xy: np.ndarray | None = None,
     array: np.ndarray | None = None,
     geometry: str = "irregular",
-    organism: str = "human",
 ) -> Slide:
     """Make a slide of counts (spots, genes); genes are g0000, g0001, ... where not given."""
     matrix = sparse.csr_matrix(counts)
@@ -42,7 +41,7 @@ def make_slide(
     return Slide(
         slide_id=slide_id,
         platform="table",
-        organism=organism,
+        organism="human",
         counts=matrix,
         genes=pd.DataFrame({"name": names, "ensembl_id": ""}, index=pd.Index(names, name="gene")),
         spot_ids=np.array([f"s{i}" for i in range(n_spots)], dtype=object),
@@ -86,13 +85,7 @@ def statistics_of(slides: Sequence[Slide], rule: RuleSpec, normalize: Normalize 
     return {s.slide_id: slide_statistics(s, normalization=normalize(s), rules=[rule]) for s in slides}
 
 
-def panel_of(
-    slides: Sequence[Slide],
-    rule: RuleSpec,
-    normalize: Normalize = LOG1P,
-    *,
-    by_organism: bool = False,
-) -> Panel:
+def panel_of(slides: Sequence[Slide], rule: RuleSpec, normalize: Normalize = LOG1P) -> Panel:
     """Run the normalize and select stages in memory."""
     statistics: Mapping[str, SlideStatistics] = statistics_of(slides, rule, normalize)
     by_id = {slide.slide_id: slide for slide in slides}
@@ -101,5 +94,4 @@ def panel_of(
         slide_ids=list(by_id),
         load_statistics=statistics.__getitem__,
         load_slide=by_id.__getitem__,
-        by_organism=by_organism,
     )

@@ -77,14 +77,7 @@ class PooledStatistics:
         return len(self.genes)
 
 
-def qualified_names(genes: Iterable[str], organism: str, *, by_organism: bool) -> tuple[str, ...]:
-    """Return vocabulary names: the genes, or ``organism:gene`` in a corpus of several organisms."""
-    return tuple(f"{organism}:{gene}" for gene in genes) if by_organism else tuple(genes)
-
-
-def pool_statistics(
-    slide_ids: Iterable[str], load_statistics: LoadStatistics, *, by_organism: bool = False
-) -> PooledStatistics:
+def pool_statistics(slide_ids: Iterable[str], load_statistics: LoadStatistics) -> PooledStatistics:
     """Merge the statistics of slides, in order of their ids, so that any order of `slide_ids` gives the same bytes.
 
     Parameters
@@ -92,15 +85,13 @@ def pool_statistics(
     slide_ids
         At least one.
     load_statistics
-        Called once a slide; one slide's statistics are held at a time.
-    by_organism
-        Name genes ``organism:gene``.
+        Called once a slide; one slide's statistics are held at a time. Genes of one name are one gene.
     """
     axis = GeneAxis()
     total: PooledStatistics | None = None
     for slide_id in sorted(slide_ids):
         statistics = load_statistics(slide_id)
-        positions = axis.positions(qualified_names(statistics.genes, statistics.organism, by_organism=by_organism))
+        positions = axis.positions(statistics.genes)
         part = _on_axis(pooled_of(statistics), positions, len(axis))
         if total is None:
             total = part

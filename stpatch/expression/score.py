@@ -11,7 +11,7 @@ from stpatch.errors import ConfigError, InputError, MismatchError
 from stpatch.expression.dispersion import cell_ranger_score, seurat_score
 from stpatch.expression.moments import CountMoments, ValueMoments, ratio
 from stpatch.expression.normalize import spot_totals
-from stpatch.expression.pool import PooledStatistics, qualified_names
+from stpatch.expression.pool import PooledStatistics
 from stpatch.expression.rules import DISPERSION_METHODS, RuleSpec
 from stpatch.expression.statistics import require_counts, residual_variance
 from stpatch.expression.vst import clip_limit, clipped_sums, expected_deviation, standardized_variance
@@ -80,7 +80,6 @@ def pooled_count_score(
     *,
     slide_ids: Sequence[str],
     load_slide: LoadSlide,
-    by_organism: bool = False,
 ) -> NDArray[np.float64]:
     """Return the (genes,) score of ``hvg_seurat_v3`` or ``pearson_residuals`` as if all spots were one matrix.
 
@@ -94,8 +93,7 @@ def pooled_count_score(
     def slides() -> SlidePass:
         for slide_id in sorted(slide_ids):
             slide = load_slide(slide_id)
-            names = qualified_names(slide.genes.index.astype(str), slide.organism, by_organism=by_organism)
-            yield slide, np.array([position[name] for name in names], dtype=np.int64)
+            yield slide, np.array([position[str(name)] for name in slide.genes.index], dtype=np.int64)
 
     return second(rule, pooled, slides())
 

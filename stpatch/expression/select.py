@@ -10,14 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import ConfigError, MismatchError, StpatchError, one_or_many
-from stpatch.expression.pool import (
-    GeneAxis,
-    LoadStatistics,
-    PooledStatistics,
-    pool_statistics,
-    pooled_of,
-    qualified_names,
-)
+from stpatch.expression.pool import GeneAxis, LoadStatistics, PooledStatistics, pool_statistics, pooled_of
 from stpatch.expression.rank import DispersionJoin, RankJoin
 from stpatch.expression.rules import COUNT_METHODS, DISPERSION_METHODS, RuleSpec
 from stpatch.expression.score import LoadSlide, moment_score, pooled_count_score
@@ -50,7 +43,6 @@ def select_panel(
     load_statistics: LoadStatistics,
     load_slide: LoadSlide,
     pooled: PooledStatistics | None = None,
-    by_organism: bool = False,
     among: Collection[str] | None = None,
 ) -> Panel:
     """Select genes.
@@ -66,8 +58,6 @@ def select_panel(
         only.
     pooled
         `pool_statistics` of the same slides, where the caller has them already.
-    by_organism
-        Name genes ``organism:gene``.
     among
         The genes that may be selected, None for all (``list`` takes no notice of it). Trends, bins and totals are those
         of all measured genes; ranks count the selectable ones.
@@ -94,17 +84,17 @@ def select_panel(
     if rule.scope == "slide" and len(slide_ids) != 1:
         raise ConfigError("a rule of scope slide looks at one slide", where="channels.scope", found=len(slide_ids))
     if rule.scope == "panel" and rule.across_slides == "rank" and rule.method not in ("list", "all"):
-        return _rank_panel(rule, slide_ids, load_statistics, by_organism=by_organism, among=among)
+        return _rank_panel(rule, slide_ids, load_statistics, among=among)
     if pooled is None:
-        pooled = pool_statistics(slide_ids, load_statistics, by_organism=by_organism)
+        pooled = pool_statistics(slide_ids, load_statistics)
     if rule.method == "all":
         return _unscored([gene for gene in pooled.genes if among is None or gene in among])
     if rule.method == "list":
         return _unscored(check_list(rule.genes, pooled.genes))
     if rule.method in COUNT_METHODS:
         if rule.scope == "slide":
-            return _slide_panel(rule, load_statistics(slide_ids[0]), by_organism=by_organism, among=among)
-        scores = pooled_count_score(rule, pooled, slide_ids=slide_ids, load_slide=load_slide, by_organism=by_organism)
+            return _slide_panel(rule, load_statistics(slide_ids[0]), among)
+        scores = pooled_count_score(rule, pooled, slide_ids=slide_ids, load_slide=load_slide)
     else:
         scores = moment_score(rule.method, pooled)
     return best(pooled.genes, np.where(_allowed(pooled.genes, among), scores, np.nan), rule.n)
@@ -116,11 +106,9 @@ def _allowed(names: Sequence[str], among: Collection[str] | None) -> NDArray[np.
     return np.fromiter((name in among for name in names), dtype=bool, count=len(names))
 
 
-def _slide_panel(
-    rule: RuleSpec, statistics: SlideStatistics, *, by_organism: bool, among: Collection[str] | None
-) -> Panel:
+def _slide_panel(rule: RuleSpec, statistics: SlideStatistics, among: Collection[str] | None) -> Panel:
     """Select by scores that the normalize stage has made already."""
-    names = qualified_names(statistics.genes, statistics.organism, by_organism=by_organism)
+    names = statistics.genes
     scores = np.where(_allowed(names, among), _slide_score(rule, statistics), np.nan)
     order = sorted(range(len(names)), key=names.__getitem__)
     return best([names[i] for i in order], scores[order], rule.n)
@@ -131,7 +119,6 @@ def _rank_panel(
     slide_ids: Sequence[str],
     load_statistics: LoadStatistics,
     *,
-    by_organism: bool,
     among: Collection[str] | None,
 ) -> Panel:
     axis = GeneAxis()
@@ -139,7 +126,7 @@ def _rank_panel(
     ranks, dispersions = RankJoin(n=rule.n), DispersionJoin(n=rule.n)
     for slide_id in sorted(slide_ids):
         statistics = load_statistics(slide_id)
-        names = qualified_names(statistics.genes, statistics.organism, by_organism=by_organism)
+        names = statistics.genes
         positions = axis.positions(names)
         if statistics.n_spots < 2 and rule.method not in ("mean", "detected"):
             continue  # nothing varies over one spot

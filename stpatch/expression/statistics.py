@@ -32,7 +32,7 @@ class SlideStatistics:
 
     Attributes
     ----------
-    slide_id, organism
+    slide_id
         As in `Slide`.
     genes
         Names of the measured genes, in the slide's column order; the arrays below follow it.
@@ -54,7 +54,6 @@ class SlideStatistics:
     """
 
     slide_id: str
-    organism: str
     genes: tuple[str, ...]
     totals: NDArray[np.float64]
     normalization: Normalization
@@ -74,7 +73,6 @@ class SlideStatistics:
         header = {
             "format": FORMAT,
             "slide_id": self.slide_id,
-            "organism": self.organism,
             "method": self.normalization.method,
             "target_sum": self.normalization.target_sum,
             "theta": self.normalization.theta,
@@ -128,7 +126,6 @@ class SlideStatistics:
         totals = arrays["totals"]
         return cls(
             slide_id=header["slide_id"],
-            organism=header["organism"],
             genes=genes,
             totals=totals,
             normalization=_normalization(header, counts, len(totals)),
@@ -157,7 +154,6 @@ def slide_statistics(slide: Slide, *, normalization: Normalization, rules: Seque
     values = ValueMoments.of(slide.counts, totals, normalization)
     return SlideStatistics(
         slide_id=slide.slide_id,
-        organism=slide.organism,
         genes=tuple(slide.genes.index.astype(str)),
         totals=totals,
         normalization=normalization,

@@ -196,17 +196,6 @@ def test_case_alone_is_not_enough_but_is_named():
         panel_of(slides, RuleSpec(method="list", genes=("Erbb2",)))
 
 
-def test_genes_of_several_organisms_stay_apart():
-    counts = slides_of()[0].counts
-    human = make_slide("h", counts, organism="human")
-    mouse = make_slide("m", counts, organism="mouse")
-    for method, across in itertools.product(SCORED, ("pooled", "rank")):
-        panel = panel_of([human, mouse], RuleSpec(method=method, n=20, across_slides=across), by_organism=True)
-        assert {gene.split(":")[0] for gene in panel.genes} == {"human", "mouse"}
-    everything = panel_of([human, mouse], RuleSpec(method="all"), by_organism=True).genes
-    assert (len(everything), everything[0], everything[-1]) == (120, "human:g0000", "mouse:g0059")
-
-
 @pytest.mark.parametrize("method", ["hvg_seurat", "hvg_cell_ranger", "cv"])
 @pytest.mark.parametrize("across", ["pooled", "rank"])
 def test_ratios_to_the_mean_refuse_pearson_residuals(method, across):
