@@ -298,17 +298,20 @@ def gene_uniforms(gene_ids, key_words, purpose, out):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def positive_places(weights, places):  # type: ignore[no-untyped-def]
-    """Write the places of the positive weights to `places`, which has one to spare; return their number."""
+def positive_genes(weights, gene_ids, places, positive, ids):  # type: ignore[no-untyped-def]
+    """Write places, weights and ids of the genes of positive weight, one after another; return their number.
+
+    The outputs have one to spare: every gene is written, and the next one overwrites it unless it counts.
+    """
     found = np.uintp(0)
     for i in range(len(weights)):
-        places[found] = i
+        places[found], positive[found], ids[found] = i, weights[i], gene_ids[i]
         found += np.uintp(weights[i] > 0.0)
     return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def exponential_keys(weights, places, scores):  # type: ignore[no-untyped-def]
-    """Turn uniform numbers into Exp(1) / weight, number i with the weight at ``places[i]``."""
+def exponential_keys(weights, scores):  # type: ignore[no-untyped-def]
+    """Turn uniform numbers into Exp(1) / weight."""
     for i in range(len(scores)):
-        scores[i] = -log(scores[i]) / weights[places[i]]
+        scores[i] = -log(scores[i]) / weights[i]

@@ -91,8 +91,9 @@ class PatchRule:
         return bool(np.array_equal(self._order, np.arange(len(self._order))))
 
     @cached_property
-    def _buffers(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        return np.empty(len(self.gene_ids) + 1, dtype=np.int64), np.empty(len(self.gene_ids))
+    def _buffers(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
+        size = len(self.gene_ids) + 1
+        return np.empty(size, np.int64), np.empty(size), np.empty(size, np.int32), np.empty(size)
 
     @cached_property
     def _allowed(self) -> NDArray[np.bool_] | None:
@@ -107,18 +108,21 @@ class PatchRule:
             return _smallest(scores, self.n)
         weights = moments.mean if self.method == "mean" else moments.variance
         weights = weights if self._in_order else weights[self._order]
-        places = self._buffers[0][: kernels.positive_places(weights, self._buffers[0])]
+        places, positive, ids, _ = self._buffers
+        found = kernels.positive_genes(weights, self._sorted_ids, places, positive, ids)
+        places, positive, ids = places[:found], positive[:found], ids[:found]
         if self._allowed is not None:
-            places = places[self._allowed[places]]
+            allowed = self._allowed[places]
+            places, positive, ids = places[allowed], positive[allowed], ids[allowed]
         if self.method == "variance_sampled":
-            scores = self._uniforms(self._sorted_ids[places], key, DRAW)
-            kernels.exponential_keys(weights, places, scores)
+            scores = self._uniforms(ids, key, DRAW)
+            kernels.exponential_keys(positive, scores)
         else:
-            scores = -weights[places]
+            scores = -positive
         return np.asarray(places[_smallest(scores, self.n)])
 
     def _uniforms(self, gene_ids: NDArray[np.int32], key: NDArray[np.uint32], stream: np.uint32) -> NDArray[np.float64]:
-        out = self._buffers[1][: len(gene_ids)]
+        out = self._buffers[3][: len(gene_ids)]
         kernels.gene_uniforms(gene_ids, key, stream, out)
         return out
 

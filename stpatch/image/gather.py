@@ -85,17 +85,8 @@ def gather_panel_window(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def count_chosen(indices, chosen):  # type: ignore[no-untyped-def]
-    """Return how many entries belong to chosen genes."""
-    found = np.int64(0)
-    for j in range(len(indices)):
-        found += np.int64(chosen[np.uintp(indices[j])])
-    return found
-
-
-@njit(cache=True, nogil=True)
 def reduce_to_chosen(data, indices, indptr, channels, out_data, out_channels, out_indptr):  # type: ignore[no-untyped-def]
-    """Copy the entries of genes with a channel, row by row; the outputs have one entry to spare."""
+    """Copy the entries of genes with a channel, row by row; return their number. The outputs have one to spare."""
     found = np.uintp(0)
     out_indptr[0] = 0
     for row in range(len(indptr) - 1):
@@ -105,3 +96,4 @@ def reduce_to_chosen(data, indices, indptr, channels, out_data, out_channels, ou
             out_channels[found] = channel
             found += np.uintp(channel >= 0)
         out_indptr[row + 1] = found
+    return found

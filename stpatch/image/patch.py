@@ -162,11 +162,11 @@ class SlideImage:
         from stpatch.image import gather as kernels
 
         self._check_channels(channel_of_gene, n_channels)
-        found = kernels.count_chosen(self.indices, (channel_of_gene >= 0).view(np.uint8))
-        data = np.empty(found + 1, dtype=self.data.dtype)
-        channels = np.empty(found + 1, dtype=np.int32)
+        n_entries = len(self.data) + 1  # of room, not of memory: pages that are never written are never taken
+        data = np.empty(n_entries, dtype=self.data.dtype)
+        channels = np.empty(n_entries, dtype=np.int32)
         indptr = np.empty_like(self.indptr)
-        kernels.reduce_to_chosen(self.data, self.indices, self.indptr, channel_of_gene, data, channels, indptr)
+        found = kernels.reduce_to_chosen(self.data, self.indices, self.indptr, channel_of_gene, data, channels, indptr)
         return replace(
             self,
             data=data[:found],
