@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import ConfigError, InputError, InputMissingError
-from stpatch.slides.readers.coordinates import matching_column, rows_of
-from stpatch.slides.readers.delimited import listed, numbers, read_table
+from stpatch.slides.formats.coordinates import matching_column, rows_of
+from stpatch.slides.formats.delimited import listed, numbers, read_table
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import SlideSource
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.readers import delimited, text
-from stpatch.slides.readers.delimited import gene_frame, numbers, read_dense, read_table
-from stpatch.slides.readers.text import line_blocks, read_head
+from stpatch.slides.formats import delimited, text
+from stpatch.slides.formats.delimited import gene_frame, numbers, read_dense, read_table
+from stpatch.slides.formats.text import line_blocks, read_head
 
 
 def write(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:

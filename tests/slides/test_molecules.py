@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpatch.errors import InputError
-from stpatch.slides.readers import molecule_table as table_module
-from stpatch.slides.readers.molecule_table import GeneCodes, molecule_blocks, open_molecules
-from stpatch.slides.readers.molecules import Bins, MoleculeBinner
+from stpatch.slides.formats import molecule_table as table_module
+from stpatch.slides.formats.molecule_table import GeneCodes, molecule_blocks, open_molecules
+from stpatch.slides.formats.molecules import Bins, MoleculeBinner
 
 MOLECULE = st.tuples(
     st.integers(0, 6),

@@ -12,7 +12,7 @@ from bundles.visium import some_counts
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
-from stpatch.slides.readers import counts
+from stpatch.slides.formats import counts
 from stpatch.slides.readers.registry import probe_source, reader_of
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

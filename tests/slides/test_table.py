@@ -12,8 +12,8 @@ from bundles.table import CELLS, COUNTS, GENES, XY, write_loom, write_table
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, StpatchError
+from stpatch.slides.formats.places import neighbour_distance, square_pitch
 from stpatch.slides.labels import attach_labels
-from stpatch.slides.readers.places import neighbour_distance, square_pitch
 from stpatch.slides.readers.table import TableReader
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.readers.cell_table import (
+from stpatch.slides.formats.cell_table import (
     cell_numbers,
     further_columns,
     join_cells,
@@ -26,10 +26,10 @@ from stpatch.slides.readers.cell_table import (
     read_cells,
     table_columns,
 )
-from stpatch.slides.readers.cosmx_fov import Fovs, Pixel, pixel_of, read_fovs
-from stpatch.slides.readers.delimited import gene_frame, listed, read_dense
-from stpatch.slides.readers.molecule_slide import DEFAULT_BIN_UM, Block, bin_table, bins_slide, default_bin_note
-from stpatch.slides.readers.molecule_table import Kind, MoleculeTable, open_molecules
+from stpatch.slides.formats.cosmx_fov import Fovs, Pixel, pixel_of, read_fovs
+from stpatch.slides.formats.delimited import gene_frame, listed, read_dense
+from stpatch.slides.formats.molecule_slide import DEFAULT_BIN_UM, Block, bin_table, bins_slide, default_bin_note
+from stpatch.slides.formats.molecule_table import Kind, MoleculeTable, open_molecules
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

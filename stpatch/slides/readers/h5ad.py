@@ -12,7 +12,7 @@ from scipy import sparse
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
-from stpatch.slides.readers.anndata_group import (
+from stpatch.slides.formats.anndata_group import (
     AnnDataGroup,
     anndata_group,
     is_anndata,
@@ -22,8 +22,8 @@ from stpatch.slides.readers.anndata_group import (
     scale_factors,
     zarr_attributes,
 )
-from stpatch.slides.readers.hdf5 import looks_hdf5
-from stpatch.slides.readers.lattice import (
+from stpatch.slides.formats.hdf5 import looks_hdf5
+from stpatch.slides.formats.lattice import (
     PITCH_UM,
     is_hexagonal,
     nearest_distance,
@@ -31,8 +31,8 @@ from stpatch.slides.readers.lattice import (
     row_step,
     scale_of,
 )
+from stpatch.slides.formats.tenx import check_unique
 from stpatch.slides.readers.registry import register
-from stpatch.slides.readers.tenx import check_unique
 from stpatch.slides.slide import Geometry, RawSlide
 from stpatch.slides.source import Probe, SlideSource
 

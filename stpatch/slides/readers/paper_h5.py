@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.readers.counts import FractionalError, read_dense
-from stpatch.slides.readers.hdf5 import as_texts, child, faults, hdf5_file, is_hdf5
-from stpatch.slides.readers.lattice import nearest_distance
+from stpatch.slides.formats.counts import FractionalError, read_dense
+from stpatch.slides.formats.hdf5 import as_texts, child, faults, hdf5_file, is_hdf5
+from stpatch.slides.formats.lattice import nearest_distance
+from stpatch.slides.formats.tenx import gene_table
 from stpatch.slides.readers.registry import register
-from stpatch.slides.readers.tenx import gene_table
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 

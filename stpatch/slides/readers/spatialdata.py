@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, MissingExtraError
-from stpatch.slides.readers.anndata_group import AnnDataGroup, anndata_group, matrix_key, zarr_attributes
+from stpatch.slides.formats.anndata_group import AnnDataGroup, anndata_group, matrix_key, zarr_attributes
+from stpatch.slides.formats.hdf5 import attribute_text, faults
 from stpatch.slides.readers.h5ad import SPATIAL_KEYS, read_group
-from stpatch.slides.readers.hdf5 import attribute_text, faults
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

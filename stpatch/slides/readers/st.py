@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.readers.delimited import (
+from stpatch.slides.formats.delimited import (
     check_unique,
     gene_frame,
     listed,
@@ -29,9 +29,9 @@ from stpatch.slides.readers.delimited import (
     read_table,
     transposed,
 )
-from stpatch.slides.readers.places import fit_affine, neighbour_distance, one_parity
+from stpatch.slides.formats.places import fit_affine, neighbour_distance, one_parity
+from stpatch.slides.formats.text import Head, head_or_none, read_head
 from stpatch.slides.readers.registry import register
-from stpatch.slides.readers.text import Head, head_or_none, read_head
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 

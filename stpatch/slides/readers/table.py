@@ -18,7 +18,7 @@ from scipy import sparse
 
 from stpatch.config import IngestSection, TableSection
 from stpatch.errors import ConfigError, InputError, InputMissingError
-from stpatch.slides.readers.coordinates import (
+from stpatch.slides.formats.coordinates import (
     Coordinates,
     array_of,
     find_xy,
@@ -26,7 +26,7 @@ from stpatch.slides.readers.coordinates import (
     read_coordinates,
     rows_of,
 )
-from stpatch.slides.readers.delimited import (
+from stpatch.slides.formats.delimited import (
     DenseTable,
     check_unique,
     gene_frame,
@@ -36,10 +36,10 @@ from stpatch.slides.readers.delimited import (
     read_table,
     transposed,
 )
-from stpatch.slides.readers.loom import is_loom, loom_shape, read_loom
-from stpatch.slides.readers.places import neighbour_distance, square_pitch
+from stpatch.slides.formats.loom import is_loom, loom_shape, read_loom
+from stpatch.slides.formats.places import neighbour_distance, square_pitch
+from stpatch.slides.formats.text import read_head
 from stpatch.slides.readers.registry import register
-from stpatch.slides.readers.text import read_head
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.readers.hdf5 import looks_hdf5
-from stpatch.slides.readers.lattice import PITCH_UM, check_parity, scale_of
-from stpatch.slides.readers.positions import Positions, find_positions, first_barcode, read_positions
+from stpatch.slides.formats.hdf5 import looks_hdf5
+from stpatch.slides.formats.lattice import PITCH_UM, check_parity, scale_of
+from stpatch.slides.formats.positions import Positions, find_positions, first_barcode, read_positions
+from stpatch.slides.formats.tenx import is_mex, probe_tenx, read_tenx, tenx_files
 from stpatch.slides.readers.registry import register
-from stpatch.slides.readers.tenx import is_mex, probe_tenx, read_tenx, tenx_files
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 

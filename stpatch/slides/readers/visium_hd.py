@@ -16,12 +16,11 @@ from scipy import sparse
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.readers.counts import as_counts, csr_of, read_indices, read_pointers, read_values
-from stpatch.slides.readers.hdf5 import child, hdf5_file
-from stpatch.slides.readers.lattice import row_step
-from stpatch.slides.readers.positions import COLUMNS, find_positions, first_barcode, read_positions
-from stpatch.slides.readers.registry import register
-from stpatch.slides.readers.tenx import (
+from stpatch.slides.formats.counts import as_counts, csr_of, read_indices, read_pointers, read_values
+from stpatch.slides.formats.hdf5 import child, hdf5_file
+from stpatch.slides.formats.lattice import row_step
+from stpatch.slides.formats.positions import COLUMNS, find_positions, first_barcode, read_positions
+from stpatch.slides.formats.tenx import (
     TenxMatrix,
     matrix_group,
     matrix_shape,
@@ -30,6 +29,7 @@ from stpatch.slides.readers.tenx import (
     read_tenx,
     tenx_files,
 )
+from stpatch.slides.readers.registry import register
 from stpatch.slides.readers.visium import HD_BARCODE, Layout, layout_in
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.readers.cell_table import (
+from stpatch.slides.formats.cell_table import (
     cell_ids,
     cell_numbers,
     further_columns,
@@ -23,11 +23,11 @@ from stpatch.slides.readers.cell_table import (
     read_cells,
     table_columns,
 )
-from stpatch.slides.readers.hdf5 import child, hdf5_file
-from stpatch.slides.readers.molecule_slide import DEFAULT_BIN_UM, Block, bin_table, bins_slide, default_bin_note
-from stpatch.slides.readers.molecule_table import Kind, open_molecules
+from stpatch.slides.formats.hdf5 import child, hdf5_file
+from stpatch.slides.formats.molecule_slide import DEFAULT_BIN_UM, Block, bin_table, bins_slide, default_bin_note
+from stpatch.slides.formats.molecule_table import Kind, open_molecules
+from stpatch.slides.formats.tenx import is_mex, is_tenx_h5, probe_tenx, read_features, read_tenx, tenx_files
 from stpatch.slides.readers.registry import register
-from stpatch.slides.readers.tenx import is_mex, is_tenx_h5, probe_tenx, read_features, read_tenx, tenx_files
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError
-from stpatch.slides.readers import digits
-from stpatch.slides.readers.counts import csr_of, dtype_for
-from stpatch.slides.readers.text import BLOCK, Head, byte_blocks, line_blocks, read_head
+from stpatch.slides.formats import digits
+from stpatch.slides.formats.counts import csr_of, dtype_for
+from stpatch.slides.formats.text import BLOCK, Head, byte_blocks, line_blocks, read_head
 
 _WHOLE = re.compile(r"\d+(\.0*)?")
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{9,}(\.\d+)?(_PAR_Y)?")

@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.readers.delimited import listed, numbers, read_table
-from stpatch.slides.readers.hdf5 import as_texts, faults
-from stpatch.slides.readers.tenx import check_unique
-from stpatch.slides.readers.text import read_head
+from stpatch.slides.formats.delimited import listed, numbers, read_table
+from stpatch.slides.formats.hdf5 import as_texts, faults
+from stpatch.slides.formats.tenx import check_unique
+from stpatch.slides.formats.text import read_head
 
 
 def is_parquet(path: Path) -> bool:

@@ -19,8 +19,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.readers.delimited import gene_frame
-from stpatch.slides.readers.molecule_table import (
+from stpatch.slides.formats.delimited import gene_frame
+from stpatch.slides.formats.molecule_table import (
     CSV_BLOCK,
     GeneCodes,
     Kind,
@@ -28,7 +28,7 @@ from stpatch.slides.readers.molecule_table import (
     molecule_blocks,
     open_molecules,
 )
-from stpatch.slides.readers.text import line_blocks
+from stpatch.slides.formats.text import line_blocks
 
 SHORTEST_RUN = 4
 """Rows that a gene has in a run on average, for the compiled loop to pay."""

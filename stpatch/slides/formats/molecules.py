@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError
-from stpatch.slides.readers.counts import csr_of, dtype_for
+from stpatch.slides.formats.counts import csr_of, dtype_for
 
 BITS = 21
 """Bits for each of row, column and gene: together they fit one 64-bit word."""

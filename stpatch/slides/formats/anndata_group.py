@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError, StpatchError
-from stpatch.slides.readers.counts import (
+from stpatch.slides.formats.counts import (
     FractionalError,
     csr_of,
     read_dense,
@@ -23,8 +23,8 @@ from stpatch.slides.readers.counts import (
     read_pointers,
     read_values,
 )
-from stpatch.slides.readers.hdf5 import attribute_text, faults, hdf5_file, is_hdf5
-from stpatch.slides.readers.tenx import gene_table
+from stpatch.slides.formats.hdf5 import attribute_text, faults, hdf5_file, is_hdf5
+from stpatch.slides.formats.tenx import gene_table
 
 ENSEMBL = r"ENS[A-Z]*G\d{9,}(\.\d+)?"
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol")

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.readers.counts import Values, csr_of, read_indices, read_pointers, read_values
-from stpatch.slides.readers.hdf5 import attribute_text, child, faults, hdf5_file, is_hdf5, read_texts
+from stpatch.slides.formats.counts import Values, csr_of, read_indices, read_pointers, read_values
+from stpatch.slides.formats.hdf5 import attribute_text, child, faults, hdf5_file, is_hdf5, read_texts
 from stpatch.slides.slide import GENE_COLUMNS
 
 MATRIX_MTX = re.compile(r"(?P<prefix>.*?)matrix\.mtx(\.gz)?")

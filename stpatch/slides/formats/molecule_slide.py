@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.readers.delimited import gene_frame
-from stpatch.slides.readers.molecule_table import GeneCodes, Kind, MoleculeTable, molecule_blocks
-from stpatch.slides.readers.molecules import Bins, MoleculeBinner
+from stpatch.slides.formats.delimited import gene_frame
+from stpatch.slides.formats.molecule_table import GeneCodes, Kind, MoleculeTable, molecule_blocks
+from stpatch.slides.formats.molecules import Bins, MoleculeBinner
 from stpatch.slides.slide import RawSlide
 
 DEFAULT_BIN_UM = 10.0

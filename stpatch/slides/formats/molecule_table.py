@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError, StpatchError
-from stpatch.slides.readers.hdf5 import faults
-from stpatch.slides.readers.tenx import open_text
+from stpatch.slides.formats.hdf5 import faults
+from stpatch.slides.formats.tenx import open_text
 
 Kind = Literal["text", "float", "integer", "flag"]
 CSV_BLOCK = 1 << 22

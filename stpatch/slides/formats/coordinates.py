@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.readers.delimited import listed, numbers, read_table
-from stpatch.slides.readers.lattice import is_hexagonal
-from stpatch.slides.readers.places import array_indices
-from stpatch.slides.readers.text import Head, read_head
+from stpatch.slides.formats.delimited import listed, numbers, read_table
+from stpatch.slides.formats.lattice import is_hexagonal
+from stpatch.slides.formats.places import array_indices
+from stpatch.slides.formats.text import Head, read_head
 from stpatch.slides.slide import Geometry
 
 XY_NAMES = (
