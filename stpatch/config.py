@@ -339,7 +339,7 @@ class Config(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice."""
+    """A safe loader that refuses a key given twice, and texts with a NUL, which no path may hold."""
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -354,7 +354,15 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    text = str(loader.construct_scalar(node))
+    if "\0" in text:
+        raise yaml.constructor.ConstructorError(None, None, "a text holds a NUL character", node.start_mark)
+    return text
+
+
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, _text)
 
 
 def load_config(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
@@ -423,9 +431,11 @@ def _override(values: dict[str, Any], text: str) -> None:
             child = place[name] = {}
         place = child
     try:
-        place[last] = yaml.safe_load(value)
+        place[last] = yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError("an override is no valid YAML", where=f"--set {key}", found=value) from error
+        raise ConfigError(
+            "an override is no valid YAML", where=f"--set {key}", found=" ".join(str(error).split())
+        ) from error
 
 
 def _by_key(error: ValidationError) -> list[list[Any]]:

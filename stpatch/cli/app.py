@@ -38,6 +38,11 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+    except (MemoryError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        typer.echo(f"error: {_of_the_machine(error).block()}", err=True)
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise
@@ -47,3 +52,16 @@ def main() -> None:
             err=True,
         )
         sys.exit(1)
+
+
+def _of_the_machine(error: MemoryError | OSError) -> StpatchError:
+    """Return the message of a fault that is neither the request's nor the code's."""
+    if isinstance(error, MemoryError):
+        return StpatchError(
+            "there is not enough memory",
+            found=error or None,
+            mend="set a lower run.workers, crop.size, crop.density or channels.n; see stpatch plan",
+        )
+    return StpatchError(
+        "a file or folder cannot be read or written", where=error.filename, found=error.strerror or str(error)
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from stpatch.errors import MismatchError, StpatchError, UnitsFailedError
+from stpatch.errors import MismatchError, ProblemsError, StpatchError, UnitsFailedError
 from stpatch.pipeline.job import Job
 from stpatch.pipeline.ranks import Rank
 from stpatch.pipeline.stages import CORPUS, STAGES, Stage
@@ -77,7 +77,12 @@ def run_stages(
     summary = Summary()
     with Workers(job, worker_count(job.config) if workers is None else workers) as pool:
         for name in stages:
-            _run_stage(job, STAGES[name], pool, summary, progress=progress, rank=rank or Rank())
+            try:
+                _run_stage(job, STAGES[name], pool, summary, progress=progress, rank=rank or Rank())
+            except StpatchError as error:
+                if not summary.failures:
+                    raise
+                raise ProblemsError([*(failure for _, _, failure in summary.failures), error]) from error
     return summary
 
 
