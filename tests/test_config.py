@@ -186,6 +186,7 @@ def test_all_problems_come_at_once() -> None:
         ("dataset: {output: 'a'}\nslides: [a]\ncrop:\n\t- x\n", "no valid YAML"),
         ("dataset: !!python/object/apply:os.getcwd []\n", "no valid YAML"),
         ("x: &a [*a]\n", ""),
+        ('dataset: {output: "a\\0b"}\nslides: [a]\n', "NUL"),
     ],
 )
 def test_yaml_that_is_no_config(tmp_path: Path, text: str, word: str) -> None:
@@ -228,7 +229,10 @@ def test_overrides(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["crop.stride", "=8", "crop.strid=8", "crop.stride=[", "crop=8", "..=1", "crop.=1"])
+@pytest.mark.parametrize(
+    "text",
+    ["crop.stride", "=8", "crop.strid=8", "crop.stride=[", "crop=8", "..=1", "crop.=1", "crop={size: 1, size: 2}"],
+)
 def test_overrides_that_are_wrong(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, LEAST), [text])
