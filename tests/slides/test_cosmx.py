@@ -144,6 +144,7 @@ def _set(name: str, value: object):
         (_cells(_set("CenterX_global_px", "")), "no finite number"),
         (_cells(_set("CenterX_global_px", "inf")), "no finite number"),
         (_cells(_set("cell_ID", 1)), "given twice"),
+        (_cells(_set("cell_ID", "99999999999999999999")), "no whole number"),
         (_cells(lambda t: t.drop(columns="cell_ID")), "no column cell_ID"),
         (_cells(lambda t: t.drop(columns="CenterX_global_px")), "no columns of place"),
         (_cells(lambda t: t.assign(fov=t["fov"] + 7)), "no cell of the counts"),

@@ -170,6 +170,7 @@ def replaced(folder: Path, file: str, old: str, new: str) -> Path:
         ("spots_A1.csv", "2,3,507,761", "2,3,inf,761", ["no finite number", "pixel_x"]),
         ("spots_A1.csv", "2,3,507,761", "2,3,left,761", ["no finite number", "'left'"]),
         ("spots_A1.csv", "2,3,507,761", "2,4,507,761", ["place is given twice"]),
+        ("spots_A1.csv", "2,3,507,761", "2,9223372036854775808,507,761", ["far from any array", "row 2"]),
         ("spots_A1.csv", "2,3,507,761", "2,3,507", ["read", "spots_A1.csv"]),
         ("A1.tsv", "2x4", "2x3", ["given twice", "'2x3'"]),
         ("A1.tsv", "2x4", "spot7", ["not named for its place", "row 3", "'spot7'"]),

@@ -44,6 +44,8 @@ MOLECULES = (
 )
 """The first that is there is read."""
 KEY = ("fov", "cell_ID")
+LARGEST_ID = 2**53
+"""Ids lie below: above, a float no longer tells whole numbers apart."""
 CELL_GLOBAL = ("CenterX_global_px", "CenterY_global_px")
 CELL_LOCAL = ("CenterX_local_px", "CenterY_local_px")
 MOLECULE_GLOBAL = ("x_global_px", "y_global_px")
@@ -216,7 +218,7 @@ def _keys(frame: pd.DataFrame, *, where: object) -> tuple[NDArray[np.object_], N
     """Return ``<fov>_<cell_ID>`` of each row, and whether it is background (cell_ID 0)."""
     numbers = [cell_numbers(frame, name, where=where) for name in KEY]
     for name, values in zip(KEY, numbers, strict=True):
-        bad = (values != np.rint(values)) | (values < 0)
+        bad = (values != np.rint(values)) | (values < 0) | (values >= LARGEST_ID)
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError("an id is no whole number", where=f"{where}, column {name}, row {row}", found=values[row])

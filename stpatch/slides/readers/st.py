@@ -39,6 +39,8 @@ PITCH_UM = 200.0
 """Between spots of the first arrays (spot 100 um)."""
 CONTROLS = (r"__.*", r"ambiguous\[.*")
 """What read counters write beside genes: ``__no_feature``, ``__ambiguous[A+B]``."""
+LARGEST_PLACE = 10**6
+"""Array indices lie below: the six digits of a spot's name."""
 SPOT_NAME = re.compile(r"X?(\d{1,6}(?:\.\d+)?)[x_](\d{1,6}(?:\.\d+)?)")
 SPOT_COLUMNS = {"", "x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"}
 """Columns of spots tables, and of nothing else: a label table has more."""
@@ -270,6 +272,15 @@ def read_spots(path: Path) -> SpotTable:
         return np.column_stack([numbers(table[name], where=path) for name in (x, y)])
 
     places = np.column_stack([numbers(table[name], where=path) for name in ("x", "y")])
+    far = (np.abs(places) >= LARGEST_PLACE).any(axis=1)
+    if far.any():
+        row = int(np.argmax(far))
+        raise InputError(
+            "a place is far from any array",
+            where=f"{path} row {row + 2}",
+            found=f"x, y = {places[row].tolist()}",
+            expected=f"array indices below {LARGEST_PLACE}",
+        )
     _, first, count = np.unique(places, axis=0, return_index=True, return_counts=True)
     if (count > 1).any():
         row = int(first[count > 1][0])
