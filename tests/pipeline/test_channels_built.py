@@ -19,7 +19,7 @@ from corpora import make_slide, panel_of
 from scipy import sparse
 
 import stpatch
-from stpatch.errors import ConfigError
+from stpatch.errors import ConfigError, InputError
 from stpatch.expression.rules import RuleSpec
 from stpatch.reading.dataset import Dataset
 from stpatch.shards.sample import Sample
@@ -211,6 +211,30 @@ def test_slides_of_a_short_list_are_padded(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset.measured(number), np.arange(30) < measured)
 
 
+def test_each_slide_has_the_listed_genes_that_it_measured(tmp_path: Path) -> None:
+    write_counts(tmp_path / "few.h5ad", poisson_counts(36, 12), array=square(6, 6))
+    write_counts(tmp_path / "many.h5ad", poisson_counts(36, 30), array=square(6, 6))
+    sheet = [{"slide_id": "few"}, {"slide_id": "many"}]
+    listed = {"scope": "slide", "method": "list", "genes": ["G020", "G003", "G001"]}
+    build(tmp_path, sheet, channels=listed, crop=WHOLE)
+    dataset = open_all(tmp_path)
+    assert {sample.meta["slide_id"]: gene_names(dataset, sample.genes) for sample in dataset} == {
+        "few": ["G003", "G001", "<pad>"], "many": ["G020", "G003", "G001"],
+    }  # fmt: skip
+    with pytest.raises(InputError, match="no slide measured gene 'G077'"):
+        build(tmp_path, sheet, channels={**listed, "genes": ["G077", "G003"]}, crop=WHOLE)
+
+
+def test_a_slide_that_a_rule_cannot_rank_is_named(tmp_path: Path) -> None:
+    write_counts(tmp_path / "dot.h5ad", poisson_counts(1, 12), array=square(1, 1))
+    write_counts(tmp_path / "many.h5ad", poisson_counts(36, 12), array=square(6, 6))
+    sheet = [{"slide_id": "many"}, {"slide_id": "dot"}]
+    build(tmp_path, sheet, name="panel", channels={"scope": "panel", "method": "hvg_seurat"})
+    with pytest.raises(InputError, match="chose no gene") as caught:
+        build(tmp_path, sheet, channels={"scope": "slide", "method": "hvg_seurat"})
+    assert "slide dot" in str(caught.value)
+
+
 @pytest.mark.parametrize("across", ["pooled", "rank"])
 def test_mixed_panels(tmp_path: Path, across: str) -> None:
     """A slide of 30 genes beside one of 400: what a slide did not measure is marked, and is no zero."""
@@ -246,7 +270,7 @@ def test_mixed_panels(tmp_path: Path, across: str) -> None:
 def test_a_slide_without_any_gene_of_the_panel_is_refused(tmp_path: Path) -> None:
     write_counts(tmp_path / "a.h5ad", poisson_counts(36, 12), array=square(6, 6))
     write_counts(tmp_path / "b.h5ad", poisson_counts(36, 12), array=square(6, 6), genes=names(12, 500))
-    with pytest.raises(stpatch.errors.InputError, match="measured no gene of the panel"):
+    with pytest.raises(InputError, match="measured no gene of the panel"):
         build(
             tmp_path,
             [{"slide_id": "a"}, {"slide_id": "b"}],
@@ -402,3 +426,28 @@ def test_genes_of_two_organisms_stay_apart_unless_mapped(tmp_path: Path) -> None
     assert sorted(table.index) == sorted(["C3", "GAPDH", "human:ACTB", "human:MYC", "mouse:Actb", "mouse:Myc"])
     assert table.loc["GAPDH", "n_slides"] == table.loc["C3", "n_slides"] == 2
     assert table.loc["human:MYC", "n_slides"] == 1
+
+
+def test_a_vocabulary_of_several_organisms(tmp_path: Path) -> None:
+    """It may leave the organism out where no gene of two organisms has its name."""
+    human, mouse = [f"ENSG{i:011d}" for i in range(4)], [f"ENSMUSG{i:011d}" for i in range(4)]
+    for seed, (name, ids) in enumerate((("h", human), ("m", mouse))):
+        counts = poisson_counts(36, 4, seed=seed)
+        write_counts(tmp_path / f"{name}.h5ad", counts, array=square(6, 6), genes=["C3", "X", "Y", "Z"], ensembl=ids)
+    sheet = [{"slide_id": "h"}, {"slide_id": "m"}]
+
+    def built(name: str, vocabulary: dict[str, int], identity: str) -> Dataset:
+        (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+        genes = {"identity": identity, "vocabulary": "vocab.json"}
+        build(tmp_path, sheet, name=name, channels=ALL_GENES, ingest={"genes": genes})
+        return open_all(tmp_path, name)
+
+    bare = {gene: number for number, gene in enumerate([*mouse, *human], 3)}
+    dataset = built("ensembl", bare, "ensembl")
+    table = pq.read_table(dataset.folder / "genes.parquet").to_pydict()
+    assert {name.partition(":")[2]: n for name, n in zip(table["name"], table["gene_id"], strict=True)} == bare
+    with pytest.raises(InputError, match="one name for genes of several organisms") as caught:
+        built("symbol", {"<pad>": 0, "C3": 1}, "symbol")
+    assert "human:C3, mouse:C3" in str(caught.value)
+    dataset = built("named", {"<pad>": 0, "human:C3": 1, "mouse:C3": 2}, "symbol")
+    assert gene_names(dataset, np.array([1, 2])) == ["human:C3", "mouse:C3"]
