@@ -23,10 +23,19 @@ PATCH_FIELDS = ("number", "row", "col", "height", "width", "n_spots", "coverage"
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """What the crop stage made of one slide."""
+    """What the crop stage made of one slide.
+
+    Attributes
+    ----------
+    grid, patches
+        The pixel grid, and the patches cut from it.
+    gene_ids
+        (genes,) int32 vocabulary id of each of the slide's genes, -1 for a gene outside the vocabulary.
+    """
 
     grid: Grid
     patches: Patches
+    gene_ids: NDArray[np.int32]
 
 
 def request(job: Job, slide_id: str) -> dict[str, Any]:
@@ -43,7 +52,7 @@ def run(job: Job, slide_id: str) -> Outcome:
     """Lay the grid, cut the patches, and see that the slide measured something of the channels."""
     path = job.slide_path(slide_id)
     where = f"slide {slide_id}, {job.sources[slide_id].path}"
-    _check_panel(job, slide_id, where)
+    gene_ids = _gene_ids(job, slide_id, where)
     places = read_places(path)
     grid = make_grid(
         xy=places.xy,
@@ -59,7 +68,7 @@ def run(job: Job, slide_id: str) -> Outcome:
         grid.spots_per_pixel(), section=job.config.crop, seed=job.config.dataset.seed, slide_id=slide_id
     )
     out = job.patches_path(slide_id)
-    write_cut(out, Cut(grid=grid, patches=patches))
+    write_cut(out, Cut(grid=grid, patches=patches, gene_ids=gene_ids))
     facts = {
         "grid": list(grid.shape),
         "origin": list(grid.origin),
@@ -84,6 +93,7 @@ def write_cut(path: Path, cut: Cut) -> None:
             origin=np.array(grid.origin, np.float64),
             pitch_um=np.array(np.nan if grid.pitch_um is None else grid.pitch_um),
             collisions=np.array([grid.n_collisions, grid.n_dropped], np.int64),
+            gene_ids=cut.gene_ids,
             **{name: getattr(cut.patches, name) for name in PATCH_FIELDS},
         )
 
@@ -101,17 +111,17 @@ def read_cut(path: Path) -> Cut:
         n_collisions=int(fields["collisions"][0]),
         n_dropped=int(fields["collisions"][1]),
     )
-    return Cut(grid=grid, patches=Patches(**{name: fields[name] for name in PATCH_FIELDS}))
+    patches = Patches(**{name: fields[name] for name in PATCH_FIELDS})
+    return Cut(grid=grid, patches=patches, gene_ids=fields["gene_ids"])
 
 
-def _check_panel(job: Job, slide_id: str, where: str) -> None:
+def _gene_ids(job: Job, slide_id: str, where: str) -> NDArray[np.int32]:
+    """Return the ids of the slide's genes, of which a fixed list of channels must hold some."""
     channels = read_channels(job.channels_path)
     wanted = channels.channels_of(slide_id)
-    if wanted is None:
-        return
     names = channels.names_of(read_genes(job.slide_path(slide_id)))
     measured = channels.ids_of(names)
-    if not np.isin(measured[measured >= 0], wanted).any():
+    if wanted is not None and not np.isin(measured[measured >= 0], wanted).any():
         raise InputError(
             "the slide measured no gene of the panel",
             where=where,
@@ -119,6 +129,7 @@ def _check_panel(job: Job, slide_id: str, where: str) -> None:
             expected=f"some of {len(wanted)} channels, such as {', '.join(channels.name_of(i) for i in wanted[:5])}",
             mend="see channels (scope, method, genes) and ingest.genes (identity, map), or leave the slide out",
         )
+    return measured
 
 
 def _largest_count(job: Job, slide_id: str, grid: Grid) -> float:

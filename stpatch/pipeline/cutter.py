@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stpatch.expression.normalize import Normalization
 from stpatch.expression.sample import PatchRule
 from stpatch.expression.statistics import SlideStatistics
-from stpatch.expression.window import WindowMoments, gather_normalized
+from stpatch.expression.window import Moments, WindowMoments, gather_normalized
 from stpatch.image.crop import Patches
 from stpatch.image.grid import Grid
 from stpatch.image.patch import SlideImage
@@ -23,7 +23,7 @@ from stpatch.pipeline.job import Job
 from stpatch.pipeline.plan import sample_key
 from stpatch.shards.layout import Layout
 from stpatch.shards.sample import NO_LABEL, Sample, label_name
-from stpatch.slides.store import open_counts, read_genes, read_labels
+from stpatch.slides.store import open_counts, read_labels
 
 Window = tuple[int, int, int, int]
 
@@ -59,8 +59,12 @@ class FixedChannels:
     """The panel, or the slide's own list: the same channels for every patch."""
 
     def __init__(self, wanted: NDArray[np.int32], gene_ids: NDArray[np.int32]) -> None:
-        position = {int(number): i for i, number in enumerate(gene_ids) if number >= 0}
-        positions = np.array([position.get(int(number), -1) for number in wanted], np.int32)
+        known = np.flatnonzero(gene_ids >= 0)
+        known = known[np.argsort(gene_ids[known], kind="stable")]
+        place = np.minimum(np.searchsorted(gene_ids[known], wanted), max(len(known) - 1, 0))
+        found = np.isin(wanted, gene_ids[known])
+        positions = np.full(len(wanted), -1, np.int32)
+        positions[found] = known[place[found]]
         self.choice = ChannelChoice(positions=positions, ids=wanted)
         self.lut = channel_of_gene(positions, len(gene_ids))
 
@@ -79,16 +83,24 @@ class PatchChannels:
             slide_id,
         )
         self.known = np.flatnonzero(gene_ids >= 0)
+        self._window: Window | None = None
+        self._moments: Moments | None = None
 
     def choose(self, window: Window, *, number: int, draw: int) -> ChannelChoice:
         """Return the patch's channels, by ascending gene id, padding last."""
-        moments = self.moments.measure(*window)
-        if len(self.known) < len(self.gene_ids):  # genes outside the vocabulary are never channels
-            moments = moments.of_genes(self.known)
-        chosen = self.rule.choose(moments, slide_id=self.slide_id, number=number, draw=draw)
+        chosen = self.rule.choose(self._measured(window), slide_id=self.slide_id, number=number, draw=draw)
         positions = np.where(chosen < 0, -1, self.known[chosen]).astype(np.int32)
         ids = np.where(chosen < 0, self.channels.pad_id, self.gene_ids[positions]).astype(np.int32)
         return ChannelChoice(positions=positions, ids=ids)
+
+    def _measured(self, window: Window) -> Moments:
+        """Return the moments of the window's known genes; the draws of one window measure it once."""
+        if self._moments is None or window != self._window:
+            moments = self.moments.measure(*window)
+            # genes outside the vocabulary are never channels
+            self._moments = moments if len(self.known) == len(self.gene_ids) else moments.of_genes(self.known)
+            self._window = window
+        return self._moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +153,11 @@ class Cutter:
             meta=meta,
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of counts that the cutter holds, mapped or in memory."""
+        return self.image.data.nbytes + self.image.indices.nbytes + self.image.indptr.nbytes
+
     def window(self, position: int) -> Window:
         """Return (row, column, height, width) of a patch."""
         patches = self.patches
@@ -186,7 +203,7 @@ def open_cutter(
         collisions=config.grid.collisions,
     )
     normalization = _normalization(job, slide_id)
-    gene_ids = channels.ids_of(channels.names_of(read_genes(path)))
+    gene_ids = cut.gene_ids
     wanted = channels.panel if channels.slide_panels is None else channels.slide_panels[slide_id]
     rule: FixedChannels | PatchChannels
     if wanted is not None:
@@ -205,7 +222,7 @@ def open_cutter(
         layout=layout,
         draws=config.channels.draws,
         values=config.shards.values,
-        labels=label_planes(read_labels(path), cut.grid, categories),
+        labels=label_planes(read_labels(path), cut.grid, categories) if categories else {},
     )
 
 

@@ -7,24 +7,27 @@ own order.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.pipeline.channels import Channels, read_channels
 from stpatch.pipeline.cutter import Cutter, open_cutter
+from stpatch.pipeline.encoder import encoded_ahead
 from stpatch.pipeline.job import Job, Outcome
-from stpatch.pipeline.plan import Plan, read_plan, sample_key, task_digest
+from stpatch.pipeline.plan import Plan, read_plan, task_digest
+from stpatch.pipeline.spool import Spool
 from stpatch.shards.layout import Layout
-from stpatch.shards.sample import label_name
-from stpatch.shards.shard import encode_sample, write_encoded
-from stpatch.storage import atomic_file
+from stpatch.shards.sample import Sample, label_name
+from stpatch.shards.shard import write_encoded
+from stpatch.storage import atomic_file, digest
 
-SPOOL_BYTES = 128 << 20
-"""Encoded bytes that a task keeps in memory before it goes on in a file."""
+KEPT_BYTES = 96 << 20
+"""Counts of slides that a worker keeps ready from one task to the next."""
+
+_kept: dict[str, Cutter] = {}
 
 
 def request(job: Job, task: str) -> dict[str, Any]:
@@ -53,11 +56,11 @@ def run(job: Job, task: str) -> Outcome:
     categories = job.receipt("plan", "corpus").facts["labels"]
     first = samples.start
     split, number = plan.splits[plan.split[first]], int(plan.shard[first])
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=_spool_dir(job)) as spool:
-        places = _fill(spool, job, plan, samples, channels=channels, layout=layout, categories=categories)
-        record = write_encoded(
-            job.output, _in_order(spool, places, keys_of(job, plan, samples)), split=split, number=number, layout=layout
-        )
+    with Spool(job.work / "spool") as spool:
+        cuts = _cut(job, plan, samples, channels=channels, layout=layout, categories=categories)
+        for place, key, parts in encoded_ahead(cuts, layout):
+            spool.put(place, key, parts)
+        record = write_encoded(job.output, spool.in_order(), split=split, number=number, layout=layout)
     rows_path = job.rows_path(task)
     ranges = np.array(record.ranges, np.int64).reshape(-1, 2)
     with atomic_file(rows_path) as file:
@@ -86,27 +89,7 @@ def dataset_layout(job: Job) -> Layout:
     )
 
 
-def keys_of(job: Job, plan: Plan, samples: slice) -> list[str]:
-    """Return the samples' keys, in order."""
-    from stpatch.pipeline.crop import read_cut
-
-    keys = [""] * (samples.stop - samples.start)
-    draws = job.config.channels.draws
-    for slide, places in _by_slide(plan.slide[samples]):
-        numbers = read_cut(job.patches_path(plan.slides[slide])).patches.number
-        for place in places:
-            sample = samples.start + place
-            keys[place] = sample_key(
-                plan.slides[slide], int(numbers[plan.patch[sample]]), int(plan.draw[sample]), draws=draws
-            )
-    return keys
-
-
-Places = list[dict[str, tuple[int, int]]]
-
-
-def _fill(
-    spool: IO[bytes],
+def _cut(
     job: Job,
     plan: Plan,
     samples: slice,
@@ -114,27 +97,31 @@ def _fill(
     channels: Channels,
     layout: Layout,
     categories: Mapping[str, list[str]],
-) -> Places:
-    """Write all encoded samples to the spool; return where each one's parts lie in it."""
-    places: Places = [{} for _ in range(samples.stop - samples.start)]
+) -> Iterator[tuple[int, Sample]]:
+    """Yield all samples of a task and their places in the shard, slide by slide."""
     for slide, members in _by_slide(plan.slide[samples]):
-        cutter = open_cutter(job, plan.slides[slide], channels=channels, layout=layout, categories=categories)
-        for member in _by_place(cutter, plan, samples.start + members) - samples.start:
-            sample = samples.start + member
-            encoded = encode_sample(cutter.cut(int(plan.patch[sample]), int(plan.draw[sample])), layout)
-            for name, data in encoded.items():
-                places[member][name] = (spool.tell(), len(data))
-                spool.write(data)
-    return places
+        cutter = _cutter(job, plan.slides[slide], channels=channels, layout=layout, categories=categories)
+        for sample in _by_place(cutter, plan, samples.start + members):
+            yield int(sample) - samples.start, cutter.cut(int(plan.patch[sample]), int(plan.draw[sample]))
 
 
-def _in_order(spool: IO[bytes], places: Places, keys: list[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    for key, parts in zip(keys, places, strict=True):
-        encoded = {}
-        for name, (offset, nbytes) in parts.items():
-            spool.seek(offset)
-            encoded[name] = spool.read(nbytes)
-        yield key, encoded
+def _cutter(
+    job: Job, slide_id: str, *, channels: Channels, layout: Layout, categories: Mapping[str, list[str]]
+) -> Cutter:
+    """Return a slide's cutter, as an earlier task of this process left it or a new one.
+
+    Those used last are kept, as far as `KEPT_BYTES` go.
+    """
+    of_slide = [job.receipt(stage, slide_id).fingerprint for stage in ("ingest", "normalize", "crop")]
+    state = [*of_slide, job.receipt("select", "corpus").fingerprint, repr(layout), job.config.model_dump(mode="json")]
+    key = digest([str(job.work), slide_id, *state, {name: list(known) for name, known in categories.items()}])
+    cutter = _kept.pop(key, None)
+    while _kept and sum(other.nbytes for other in _kept.values()) > KEPT_BYTES:
+        del _kept[next(iter(_kept))]
+    if cutter is None:
+        cutter = open_cutter(job, slide_id, channels=channels, layout=layout, categories=categories)
+    _kept[key] = cutter
+    return cutter
 
 
 def _by_slide(slides: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -148,9 +135,3 @@ def _by_place(cutter: Cutter, plan: Plan, samples: NDArray[np.int64]) -> NDArray
     patches = plan.patch[samples]
     order = np.lexsort((plan.draw[samples], cutter.patches.col[patches], cutter.patches.row[patches]))
     return samples[order]
-
-
-def _spool_dir(job: Job) -> str:
-    folder = job.work / "spool"
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,6 @@ from stpatch.errors import DatasetError
 Encoding = Literal["blosc", "npy"]
 BLOSC_LEVEL = 5
 _BLOSC_HEADER = 16
-_NPY_VERSION = (1, 0)
 _NPY_LONGEST_HEADER = 1024
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>[<|][a-z]\d{1,2})', 'fortran_order': False, "
@@ -43,14 +43,19 @@ def encode(array: NDArray[Any], encoding: Encoding = "blosc") -> bytes:
     """
     array = _little_endian(np.ascontiguousarray(array))
     if encoding == "npy":
-        buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, array, version=_NPY_VERSION, allow_pickle=False)
-        return buffer.getvalue()
+        return _npy_header(array.dtype.str, array.shape) + array.tobytes()
     if encoding != "blosc":
         raise ValueError(f"unknown encoding {encoding!r}, known: blosc, npy")
     shuffle = blosc.SHUFFLE if array.dtype.kind == "f" else blosc.BITSHUFFLE
     blosc.use_threads = False
     return bytes(blosc.compress(array, b"lz4", BLOSC_LEVEL, shuffle, 0, array.dtype.itemsize))
+
+
+@lru_cache(maxsize=64)
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
 
 
 def decode(

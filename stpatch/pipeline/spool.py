@@ -1,0 +1,77 @@
+"""Where a task's encoded samples wait until their shard is written in its own order."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+IN_MEMORY = 64 << 20
+"""Encoded bytes that wait in memory; what comes after them waits in a file."""
+
+
+class Spool(AbstractContextManager["Spool"]):
+    """Encoded samples by their place in the shard.
+
+    Parameters
+    ----------
+    folder
+        Where the file lies while it is needed.
+    in_memory
+        Bytes to keep in memory.
+    """
+
+    def __init__(self, folder: Path, *, in_memory: int = IN_MEMORY) -> None:
+        self._folder = folder
+        self._room = in_memory
+        self._keys: dict[int, str] = {}
+        self._kept: dict[int, dict[str, bytes]] = {}
+        self._filed: dict[int, dict[str, tuple[int, int]]] = {}
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def put(self, place: int, key: str, parts: dict[str, bytes]) -> None:
+        """Keep the encoded parts of the sample at a place."""
+        self._keys[place] = key
+        size = sum(map(len, parts.values()))
+        if size <= self._room:
+            self._room -= size
+            self._kept[place] = parts
+            return
+        self._room = 0
+        file = self._opened()
+        ranges = {}
+        for name, data in parts.items():
+            ranges[name] = (file.tell(), len(data))
+            file.write(data)
+        self._filed[place] = ranges
+
+    def in_order(self) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Yield keys and parts by place; what is yielded is kept no longer."""
+        for place in sorted(self._keys):
+            yield self._keys[place], self._kept.pop(place) if place in self._kept else self._read(place)
+
+    def _opened(self) -> IO[bytes]:
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115, closed in __exit__
+        return self._file
+
+    def _read(self, place: int) -> dict[str, bytes]:
+        file = self._opened()
+        parts = {}
+        for name, (offset, size) in self._filed[place].items():
+            file.seek(offset)
+            parts[name] = file.read(size)
+        return parts
