@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -47,7 +48,8 @@ def run(job: Job, _unit: str) -> Outcome:
     corpus = _Corpus(job, by_organism=by_organism)
     pooled = pool_statistics(slides, corpus.statistics)
     external = job.config.ingest.genes.vocabulary
-    ids, pad_id = number_genes(pooled.genes, None if external is None else read_vocabulary(external))
+    vocabulary = None if external is None else read_vocabulary(external)
+    ids, pad_id = number_genes(pooled.genes, vocabulary, by_organism=by_organism)
     channels = _choose(job, corpus, slides, pooled, ids, pad_id)
     write_json(job.channels_path, channels_json(channels))
     moments_path = job.work / "moments.npz"
@@ -70,6 +72,10 @@ class _Corpus:
         genes = read_genes(self.job.slide_path(slide_id))
         return replace(statistics, genes=tuple(vocabulary_names(genes, by_organism=True)))
 
+    def ids(self, slide_id: str, ids: Mapping[str, int]) -> NDArray[np.int32]:
+        names = vocabulary_names(read_genes(self.job.slide_path(slide_id)), by_organism=self.by_organism)
+        return np.array([ids[name] for name in names if name in ids], np.int32)
+
     def slide(self, slide_id: str) -> Slide:
         slide = read_slide(self.job.slide_path(slide_id))
         names = vocabulary_names(slide.genes, by_organism=self.by_organism)
@@ -81,7 +87,9 @@ def is_mixed(receipts: Sequence[Receipt]) -> bool:
     return len({organism for receipt in receipts for organism in receipt.facts["organisms"] if organism}) > 1
 
 
-def number_genes(names: Sequence[str], vocabulary: Mapping[str, int] | None) -> tuple[dict[str, int], int]:
+def number_genes(
+    names: Sequence[str], vocabulary: Mapping[str, int] | None, *, by_organism: bool = False
+) -> tuple[dict[str, int], int]:
     """Give the measured genes their ids.
 
     Parameters
@@ -90,17 +98,41 @@ def number_genes(names: Sequence[str], vocabulary: Mapping[str, int] | None) -> 
         Sorted vocabulary names of all measured genes.
     vocabulary
         An external vocabulary; genes that it lacks get no id. None: ids from 1 in order of name.
+    by_organism
+        Names are ``organism:gene``; a vocabulary may have them with or without the organism.
 
     Returns
     -------
     ids, pad_id
         Name -> id, and the id of no gene: the vocabulary's ``<pad>``, else 0 (or the first free id where 0 is a gene).
+
+    Raises
+    ------
+    InputError
+        The vocabulary has none of the genes, or has one name for the genes of two organisms.
     """
     if vocabulary is None:
         return {name: number for number, name in enumerate(names, 1)}, 0
-    ids = {name: vocabulary[name] for name in names if name in vocabulary and name != PAD}
+    known = {name: name if name in vocabulary or not by_organism else name.partition(":")[2] for name in names}
+    ids = {name: vocabulary[word] for name, word in known.items() if word in vocabulary and word != PAD}
     if not ids:
-        raise InputError("no measured gene is in the vocabulary", where="key ingest.genes.vocabulary")
+        raise InputError(
+            "no measured gene is in the vocabulary",
+            where="key ingest.genes.vocabulary",
+            found=f"genes such as {', '.join(names[:5])}",
+            expected=f"names such as {', '.join(list(vocabulary)[:5])}",
+            mend="see ingest.genes: identity (symbol or ensembl) and map",
+        )
+    if len(set(ids.values())) < len(ids):
+        shared = Counter(ids.values())
+        twice = [name for name in names if shared[ids.get(name, -1)] > 1]
+        raise InputError(
+            "the vocabulary has one name for genes of several organisms",
+            where="key ingest.genes.vocabulary",
+            found=", ".join(twice[:8]),
+            expected="one gene an id",
+            mend="map one of them to the other's name, or to nothing (ingest.genes.map), or list them as organism:gene",
+        )
     taken = set(vocabulary.values())
     return ids, vocabulary.get(PAD, 0 if 0 not in taken else max(taken) + 1)
 
@@ -122,7 +154,11 @@ def _choose(
         panel = _ranked(rules[0], corpus, slides, ids, pooled=pooled)
         n_channels = len(panel)
     elif section.scope == "slide":
-        chosen = {slide_id: _ranked(rules[0], corpus, [slide_id], ids) for slide_id in slides}
+        if rules[0].method == "list":
+            listed = _ranked(replace(rules[0], scope="panel"), corpus, slides, ids, pooled=pooled)
+            chosen = {slide_id: listed[np.isin(listed, corpus.ids(slide_id, ids))] for slide_id in slides}
+        else:
+            chosen = {slide_id: _ranked(rules[0], corpus, [slide_id], ids) for slide_id in slides}
         n_channels = max(len(numbers) for numbers in chosen.values())
         slide_panels = {
             slide_id: np.pad(numbers, (0, n_channels - len(numbers)), constant_values=pad_id)
@@ -172,8 +208,13 @@ def _ranked(
             mend="take them off the list, or use another vocabulary",
         )
     if not numbers:
+        slide = f", slide {slides[0]}" if rule.scope == "slide" else ""
         raise InputError(
-            "the rule chose no gene of the vocabulary", where=f"key channels, method {rule.method}", found=len(numbers)
+            "the rule chose no gene of the vocabulary",
+            where=f"key channels, method {rule.method}{slide}",
+            found="no gene that the rule can rank",
+            expected="a slide of several spots, and genes that differ between them" if slide else None,
+            mend="take another rule, or leave the slide out" if slide else None,
         )
     return np.array(numbers, np.int32)
 

@@ -107,7 +107,7 @@ def canonical_slide(
         "genes_in": int(raw.counts.shape[1]),
         "genes_merged": harmonized.n_merged,
         "dropped": dropped,
-        "vocabulary": _matched(genes.index, vocabulary),
+        "vocabulary": _matched(genes, vocabulary, where),
     }
     return Slide(
         slide_id=source.slide_id,
@@ -206,13 +206,19 @@ def _mito_note(mito: NDArray[np.bool_], section: IngestSection) -> list[str]:
     return []
 
 
-def _matched(genes: pd.Index, vocabulary: Mapping[str, int] | None) -> dict[str, Any]:
+def _matched(genes: pd.DataFrame, vocabulary: Mapping[str, int] | None, where: str) -> dict[str, Any]:
+    """Count the genes that an external vocabulary has, by name or as ``organism:gene``."""
     if vocabulary is None:
         return {}
-    unmatched = [gene for gene in genes if gene not in vocabulary]
+    unmatched = [
+        gene
+        for gene, organism in zip(genes.index, genes["organism"], strict=True)
+        if gene not in vocabulary and f"{organism}:{gene}" not in vocabulary
+    ]
     if len(unmatched) == len(genes):
         raise InputError(
             "no gene of the slide is in the vocabulary",
+            where=where,
             found=f"genes such as {', '.join(unmatched[:5])}",
             expected=f"names such as {', '.join(list(vocabulary)[:5])}",
             mend="see ingest.genes: identity (symbol or ensembl) and map",

@@ -221,7 +221,7 @@ def test_each_slide_has_the_listed_genes_that_it_measured(tmp_path: Path) -> Non
     assert {sample.meta["slide_id"]: gene_names(dataset, sample.genes) for sample in dataset} == {
         "few": ["G003", "G001", "<pad>"], "many": ["G020", "G003", "G001"],
     }  # fmt: skip
-    with pytest.raises(InputError, match="no slide measured gene 'G077'"):
+    with pytest.raises(ConfigError, match="no slide measured gene 'G077'"):
         build(tmp_path, sheet, channels={**listed, "genes": ["G077", "G003"]}, crop=WHOLE)
 
 
