@@ -10,6 +10,8 @@ import typer
 from stpatch.cli import build, configs, datasets
 from stpatch.errors import StpatchError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="stpatch",
     help="Spatial transcriptomics slides to sharded image patches for pretraining.",
@@ -33,9 +35,10 @@ def main() -> None:
             traceback.print_exc()
         typer.echo(f"error: {error.block()}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns Ctrl-C into this
+            typer.echo("stopped; the same command goes on from here", err=True)
+        raise
     except BrokenPipeError:
         sys.exit(1)
     except (MemoryError, OSError) as error:
