@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +221,6 @@ def test_folders_that_lie_in_one_another(tmp_path: Path, where: str) -> None:
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     command = [sys.executable, "-m", "stpatch", "build", str(tmp_path / "none.yaml")]
     plain = subprocess.run(command, capture_output=True, text=True, check=False)
     assert plain.returncode == 2
@@ -227,3 +229,18 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
     assert debug.returncode == 2
     assert "Traceback" in debug.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path, finished: Path, workers: int) -> None:
+    config = with_output(tmp_path, finished)
+    command = [sys.executable, "-m", "stpatch", "build", str(config), "-q", "--workers", str(workers)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    while process.poll() is None and len(list((tmp_path / "out.work").rglob("[!.]*.json"))) < 3:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err.decode() == "stopped; the same command goes on from here\n"
+    built("build", config, "-q")
+    assert digests(tmp_path / "out") == digests(finished / "out")
