@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stpatch.errors import ConfigError
 from stpatch.expression.normalize import Normalization
 from stpatch.expression.sample import PatchRule
 from stpatch.expression.statistics import SlideStatistics
@@ -29,6 +30,7 @@ Window = tuple[int, int, int, int]
 
 REDUCE_BELOW = 4
 """A panel of less than one gene in so many is worth a reduced copy of the slide's counts."""
+LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +177,14 @@ class Cutter:
             out = np.empty((n_channels, *window[2:]), self.layout.dtype)
             return self.image.gather(*window, lut, None if lut is None else n_channels, out=out)
         values = gather_normalized(self.image, *window, lut, n_channels, self.normalization, positions=choice.positions)
+        if self.layout.dtype == "float16" and (largest := float(np.abs(values).max(initial=0))) > LARGEST_HALF:
+            raise ConfigError(
+                "a value is larger than float16 holds",
+                where=f"slide {self.slide_id}, patch at row {window[0]}, column {window[1]}, key shards.dtype",
+                found=f"{largest:g}",
+                expected=f"at most {LARGEST_HALF:g}",
+                mend="set shards.dtype: float32, or a smaller normalize.target_sum",
+            )
         return values.astype(self.layout.dtype, copy=False)
 
     def _lut(self, choice: ChannelChoice) -> NDArray[np.int32] | None:

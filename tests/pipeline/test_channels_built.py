@@ -352,6 +352,18 @@ def test_normalizations_from_counts_and_stored_are_the_same(folder: Path, method
         np.testing.assert_array_equal(sample.x, stored[sample.key].x)
 
 
+def test_half_precision_holds_what_it_can(folder: Path, counts: dict[str, np.ndarray]) -> None:
+    half = {"values": "normalized", "dtype": "float16"}
+    build(folder, SHEET, channels=ALL_GENES, crop=WHOLE, shards=half)
+    for sample in open_all(folder):
+        matrix = counts[sample.meta["slide_id"]]
+        assert sample.x.dtype == np.float16
+        np.testing.assert_allclose(spots_of(sample), np.log1p(matrix * (1e4 / matrix.sum(1, keepdims=True))), rtol=5e-4)
+    assert open_all(folder, normalized=True)[0].x.dtype == np.float32
+    with pytest.raises(ConfigError, match="larger than float16 holds"):
+        build(folder, SHEET, name="large", normalize={"method": "total", "target_sum": 1e7}, shards=half)
+
+
 # -- vocabularies and organisms -------------------------------------------------------------------------------------
 
 
