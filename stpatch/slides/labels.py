@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from stpatch.errors import ConfigError, InputError, InputMissingError
 from stpatch.slides.formats.coordinates import matching_column, rows_of
-from stpatch.slides.formats.delimited import listed, numbers, read_table
+from stpatch.slides.formats.delimited import numbers, read_table
+from stpatch.slides.formats.names import listed
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import SlideSource
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats import delimited, text
-from stpatch.slides.formats.delimited import gene_frame, numbers, read_dense, read_table
+from stpatch.slides.formats.delimited import numbers, read_dense, read_table
+from stpatch.slides.formats.names import gene_frame
 from stpatch.slides.formats.text import line_blocks, read_head
 
 

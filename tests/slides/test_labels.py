@@ -10,7 +10,7 @@ from scipy import sparse
 
 from stpatch.config import IngestSection
 from stpatch.errors import ConfigError, InputError
-from stpatch.slides.formats.delimited import gene_frame
+from stpatch.slides.formats.names import gene_frame
 from stpatch.slides.labels import attach_labels, categories
 from stpatch.slides.readers.st import StReader
 from stpatch.slides.slide import RawSlide

@@ -127,7 +127,7 @@ def test_transcript_problems(tmp_path: Path, change, message: str) -> None:
 
 
 def test_bins_without_transcripts(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no transcripts"):
+    with pytest.raises(InputError, match="no molecule table"):
         read(write_merscope(tmp_path), bin_um=10)
 
 

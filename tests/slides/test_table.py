@@ -12,7 +12,7 @@ from bundles.table import CELLS, COUNTS, GENES, XY, write_loom, write_table
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, StpatchError
-from stpatch.slides.formats.places import neighbour_distance, square_pitch
+from stpatch.slides.formats.places import nearest_distance, square_pitch
 from stpatch.slides.labels import attach_labels
 from stpatch.slides.readers.table import TableReader
 from stpatch.slides.slide import RawSlide
@@ -122,7 +122,7 @@ def test_scale(tmp_path: Path) -> None:
 def test_pitch_of_adjusted_places_is_not_biased_by_their_jitter() -> None:
     grid = np.stack(np.meshgrid(np.arange(20.0), np.arange(15.0)), axis=-1).reshape(-1, 2) * 7
     jittered = grid + np.random.default_rng(0).normal(0, 0.4, grid.shape)
-    near, regular = neighbour_distance(jittered)
+    near, regular = nearest_distance(jittered)
     assert regular
     assert near is not None
     assert near < 6.8

@@ -206,7 +206,7 @@ def test_windows_lines_and_byte_order_mark(tmp_path: Path) -> None:
 
 def test_bins_without_transcripts(tmp_path: Path) -> None:
     write_xenium(tmp_path)
-    with pytest.raises(InputError, match="no transcripts"):
+    with pytest.raises(InputError, match="no molecule table"):
         read(tmp_path, bin_um=10)
 
 

@@ -3,5 +3,5 @@
 Text: `text` (bytes and lines), `digits` and `delimited` (count tables and columns), `coordinates`, `cell_table`.
 HDF5 and zarr: `hdf5`, `anndata_group`, `loom`. 10x: `tenx` (matrices), `positions`. Molecules: `molecule_table`,
 `molecules` (their sum in bins), `molecule_slide`, `gem`, `gef`, `cosmx_fov`. What is read: `counts` (whole numbers),
-`lattice` and `places` (where spots lie).
+`names` (of spots and genes), `places` and `lattice` (where spots lie).
 """

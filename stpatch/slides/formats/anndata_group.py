@@ -24,7 +24,7 @@ from stpatch.slides.formats.counts import (
     read_values,
 )
 from stpatch.slides.formats.hdf5 import attribute_text, faults, hdf5_file, is_hdf5
-from stpatch.slides.formats.tenx import gene_table
+from stpatch.slides.formats.names import gene_table
 
 ENSEMBL = r"ENS[A-Z]*G\d{9,}(\.\d+)?"
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.delimited import listed, numbers, read_table
+from stpatch.slides.formats.delimited import numbers, read_table
 from stpatch.slides.formats.hdf5 import as_texts, faults
-from stpatch.slides.formats.tenx import check_unique
+from stpatch.slides.formats.names import check_unique, listed
 from stpatch.slides.formats.text import read_head
 
 
@@ -54,15 +54,17 @@ def read_cells(path: Path) -> pd.DataFrame:
     return frame
 
 
-def need_columns(frame: pd.DataFrame, names: tuple[str, ...], *, where: object) -> None:
-    """Raise `InputError` where a column is missing; it names those that are there."""
-    missing = [name for name in names if name not in frame.columns]
+def need_columns(columns: Iterable[str], names: tuple[str, ...], *, where: object) -> None:
+    """Raise `InputError` where a table lacks one of the columns; it names those that are there."""
+    columns = tuple(columns)
+    missing = [name for name in names if name not in columns]
     if missing:
         raise InputError(
-            f"the cell table has no column {', '.join(missing)}",
+            f"the table has no column {', '.join(missing)}",
             where=where,
-            found=f"columns {listed(list(frame.columns))}",
+            found=f"columns {listed(columns)}",
             expected=", ".join(names),
+            mend="export the table anew, or give its columns the platform's names",
         )
 
 

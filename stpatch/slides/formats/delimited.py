@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from scipy import sparse
 from stpatch.errors import InputError
 from stpatch.slides.formats import digits
 from stpatch.slides.formats.counts import csr_of, dtype_for
+from stpatch.slides.formats.names import listed
 from stpatch.slides.formats.text import BLOCK, Head, byte_blocks, line_blocks, read_head
 
 _WHOLE = re.compile(r"\d+(\.0*)?")
@@ -250,12 +251,6 @@ def _refuse(head: Head, code: int, row: int, field: int, text: bytes) -> None:
     )
 
 
-def listed(names: Iterable[object]) -> str:
-    """Return the first names, and how many there are beyond."""
-    texts = [str(name) or "(no name)" for name in names]
-    return ", ".join(texts[:_SHOWN]) + (f", ... ({len(texts)} in all)" if len(texts) > _SHOWN else "")
-
-
 class _Stream(io.RawIOBase):
     """The text bytes of a file, unpacked, as pyarrow wants them."""
 
@@ -430,23 +425,3 @@ def _float(text: str) -> float:
         return float(text) if "_" not in text else np.nan
     except ValueError:
         return np.nan
-
-
-def check_unique(ids: NDArray[np.object_], *, where: object) -> None:
-    """Raise `InputError` where a spot's id is given twice."""
-    twice = np.flatnonzero(pd.Index(ids, dtype=object).duplicated())
-    if len(twice):
-        raise InputError(
-            "a spot id is given twice",
-            where=f"{where}, spot {twice[0] + 1}",
-            found=f"{ids[twice[0]]!r} ({len(twice)} such)",
-            mend="take one of them out, or rename it",
-        )
-
-
-def gene_frame(names: Sequence[str] | NDArray[np.object_]) -> pd.DataFrame:
-    """Return the gene table of a raw slide: what looks like an Ensembl id is one, everything else is a name."""
-    ensembl = np.array([name if _ENSEMBL.fullmatch(name) else "" for name in names], dtype=object)
-    symbols = np.array([name if not known else "" for name, known in zip(names, ensembl, strict=True)], dtype=object)
-    blank = np.full(len(symbols), "", dtype=object)
-    return pd.DataFrame({"name": symbols, "ensembl_id": ensembl, "feature_type": blank}, dtype=object)

@@ -19,7 +19,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.delimited import gene_frame
 from stpatch.slides.formats.molecule_table import (
     CSV_BLOCK,
     GeneCodes,
@@ -28,6 +27,7 @@ from stpatch.slides.formats.molecule_table import (
     molecule_blocks,
     open_molecules,
 )
+from stpatch.slides.formats.names import gene_frame
 from stpatch.slides.formats.text import line_blocks
 
 SHORTEST_RUN = 4

@@ -1,4 +1,4 @@
-"""Lattices: the facts by which Visium's hexagonal one is recognized, the scale it gives, and distances of spots."""
+"""Visium's hexagonal lattice: the facts by which it is recognized, and the scale it gives."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
+from stpatch.slides.formats.places import fit_affine
 
 PITCH_UM = 100.0
 """Distance of neighbouring spots."""
@@ -60,12 +61,12 @@ def scale_of(array: NDArray[np.int32], xy: NDArray[np.float64], *, where: Path |
     neighbours = (np.diff(rows) == 0) & (np.diff(columns) == 2)
     steps = np.linalg.norm(np.diff(xy[order], axis=0)[neighbours], axis=1)
     pitch = float(np.median(steps)) if len(steps) else 0.0
-    fit = _fit(array, xy)
+    fit = fit_affine(array, xy)
     if fit is None:
         if pitch > 0:
             return Scale(um_per_unit=PITCH_UM / pitch)
         return Scale(um_per_unit=None, notes=("too few spots to tell the scale: um per pixel is unknown",))
-    row_step, column_step = np.linalg.norm(fit, axis=1)
+    row_step, column_step = fit.steps
     ratio = row_step / column_step if column_step > 0 else np.inf
     if abs(ratio * np.sqrt(3) - 1) < TOLERANCE:
         raise InputError(
@@ -87,20 +88,11 @@ def scale_of(array: NDArray[np.int32], xy: NDArray[np.float64], *, where: Path |
 
 def row_column_ratio(array: NDArray[np.int32], xy: NDArray[np.float64]) -> float | None:
     """Return the rows' distance in columns: sqrt(3) on Visium's lattice, 1 on a square one; None for too few spots."""
-    fit = _fit(array, xy)
+    fit = fit_affine(array, xy)
     if fit is None:
         return None
-    row_step, column_step = np.linalg.norm(fit, axis=1)
+    row_step, column_step = fit.steps
     return float(row_step / column_step) if column_step > 0 else None
-
-
-def _fit(array: NDArray[np.int32], xy: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Return (2, 2) pixels per array_row and per array_col, None where the spots do not span the plane."""
-    centred = array - array.mean(axis=0)
-    if len(array) < 3 or np.linalg.matrix_rank(centred) < 2:
-        return None
-    solution, *_ = np.linalg.lstsq(centred, xy - xy.mean(axis=0), rcond=None)
-    return np.asarray(solution, dtype=np.float64)
 
 
 def row_step(array: NDArray[np.int32], xy: NDArray[np.float64]) -> float | None:
@@ -112,14 +104,3 @@ def row_step(array: NDArray[np.int32], xy: NDArray[np.float64]) -> float | None:
         return None
     distances = np.linalg.norm(np.diff(xy[order], axis=0)[in_row], axis=1)
     return float(np.median(distances / steps[in_row, 1])) or None
-
-
-def nearest_distance(xy: NDArray[np.float64]) -> float | None:
-    """Return the median distance to the nearest neighbour, None for fewer than two places."""
-    from scipy.spatial import cKDTree
-
-    places = np.unique(xy, axis=0)
-    if len(places) < 2:
-        return None
-    distances = np.asarray(cKDTree(places).query(places, k=2)[0])
-    return float(np.median(distances[:, 1]))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stpatch.errors import InputError
-from stpatch.slides.formats.delimited import gene_frame
+from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.molecule_table import GeneCodes, Kind, MoleculeTable, molecule_blocks
 from stpatch.slides.formats.molecules import Bins, MoleculeBinner
+from stpatch.slides.formats.names import gene_frame
 from stpatch.slides.slide import RawSlide
 
 DEFAULT_BIN_UM = 10.0
@@ -34,6 +35,19 @@ class Binned:
 def default_bin_note(bin_um: float) -> str:
     """Return the note of a bin that nobody asked for."""
     return f"ingest.bin_um is not set: molecules were summed to bins of {bin_um:g} um"
+
+
+def need_molecules(path: Path | None, *, folder: Path, bin_um: float | None, expected: str) -> Path:
+    """Return the molecule table of a bundle; a bundle without one is an `InputMissingError`."""
+    if path is None:
+        raise InputMissingError(
+            "ingest.bin_um asks for binned molecules, but there is no molecule table",
+            where=folder,
+            found=f"ingest.bin_um = {bin_um}",
+            expected=expected,
+            mend="leave ingest.bin_um out to read the cells",
+        )
+    return path
 
 
 def bin_table(

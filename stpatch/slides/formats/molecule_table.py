@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError, StpatchError
 from stpatch.slides.formats.hdf5 import faults
-from stpatch.slides.formats.tenx import open_text
+from stpatch.slides.formats.text import arrow_stream, open_text
 
 Kind = Literal["text", "float", "integer", "flag"]
 CSV_BLOCK = 1 << 22
@@ -182,7 +182,7 @@ def _text_blocks(table: MoleculeTable, kinds: Mapping[str, Kind], text: NDArray[
         "flag": pa.bool_(),
     }
     skip_rows = len(table.comments) + 1 if text is None else 0
-    with _stream(table.path) if text is None else pa.BufferReader(pa.py_buffer(text.tobytes())) as stream:
+    with arrow_stream(table.path) if text is None else pa.BufferReader(pa.py_buffer(text.tobytes())) as stream:
         try:
             blocks = arrow_csv.open_csv(
                 stream,
@@ -199,14 +199,6 @@ def _text_blocks(table: MoleculeTable, kinds: Mapping[str, Kind], text: NDArray[
                 return
             raise
         yield from blocks
-
-
-def _stream(path: Path) -> Any:
-    import pyarrow as pa
-
-    with path.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-    return pa.input_stream(str(path), compression="gzip" if zipped else None)
 
 
 def _values(column: Any, kind: Kind, *, where: tuple[Path, str, int]) -> Any:

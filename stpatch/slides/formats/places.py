@@ -20,56 +20,68 @@ class Affine:
     Attributes
     ----------
     matrix
-        (3, 2): coordinates = (x index, y index, 1) @ matrix.
-    unit
-        Length of one array step in coordinate units, mean of both directions.
+        (3, 2): coordinates = (first index, second index, 1) @ matrix.
+    steps
+        (2,) length of one step along either index, in coordinate units.
     residual
         Median distance of the spots from the map, in array steps.
     """
 
     matrix: NDArray[np.float64]
-    unit: float
+    steps: NDArray[np.float64]
     residual: float
 
+    @property
+    def unit(self) -> float:
+        """Length of one array step in coordinate units, mean of both directions."""
+        return float(self.steps.mean())
+
     def __call__(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the coordinates of (n, 2) array places (x, y)."""
+        """Return the (n, 2) coordinates of (n, 2) array places."""
         return np.column_stack([places, np.ones(len(places))]) @ self.matrix
 
 
-def fit_affine(places: NDArray[np.float64], xy: NDArray[np.float64]) -> Affine | None:
+def fit_affine(places: NDArray[np.float64] | NDArray[np.int32], xy: NDArray[np.float64]) -> Affine | None:
     """Fit the map by least squares; None where fewer than three spots, or spots in one line, leave it open.
 
     Parameters
     ----------
     places, xy
-        (n, 2) array places (x, y) and coordinates of the same spots.
+        (n, 2) array places and coordinates of the same spots.
     """
-    design = np.column_stack([places, np.ones(len(places))])
-    if len(places) < 3 or np.linalg.matrix_rank(design) < 3:
+    if len(places) < 3:
         return None
-    matrix = np.asarray(np.linalg.lstsq(design, xy, rcond=None)[0], np.float64)
-    unit = float(np.linalg.norm(matrix[:2], axis=1).mean())
-    distance = np.linalg.norm(design @ matrix - xy, axis=1)
-    return Affine(matrix=matrix, unit=unit, residual=float(np.median(distance)) / unit if unit > 0 else np.inf)
+    centre, middle = places.mean(axis=0), xy.mean(axis=0)
+    centred = places - centre
+    if np.linalg.matrix_rank(centred) < 2:
+        return None
+    linear = np.asarray(np.linalg.lstsq(centred, xy - middle, rcond=None)[0], np.float64)
+    steps = np.linalg.norm(linear, axis=1)
+    distance = float(np.median(np.linalg.norm(centred @ linear - (xy - middle), axis=1)))
+    unit = float(steps.mean())
+    return Affine(
+        matrix=np.vstack([linear, middle - centre @ linear]),
+        steps=steps,
+        residual=distance / unit if unit > 0 else np.inf,
+    )
 
 
-def neighbour_distance(xy: NDArray[np.float64]) -> tuple[float | None, bool]:
+def nearest_distance(xy: NDArray[np.float64]) -> tuple[float | None, bool]:
     """Return the median distance of nearest neighbours, and whether nearly all spots have a neighbour that far away.
 
     Parameters
     ----------
     xy
-        (n, 2) finite coordinates; None comes back for fewer than two spots or a median of 0.
+        (n, 2) finite coordinates; spots at one place count once, and None comes back for fewer than two places.
     """
     from scipy.spatial import cKDTree
 
-    if len(xy) < 2:
+    places = np.unique(xy, axis=0)
+    if len(places) < 2:
         return None, False
-    distances: NDArray[np.float64] = np.asarray(cKDTree(xy).query(xy, k=2)[0])
+    distances: NDArray[np.float64] = np.asarray(cKDTree(places).query(places, k=2)[0])
     nearest = distances[:, 1]
     median = float(np.median(nearest))
-    if median <= 0:
-        return None, False
     regular = np.abs(nearest - median) <= _REGULAR_WITHIN * median
     return median, bool(regular.mean() >= _REGULAR_SHARE)
 
@@ -98,6 +110,18 @@ def one_parity(array: NDArray[np.int32]) -> bool:
     rows = array[:, 0] & 1
     parity = (array[:, 0] + array[:, 1]) & 1
     return len(array) >= 4 and bool((parity == parity[0]).all()) and bool((rows != rows[0]).any())
+
+
+def check_finite(xy: NDArray[np.float64], *, where: object, ids: NDArray[np.object_] | None = None) -> None:
+    """Raise `InputError` where one of (n, 2) coordinates is no finite number; `ids` name the spots."""
+    bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
+    if len(bad):
+        raise InputError(
+            "a coordinate is no finite number",
+            where=f"{where}, row {bad[0]}" + ("" if ids is None else f", spot {ids[bad[0]]}"),
+            found=f"{xy[bad[0]].tolist()} ({len(bad)} such spots)",
+            mend="mend the coordinates or take these spots out",
+        )
 
 
 def array_indices(values: NDArray[np.float64], *, where: object) -> NDArray[np.int32]:

@@ -5,13 +5,12 @@ The stored matrix is genes x barcodes by columns, which is barcodes x genes by r
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,8 @@ from scipy import sparse
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.counts import Values, csr_of, read_indices, read_pointers, read_values
 from stpatch.slides.formats.hdf5 import attribute_text, child, faults, hdf5_file, is_hdf5, read_texts
-from stpatch.slides.slide import GENE_COLUMNS
+from stpatch.slides.formats.names import check_unique, gene_table
+from stpatch.slides.formats.text import arrow_stream, open_text, read_lines, text_fault
 
 MATRIX_MTX = re.compile(r"(?P<prefix>.*?)matrix\.mtx(\.gz)?")
 FEATURES = ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv")
@@ -194,11 +194,6 @@ def read_features(group: Any, path: Path) -> pd.DataFrame:
     return gene_table(names, ids, types)
 
 
-def gene_table(names: Any, ids: Any, types: Any) -> pd.DataFrame:
-    """Return a raw slide's gene table."""
-    return pd.DataFrame(dict(zip(GENE_COLUMNS, (names, ids, types), strict=True)), dtype=object)
-
-
 def _check_sizes(where: object, shape: tuple[int, int], barcodes: NDArray[np.object_], genes: pd.DataFrame) -> None:
     found = (len(barcodes), len(genes))
     if found != shape:
@@ -209,19 +204,6 @@ def _check_sizes(where: object, shape: tuple[int, int], barcodes: NDArray[np.obj
             expected=f"{shape[0]} barcodes, {shape[1]} features",
         )
     check_unique(barcodes, what="a barcode", where=where)
-
-
-def check_unique(ids: NDArray[np.object_], *, what: str, where: object) -> None:
-    """Raise `InputError` where an id is given twice."""
-    twice = pd.Index(ids).duplicated()
-    if twice.any():
-        row = int(np.argmax(twice))
-        raise InputError(
-            f"{what} is given twice",
-            where=f"{where}, row {row}",
-            found=f"{ids[row]} ({int(twice.sum())} repeated)",
-            expected="unique ids",
-        )
 
 
 def mex_files(folder: Path) -> MexFiles:
@@ -276,35 +258,6 @@ class _MtxHeader:
     version: str
 
 
-def open_text(path: Path) -> TextIO:
-    """Open a text file that may be gzipped (by content, not by name); a byte order mark is skipped."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    if zipped:
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline=None)
-    return path.open(encoding="utf-8-sig", newline=None)
-
-
-def read_lines(path: Path) -> list[str]:
-    """Read a small text file's lines without their ends; a file cut short or no text is an `InputError`."""
-    try:
-        with open_text(path) as file:
-            return file.read().splitlines()
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise _text_fault(path, error) from error
-
-
-def _text_fault(path: Path, error: BaseException) -> InputError:
-    if isinstance(error, FileNotFoundError):
-        return InputMissingError("there is no such file", where=path)
-    return InputError(
-        "the file cannot be read: it is damaged or cut short",
-        where=path,
-        found=" ".join(str(error).split())[:300],
-        mend="fetch it again",
-    )
-
-
 def _feature_lines(path: Path) -> pd.DataFrame:
     rows = [line.split("\t") for line in read_lines(path)]
     ids = [row[0] for row in rows]
@@ -328,7 +281,7 @@ def _mtx_header(path: Path) -> _MtxHeader:
             else:
                 line = ""
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise _text_fault(path, error) from error
+        raise text_fault(path, error) from error
     match = re.fullmatch(r"%%matrixmarket\s+matrix\s+coordinate\s+(integer|real)\s+general", first)
     if match is None:
         raise InputError(
@@ -368,9 +321,7 @@ def _mtx_blocks(path: Path, header: _MtxHeader) -> Iterator[Entries]:
         return
     value_type = pa.float64() if header.is_real else pa.int64()
     try:
-        with pa.OSFile(str(path)) as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-        with pa.input_stream(str(path), compression="gzip" if zipped else None) as stream:
+        with arrow_stream(path) as stream:
             blocks = csv.open_csv(
                 stream,
                 csv.ReadOptions(
@@ -395,7 +346,7 @@ def _mtx_blocks(path: Path, header: _MtxHeader) -> Iterator[Entries]:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise _text_fault(path, error) from error
+        raise text_fault(path, error) from error
     if start != header.n_stored:
         raise InputError(
             "the matrix has fewer entries than it says: it is cut short",

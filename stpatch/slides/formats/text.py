@@ -6,12 +6,13 @@ A delimiter is one character; ``" "`` means runs of blanks (spaces and tabs), as
 from __future__ import annotations
 
 import csv
+import gzip
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from stpatch.errors import InputError, InputMissingError
 
@@ -50,6 +51,45 @@ class Head:
     def names(self) -> tuple[str, ...]:
         """One name a column, "" for the unnamed one."""
         return ("", *self.header) if self.short else self.header
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a text file that may be gzipped (by content, not by name); a byte order mark is skipped."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == _GZIP
+    if zipped:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline=None)
+    return path.open(encoding="utf-8-sig", newline=None)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read a small text file's lines without their ends; a file cut short or no text is an `InputError`."""
+    try:
+        with open_text(path) as file:
+            return file.read().splitlines()
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise text_fault(path, error) from error
+
+
+def text_fault(path: Path, error: BaseException) -> InputError:
+    """Return what a failure to read a text file is to the user."""
+    if isinstance(error, FileNotFoundError):
+        return InputMissingError("there is no such file", where=path)
+    return InputError(
+        "the file cannot be read: it is damaged or cut short",
+        where=path,
+        found=" ".join(str(error).split())[:300],
+        mend="fetch it again",
+    )
+
+
+def arrow_stream(path: Path) -> Any:
+    """Return a pyarrow stream of a text file's bytes, unpacked where it is gzipped (by content, not by name)."""
+    import pyarrow as pa
+
+    with path.open("rb") as file:
+        zipped = file.read(2) == _GZIP
+    return pa.input_stream(str(path), compression="gzip" if zipped else None)
 
 
 def byte_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:

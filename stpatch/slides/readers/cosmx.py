@@ -27,9 +27,17 @@ from stpatch.slides.formats.cell_table import (
     table_columns,
 )
 from stpatch.slides.formats.cosmx_fov import Fovs, Pixel, pixel_of, read_fovs
-from stpatch.slides.formats.delimited import gene_frame, listed, read_dense
-from stpatch.slides.formats.molecule_slide import DEFAULT_BIN_UM, Block, bin_table, bins_slide, default_bin_note
+from stpatch.slides.formats.delimited import read_dense
+from stpatch.slides.formats.molecule_slide import (
+    DEFAULT_BIN_UM,
+    Block,
+    bin_table,
+    bins_slide,
+    default_bin_note,
+    need_molecules,
+)
 from stpatch.slides.formats.molecule_table import Kind, MoleculeTable, open_molecules
+from stpatch.slides.formats.names import gene_frame, listed
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -85,7 +93,7 @@ class CosMx:
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
             _cell_place(table_columns(bundle.cells), bundle.cells)
             columns = table_columns(bundle.counts)
-            _need(columns, KEY, bundle.counts)
+            need_columns(columns, KEY, where=bundle.counts)
             return Probe(
                 platform=self.platform,
                 reason=f"{bundle.counts.name} beside {bundle.cells.name}",
@@ -160,27 +168,11 @@ def _pixel(bundle: Bundle, options: IngestSection) -> Pixel:
 
 
 def _molecules(bundle: Bundle, options: IngestSection) -> Path:
-    if bundle.molecules is None:
-        raise InputMissingError(
-            "ingest.bin_um asks for binned molecules, but there is no molecule table",
-            where=bundle.folder,
-            found=f"ingest.bin_um = {options.bin_um}",
-            expected="*_tx_file.csv",
-            mend="leave ingest.bin_um out to read the cells",
-        )
-    return bundle.molecules
-
-
-def _need(columns: tuple[str, ...], names: tuple[str, ...], path: Path) -> None:
-    missing = [name for name in names if name not in columns]
-    if missing:
-        raise InputError(
-            f"the table has no column {', '.join(missing)}", where=path, found=listed(columns), expected=listed(names)
-        )
+    return need_molecules(bundle.molecules, folder=bundle.folder, bin_um=options.bin_um, expected="*_tx_file.csv")
 
 
 def _cell_place(columns: tuple[str, ...], path: Path) -> tuple[str, str]:
-    _need(columns, KEY, path)
+    need_columns(columns, KEY, where=path)
     return _place(columns, CELL_GLOBAL, CELL_LOCAL, path)
 
 
@@ -230,7 +222,7 @@ def _keys(frame: pd.DataFrame, *, where: object) -> tuple[NDArray[np.object_], N
 def _read_cells(counts_path: Path, cells_path: Path, *, fovs: Fovs | None, pixel: Pixel) -> RawSlide:
     dense = read_dense(counts_path, id_columns=KEY, skip=NOT_GENES)
     cells = read_cells(cells_path)
-    need_columns(cells, KEY, where=cells_path)
+    need_columns(cells.columns, KEY, where=cells_path)
     x, y = place = _cell_place(tuple(cells.columns), cells_path)
     keys, background = _keys(dense.ids, where=counts_path)
     cell_keys, no_cell = _keys(cells, where=cells_path)

@@ -26,12 +26,12 @@ from stpatch.slides.formats.hdf5 import looks_hdf5
 from stpatch.slides.formats.lattice import (
     PITCH_UM,
     is_hexagonal,
-    nearest_distance,
     row_column_ratio,
     row_step,
     scale_of,
 )
-from stpatch.slides.formats.tenx import check_unique
+from stpatch.slides.formats.names import check_unique
+from stpatch.slides.formats.places import check_finite, nearest_distance
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import Geometry, RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -148,7 +148,7 @@ def read_group(
         counts, obs, xy = sparse.csr_matrix(counts[select]), obs[select], xy[select]
     ids: NDArray[np.object_] = obs.index.to_numpy(dtype=object)
     check_unique(ids, what="a spot id", where=group.where("obs"))
-    _check_finite(xy, ids, group.where("coordinates"))
+    check_finite(xy, ids=ids, where=group.where("coordinates"))
     array, more = _array_indices(obs, group)
     geometry, um_per_unit, pitch, scale_notes = _lattice(array, xy, scale_factors(group), group)
     return RawSlide(
@@ -234,17 +234,6 @@ def _is_local(xy: NDArray[np.float64], fov: pd.Series) -> bool:
     return bool(areas.sum() > 1.5 * whole)
 
 
-def _check_finite(xy: NDArray[np.float64], ids: NDArray[np.object_], where: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
-    if len(bad):
-        raise InputError(
-            "a coordinate is no finite number",
-            where=f"{where}, row {bad[0]}, spot {ids[bad[0]]}",
-            found=f"{xy[bad[0]].tolist()} ({len(bad)} such spots)",
-            mend="mend the coordinates or take these spots out",
-        )
-
-
 def _array_indices(obs: pd.DataFrame, group: AnnDataGroup) -> tuple[NDArray[np.int32] | None, tuple[str, ...]]:
     """Return (n, 2) array indices from obs, None where there are none or they are no whole numbers."""
     if not set(ARRAY_COLUMNS) <= set(obs.columns):
@@ -272,11 +261,11 @@ def _lattice(
     """Return geometry, um per unit, pitch and notes, by the facts of array indices and coordinates."""
     um_per_unit = factors.get("microns_per_pixel")
     if array is None:
-        return "irregular", um_per_unit, nearest_distance(xy), ()
+        return "irregular", um_per_unit, nearest_distance(xy)[0], ()
     ratio = row_column_ratio(array, xy)
     if is_hexagonal(array) and (ratio is None or abs(ratio - 1) > 0.05):
         scale = scale_of(array, xy, where=group.where("obs"))
-        pitch = nearest_distance(xy) if scale.um_per_unit is None else PITCH_UM / scale.um_per_unit
+        pitch = nearest_distance(xy)[0] if scale.um_per_unit is None else PITCH_UM / scale.um_per_unit
         return "hex", scale.um_per_unit, pitch, scale.notes
     pitch = row_step(array, xy)
     if um_per_unit is None and pitch and "bin_size_um" in factors:

@@ -20,9 +20,16 @@ from stpatch.slides.formats.cell_table import (
     read_cells,
     table_columns,
 )
-from stpatch.slides.formats.delimited import gene_frame, listed, read_dense
-from stpatch.slides.formats.molecule_slide import DEFAULT_BIN_UM, bin_table, bins_slide, default_bin_note
+from stpatch.slides.formats.delimited import read_dense
+from stpatch.slides.formats.molecule_slide import (
+    DEFAULT_BIN_UM,
+    bin_table,
+    bins_slide,
+    default_bin_note,
+    need_molecules,
+)
 from stpatch.slides.formats.molecule_table import open_molecules
+from stpatch.slides.formats.names import gene_frame, listed
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -62,7 +69,7 @@ class Merscope:
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
             columns = table_columns(bundle.cells)
             _id_column(columns, bundle.cells)
-            _need(columns, PLACE, bundle.cells)
+            need_columns(columns, PLACE, where=bundle.cells)
             return Probe(
                 platform=self.platform,
                 reason=f"{bundle.counts.name} beside {bundle.cells.name} with {' and '.join(PLACE)}",
@@ -72,7 +79,7 @@ class Merscope:
                 um_per_unit=1.0,
             )
         transcripts = _transcripts(bundle, options)
-        _need(open_molecules(transcripts).columns, TRANSCRIPT_COLUMNS, transcripts)
+        need_columns(open_molecules(transcripts).columns, TRANSCRIPT_COLUMNS, where=transcripts)
         return Probe(
             platform=self.platform,
             reason=f"{transcripts.name} with {', '.join(TRANSCRIPT_COLUMNS)}",
@@ -131,14 +138,6 @@ def _is_ours(path: Path) -> bool:
     return "gene" in open_molecules(path).columns
 
 
-def _need(columns: tuple[str, ...], names: tuple[str, ...], path: Path) -> None:
-    missing = [name for name in names if name not in columns]
-    if missing:
-        raise InputError(
-            f"the table has no column {', '.join(missing)}", where=path, found=listed(columns), expected=listed(names)
-        )
-
-
 def _id_column(columns: tuple[str, ...], path: Path) -> str:
     found = next((name for name in CELL_ID if name in columns), None)
     if found is None:
@@ -152,21 +151,15 @@ def _id_column(columns: tuple[str, ...], path: Path) -> str:
 
 
 def _transcripts(bundle: Bundle, options: IngestSection) -> Path:
-    if bundle.transcripts is None:
-        raise InputMissingError(
-            "ingest.bin_um asks for binned molecules, but there are no transcripts",
-            where=bundle.folder,
-            found=f"ingest.bin_um = {options.bin_um}",
-            expected="detected_transcripts.csv",
-            mend="leave ingest.bin_um out to read the cells",
-        )
-    return bundle.transcripts
+    return need_molecules(
+        bundle.transcripts, folder=bundle.folder, bin_um=options.bin_um, expected="detected_transcripts.csv"
+    )
 
 
 def _read_cells(counts_path: Path, cells_path: Path) -> RawSlide:
     dense = read_dense(counts_path)
     cells = read_cells(cells_path)
-    need_columns(cells, PLACE, where=cells_path)
+    need_columns(cells.columns, PLACE, where=cells_path)
     id_column = _id_column(tuple(cells.columns), cells_path)
     table_ids = cell_ids(cells[id_column], where=cells_path)
     ids = cell_ids(dense.ids.iloc[:, 0], where=counts_path)

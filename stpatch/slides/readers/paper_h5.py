@@ -13,8 +13,8 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.counts import FractionalError, read_dense
 from stpatch.slides.formats.hdf5 import as_texts, child, faults, hdf5_file, is_hdf5
-from stpatch.slides.formats.lattice import nearest_distance
-from stpatch.slides.formats.tenx import gene_table
+from stpatch.slides.formats.names import gene_table
+from stpatch.slides.formats.places import check_finite, nearest_distance
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -95,7 +95,7 @@ class PaperH5:
             spot_ids=np.array([str(i) for i in range(shape[0])], dtype=object),
             genes=gene_table(names, "", ""),
             xy=xy,
-            pitch=nearest_distance(xy),
+            pitch=nearest_distance(xy)[0],
             notes=("coords_map is taken as (x, y)",),
         )
 
@@ -172,14 +172,7 @@ def _coordinates(group: Any, path: Path, n_spots: int) -> NDArray[np.float64]:
             expected=f"numbers ({n_spots}, 2)",
         )
     xy = values.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
-    if len(bad):
-        raise InputError(
-            "a coordinate is no finite number",
-            where=f"{where}, row {bad[0]}",
-            found=f"{xy[bad[0]].tolist()} ({len(bad)} such rows)",
-            mend="mend the coordinates or take these spots out",
-        )
+    check_finite(xy, where=where)
     return xy
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, StpatchError
+from stpatch.slides.formats.hdf5 import looks_hdf5
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
@@ -38,7 +39,6 @@ class Reader(Protocol):
         ...
 
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _READERS: dict[str, Reader] = {}
 
 
@@ -91,7 +91,9 @@ def _ask_all(source: SlideSource, options: IngestSection) -> tuple[list[Probe], 
     probes: list[Probe] = []
     problems: list[StpatchError] = []
     for platform in MODULES:
-        if platform == "table" and not _is_hdf5(source):  # a text table is anything: only on request; loom is not
+        if platform == "table" and not looks_hdf5(
+            source.path
+        ):  # a text table is anything: only on request; loom is not
             continue
         try:
             probe = reader_of(platform).probe(source, options)
@@ -122,13 +124,6 @@ def _only_one(source: SlideSource, probes: list[Probe], problems: list[StpatchEr
         expected=f"the layout of one of {', '.join(MODULES)}",
         mend="check the path, or describe the files: platform table, with ingest.table keys",
     )
-
-
-def _is_hdf5(source: SlideSource) -> bool:
-    if not source.path.is_file():
-        return False
-    with source.path.open("rb") as file:
-        return file.read(len(_HDF5)) == _HDF5
 
 
 def _place(source: SlideSource) -> str:

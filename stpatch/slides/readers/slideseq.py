@@ -15,7 +15,8 @@ import numpy as np
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.coordinates import has_header, read_coordinates, rows_of
-from stpatch.slides.formats.delimited import check_unique, gene_frame, listed, read_dense, transposed
+from stpatch.slides.formats.delimited import read_dense, transposed
+from stpatch.slides.formats.names import check_unique, gene_frame, listed
 from stpatch.slides.formats.text import Head, head_or_none
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
@@ -65,7 +66,7 @@ class SlideSeqReader:
         """Read counts and locations, joined by barcode."""
         path, locations = probe.files
         table = read_dense(path, normalized=options.values == "normalized")
-        check_unique(table.names, where=path)
+        check_unique(table.names, what="a barcode", where=path)
         beads = read_coordinates(locations)
         if beads.id_column is None:
             raise InputError("the bead locations have no column of barcodes", where=locations)

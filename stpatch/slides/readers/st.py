@@ -20,16 +20,9 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.delimited import (
-    check_unique,
-    gene_frame,
-    listed,
-    numbers,
-    read_dense,
-    read_table,
-    transposed,
-)
-from stpatch.slides.formats.places import fit_affine, neighbour_distance, one_parity
+from stpatch.slides.formats.delimited import numbers, read_dense, read_table, transposed
+from stpatch.slides.formats.names import check_unique, gene_frame, listed
+from stpatch.slides.formats.places import fit_affine, nearest_distance, one_parity
 from stpatch.slides.formats.text import Head, head_or_none, read_head
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
@@ -116,7 +109,7 @@ class StReader:
         table = read_dense(path, delimiter=found[0].delimiter, normalized=options.values == "normalized")
         in_rows = found[1]
         spot_ids, genes = (table.row_ids, table.names) if in_rows else (table.names, table.row_ids)
-        check_unique(spot_ids, where=path)
+        check_unique(spot_ids, what="a spot", where=path)
         places = _places(spot_ids, path, in_rows=in_rows)
         spots = read_spots(probe.files[1]) if len(probe.files) > 1 else None
         notes: list[str] = []
@@ -375,7 +368,7 @@ def _scale(
     """
     affine = fit_affine(places, xy)
     step = None if affine is None else affine.unit
-    checkerboard = one_parity(array) and (neighbour_distance(array.astype(np.float64))[0] or 0) > 1.4
+    checkerboard = one_parity(array) and (nearest_distance(array.astype(np.float64))[0] or 0) > 1.4
     if step is None:
         return None, options.um_per_unit
     pitch = step * 2**0.5 if checkerboard else step

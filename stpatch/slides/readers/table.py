@@ -26,18 +26,10 @@ from stpatch.slides.formats.coordinates import (
     read_coordinates,
     rows_of,
 )
-from stpatch.slides.formats.delimited import (
-    DenseTable,
-    check_unique,
-    gene_frame,
-    listed,
-    numbers,
-    read_dense,
-    read_table,
-    transposed,
-)
+from stpatch.slides.formats.delimited import DenseTable, numbers, read_dense, read_table, transposed
 from stpatch.slides.formats.loom import is_loom, loom_shape, read_loom
-from stpatch.slides.formats.places import neighbour_distance, square_pitch
+from stpatch.slides.formats.names import check_unique, gene_frame, listed
+from stpatch.slides.formats.places import nearest_distance, square_pitch
 from stpatch.slides.formats.text import read_head
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
@@ -115,7 +107,7 @@ class TableReader:
         spots = read(source, settings, normalized=normalized)
         own_columns = list(dict.fromkeys([*spots.columns, "in_tissue"]))
         spots = _own_rows(_with_labels(spots, source, settings), source, settings)
-        check_unique(spots.ids, where=source.path)
+        check_unique(spots.ids, what="a spot", where=source.path)
         array, geometry = array_of(spots.columns, where=source.path)
         pitch, um_per_unit = _scale(spots.xy, options)
         return RawSlide(
@@ -374,7 +366,7 @@ def _unnamed(column: str, known: str, *, where: object) -> InputError:
 
 def _scale(xy: NDArray[np.float64], options: IngestSection) -> tuple[float | None, float | None]:
     """Return pitch (measured where the spots lie evenly) and um per unit (from the config)."""
-    distance, regular = neighbour_distance(xy)
+    distance, regular = nearest_distance(xy)
     pitch = square_pitch(xy, distance) if regular and distance is not None else None
     um_per_unit = options.um_per_unit
     if um_per_unit is None and pitch is not None and options.pitch_um is not None:

@@ -24,7 +24,14 @@ from stpatch.slides.formats.cell_table import (
     table_columns,
 )
 from stpatch.slides.formats.hdf5 import child, hdf5_file
-from stpatch.slides.formats.molecule_slide import DEFAULT_BIN_UM, Block, bin_table, bins_slide, default_bin_note
+from stpatch.slides.formats.molecule_slide import (
+    DEFAULT_BIN_UM,
+    Block,
+    bin_table,
+    bins_slide,
+    default_bin_note,
+    need_molecules,
+)
 from stpatch.slides.formats.molecule_table import Kind, open_molecules
 from stpatch.slides.formats.tenx import is_mex, is_tenx_h5, probe_tenx, read_features, read_tenx, tenx_files
 from stpatch.slides.readers.registry import register
@@ -74,7 +81,7 @@ class Xenium:
         version = software_version(bundle.experiment)
         extra = () if bundle.experiment is None else (bundle.experiment,)
         if options.bin_um is None and bundle.matrix is not None and bundle.cells is not None:
-            _check_columns(bundle.cells, CELL_COLUMNS)
+            need_columns(table_columns(bundle.cells), CELL_COLUMNS, where=bundle.cells)
             n_spots, n_genes, _ = probe_tenx(bundle.matrix)
             return Probe(
                 platform=self.platform,
@@ -87,7 +94,7 @@ class Xenium:
                 um_per_unit=1.0,
             )
         transcripts = _transcripts(bundle, options)
-        _check_columns(transcripts, TRANSCRIPT_COLUMNS)
+        need_columns(table_columns(transcripts), TRANSCRIPT_COLUMNS, where=transcripts)
         features = () if bundle.matrix is None or bundle.matrix.is_dir() else (bundle.matrix,)
         return Probe(
             platform=self.platform,
@@ -152,27 +159,9 @@ def _is_matrix(path: Path) -> bool:
 
 
 def _transcripts(bundle: Bundle, options: IngestSection) -> Path:
-    if bundle.transcripts is None:
-        raise InputMissingError(
-            "ingest.bin_um asks for binned molecules, but there are no transcripts",
-            where=bundle.folder,
-            found=f"ingest.bin_um = {options.bin_um}",
-            expected=" or ".join(TRANSCRIPTS),
-            mend="leave ingest.bin_um out to read the cells",
-        )
-    return bundle.transcripts
-
-
-def _check_columns(path: Path, names: tuple[str, ...]) -> None:
-    columns = table_columns(path)
-    missing = [name for name in names if name not in columns]
-    if missing:
-        raise InputError(
-            f"the table has no column {', '.join(missing)}",
-            where=path,
-            found=", ".join(columns[:20]),
-            expected=", ".join(names),
-        )
+    return need_molecules(
+        bundle.transcripts, folder=bundle.folder, bin_um=options.bin_um, expected=" or ".join(TRANSCRIPTS)
+    )
 
 
 def software_version(experiment: Path | None) -> str:
@@ -189,7 +178,7 @@ def software_version(experiment: Path | None) -> str:
 def _read_cells(matrix_path: Path, cells_path: Path, *, version: str) -> RawSlide:
     matrix = read_tenx(matrix_path)
     cells = read_cells(cells_path)
-    need_columns(cells, CELL_COLUMNS, where=cells_path)
+    need_columns(cells.columns, CELL_COLUMNS, where=cells_path)
     ids = cell_ids(cells["cell_id"], where=cells_path)
     rows, dropped = join_cells(matrix.barcodes, ids, counts=matrix_path, cells=cells_path)
     xy = np.column_stack([cell_numbers(cells, name, where=cells_path) for name in CELL_COLUMNS[1:]])
