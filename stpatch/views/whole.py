@@ -91,7 +91,7 @@ class Whole:
         """Return the (C,) gene names of a sample's channels, "" = pad."""
         vocabulary = self.split(split).vocabulary
         genes = sample.genes if sample.genes is not None else ()
-        return tuple(str(vocabulary[gene]) if gene else "" for gene in genes)
+        return tuple("" if gene == self.manifest.pad_id else str(vocabulary[gene]) for gene in genes)
 
     def close(self) -> None:
         """Close all files."""

@@ -23,6 +23,7 @@ from stpatch.errors import ConfigError, InputError
 from stpatch.expression.rules import RuleSpec
 from stpatch.reading.dataset import Dataset
 from stpatch.shards.sample import Sample
+from stpatch.views.whole import Whole
 
 ROWS, COLUMNS = 8, 10
 WHOLE = {"unit": "slide"}
@@ -407,6 +408,9 @@ def test_an_external_vocabulary_of_ids_from_zero(tmp_path: Path, pad: int, scope
         stored = dataset.genes(number)
         np.testing.assert_array_equal(stored, sample.genes)
     assert (padded > 0) == (scope != "panel")
+    shown = Whole(tmp_path / "out")
+    assert ["" if name == "<pad>" else name for name in channels] == list(shown.names_of(sample, split="train"))
+    shown.close()
     batch = next(dataset.batches(len(dataset)))
     np.testing.assert_array_equal(batch.genes, [dataset.genes(number) for number in range(len(dataset))])
     unmatched = json.loads(pq.read_table(tmp_path / "out" / "slides.parquet")["qc"].to_pylist()[1])["vocabulary"]
