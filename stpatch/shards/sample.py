@@ -38,7 +38,7 @@ class Sample:
     totals
         (H, W) float32, a pixel's count over all genes; 0 marks an empty pixel.
     genes
-        (C,) int32 gene ids, with the pad's where a channel has no gene; None where one panel holds for the whole dataset.
+        (C,) int32 gene ids, the pad's where a channel has no gene; None where one panel holds for the whole dataset.
     labels
         (H, W) int16 a label, -1 = none, by label name.
     meta
