@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stpatch.errors import ConfigError
-
 BLOCK = 1 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _TEMPORARY = ".tmp-"
@@ -25,19 +23,6 @@ _TEMPORARY = ".tmp-"
 def is_safe_id(text: str) -> bool:
     """Whether `text` may become (part of) a file name: letters, digits and ``_.+-``, at most 128 of them."""
     return _ID.fullmatch(text) is not None
-
-
-def check_id(text: str, *, what: str, where: object = None) -> str:
-    """Return `text` if it is a safe id, else raise `ConfigError`."""
-    if not is_safe_id(text):
-        raise ConfigError(
-            f"{what} cannot be used as a name",
-            where=where,
-            found=repr(text),
-            expected="1 to 128 of the characters A-Z a-z 0-9 _ . + -, the first a letter or digit",
-            mend=f"rename the {what}",
-        )
-    return text
 
 
 def key_text(text: str) -> str:

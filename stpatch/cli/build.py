@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stpatch.cli.options import AsJson, ConfigPath, Overrides, Quiet, bar, job_of, table
+from stpatch.cli.options import AsJson, ConfigPath, Overrides, Quiet, bar, job_of
 
 if TYPE_CHECKING:
     from stpatch.pipeline.check import SlideCheck
@@ -48,6 +48,8 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
 
 
 def _check_table(rows: list[SlideCheck]) -> str:
+    from stpatch.views.words import aligned
+
     header = ["slide", "platform", "version", "spots", "genes", "unit", "um/unit", "pitch um", "recognized by"]
     cells: list[list[object]] = []
     for row in rows:
@@ -63,12 +65,12 @@ def _check_table(rows: list[SlideCheck]) -> str:
                 probe.n_spots,
                 probe.n_genes,
                 probe.unit,
-                None if probe.um_per_unit is None else round(probe.um_per_unit, 4),
-                None if probe.pitch_um is None else round(probe.pitch_um, 2),
+                probe.um_per_unit,
+                probe.pitch_um,
                 probe.reason,
             ]
         )
-    return table(header, cells)
+    return aligned(header, cells, indent="", digits=4)
 
 
 def plan(
@@ -140,6 +142,7 @@ def run(
 def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show units done, failed and left, stage by stage."""
     from stpatch.pipeline.status import stage_statuses
+    from stpatch.views.words import aligned
 
     job = job_of(config, overrides)
     statuses = stage_statuses(job)
@@ -160,7 +163,7 @@ def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fa
         [item.stage, item.units, item.done if item.units is not None else None, len(item.failures), item.left]
         for item in statuses
     ]
-    typer.echo(table(["stage", "units", "done", "failed", "left"], rows))
+    typer.echo(aligned(["stage", "units", "done", "failed", "left"], rows, indent=""))
     for item in statuses:
         for failure in item.failures:
             typer.echo(f"\n[{failure.stage} {failure.unit}] {failure.message}")

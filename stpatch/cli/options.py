@@ -41,19 +41,3 @@ def bar(name: str, total: int, done: int, *, quiet: bool = False) -> Iterator[An
         total=total, initial=done, desc=f"{name:<10}", unit="unit", file=sys.stderr, disable=quiet, mininterval=interval
     ) as shown:
         yield shown
-
-
-def table(header: list[str], rows: list[list[object]]) -> str:
-    """Return rows as aligned text columns; numbers to the right."""
-    cells = [header, *[["" if cell is None else str(cell) for cell in row] for row in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    right = [
-        bool(rows) and all(isinstance(row[i], int | float | type(None)) for row in rows) for i in range(len(header))
-    ]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in cells
-    )

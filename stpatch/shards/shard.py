@@ -32,12 +32,6 @@ def encode_sample(sample: Sample, layout: Layout) -> dict[str, bytes]:
     return members
 
 
-def write_shard(output: Path, samples: Iterable[Sample], *, split: str, number: int, layout: Layout) -> ShardRecord:
-    """Write a shard of samples, see `write_encoded`; they are made one at a time while writing."""
-    encoded = ((sample.key, encode_sample(sample, layout)) for sample in samples)
-    return write_encoded(output, encoded, split=split, number=number, layout=layout)
-
-
 def write_encoded(
     output: Path, encoded: Iterable[tuple[str, Mapping[str, bytes]]], *, split: str, number: int, layout: Layout
 ) -> ShardRecord:

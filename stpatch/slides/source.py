@@ -62,8 +62,6 @@ class Probe:
         The coordinate unit: ``um``, ``px``, ``array``, ``mm`` or ``unknown``.
     pitch_um, um_per_unit
         Where known from headers.
-    members
-        Slides that lie inside this file (several regions, groups): their names; empty for the usual one.
     """
 
     platform: str
@@ -75,4 +73,3 @@ class Probe:
     unit: str = "unknown"
     pitch_um: float | None = None
     um_per_unit: float | None = None
-    members: tuple[str, ...] = ()

@@ -128,12 +128,6 @@ def read_places(path: Path) -> Places:
         return _places(file, _facts(file))
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """Read the slide's texts and numbers: id, platform, organism, geometry, units, metadata, record."""
-    with _opened(path) as file:
-        return _facts(file)
-
-
 def read_genes(path: Path) -> pd.DataFrame:
     """Read the gene table: index ``gene``; columns ``name``, ``ensembl_id``, ``organism``."""
     with _opened(path) as file:

@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stpatch.errors import DatasetError
 from stpatch.views.describe import summary
 from stpatch.views.montage import montage, spread
-from stpatch.views.paint import split_colours
 from stpatch.views.patch import PatchPicture, patch_figure
-from stpatch.views.slide import SlidePicture, slide_figure
+from stpatch.views.slide import SlidePicture
 from stpatch.views.whole import Whole
 
 if TYPE_CHECKING:
@@ -110,24 +108,6 @@ def patch_preview(folder: Path, key: str, *, channels: int = 11) -> Figure:
     whole = Whole(folder)
     try:
         return patch_figure(patch_picture(whole, key), channels=channels)
-    finally:
-        whole.close()
-
-
-def slide_preview(folder: Path, slide_id: str) -> Figure:
-    """Draw one slide of a dataset with its patches outlined.
-
-    Raises
-    ------
-    DatasetError
-        The dataset has no patch of such a slide.
-    """
-    whole = Whole(folder)
-    try:
-        rows = whole.patches[whole.patches["slide_id"] == slide_id]
-        if rows.empty:
-            raise DatasetError("the dataset has no patch of such a slide", where=folder, found=slide_id)
-        return slide_figure(slide_picture(whole, slide_id, rows), colours=split_colours(whole.splits))
     finally:
         whole.close()
 

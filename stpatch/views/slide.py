@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.views.paint import heading, new_figure, show_pixels, split_colours
+from stpatch.views.paint import heading, show_pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,19 +91,6 @@ def draw_slide(axes: Axes, picture: SlidePicture, *, colours: Mapping[str, str],
     axes.set_xlim(left - 0.5, right - 0.5)
     axes.set_ylim(bottom - 0.5, top - 0.5)
     heading(axes, picture.slide_id, picture.note, size=size)
-
-
-def slide_figure(picture: SlidePicture, *, colours: Mapping[str, str] | None = None) -> Figure:
-    """Return one slide as a figure, with a key of the splits below it."""
-    colours = split_colours(picture.splits) if colours is None else colours
-    rows, columns = picture.totals.shape
-    side = 5.0
-    tall = float(np.clip(side * rows / columns, 1.5, 12))
-    figure = new_figure(side + 0.4, tall + 1.0)
-    axes = figure.add_axes((0.2 / (side + 0.4), 0.4 / (tall + 1.0), side / (side + 0.4), tall / (tall + 1.0)))
-    draw_slide(axes, picture, colours=colours, size=11)
-    key_of_splits(figure, colours, height=0.2 / (tall + 1.0), left=0.2 / (side + 0.4))
-    return figure
 
 
 def key_of_splits(figure: Figure, colours: Mapping[str, str], *, height: float, left: float) -> None:

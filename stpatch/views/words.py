@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def aligned(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as aligned columns, numbers to the right; None is blank, floats take three digits."""
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[object]], *, indent: str = "  ", digits: int = 3) -> str:
+    """Return rows as aligned columns, numbers to the right; None is blank, floats take so many digits."""
     body = [list(row) for row in rows]
-    texts = [list(header), *([_cell(value) for value in row] for row in body)]
+    texts = [list(header), *([_cell(value, digits) for value in row] for row in body)]
     widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
     right = [all(value is None or _is_number(value) for value in column) for column in zip(*body, strict=True)]
     right = right or [False] * len(header)
@@ -24,7 +26,7 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         )
         for row in texts
     )
-    return "\n".join(f"  {line}".rstrip() for line in lines)
+    return "\n".join(f"{indent}{line}".rstrip() for line in lines)
 
 
 def split_table(patches: pd.DataFrame, splits: Sequence[str], n_bytes: dict[str, int]) -> str:
@@ -114,10 +116,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, digits: int) -> str:
     if value is None:
         return ""
     if isinstance(value, float | np.floating):
         number = float(value)
-        return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
+        return f"{number:.{digits}g}" if abs(number) < 10**digits else f"{number:.0f}"
     return str(value)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from stpatch.shards.card import write_card
 from stpatch.shards.index import write_index
-from stpatch.shards.layout import Layout
+from stpatch.shards.layout import Layout, ShardRecord
 from stpatch.shards.manifest import Manifest, SplitRecord
 from stpatch.shards.sample import Sample
-from stpatch.shards.shard import write_shard, write_zarr_metadata
+from stpatch.shards.shard import encode_sample, write_encoded, write_zarr_metadata
 from stpatch.shards.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
 
 N_GENES = 9
@@ -53,6 +54,12 @@ def make_sample(number: int, layout: Layout, *, slide_id: str = "s1") -> Sample:
         labels=labels,
         meta={"slide_id": slide_id, "row": number, "col": 2 * number, "n_spots": int((totals > 0).sum())},
     )
+
+
+def write_shard(output: Path, samples: Iterable[Sample], *, split: str, number: int, layout: Layout) -> ShardRecord:
+    """Encode samples one at a time while their shard is written."""
+    encoded = ((sample.key, encode_sample(sample, layout)) for sample in samples)
+    return write_encoded(output, encoded, split=split, number=number, layout=layout)
 
 
 def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values: str = "counts", **changes) -> Manifest:

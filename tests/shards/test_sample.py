@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bundles.dataset import make_layout, make_sample
+from bundles.dataset import make_layout, make_sample, write_shard
 
 from stpatch.errors import ConfigError, DatasetError
 from stpatch.shards import codec
 from stpatch.shards.sample import check_key, encode_fields, field_names, label_name
-from stpatch.shards.shard import write_shard
 
 
 @pytest.mark.parametrize("encoding", ["blosc", "npy"])

@@ -5,14 +5,14 @@ import io
 import numpy as np
 import pytest
 import zarr
-from bundles.dataset import make_layout, make_sample
+from bundles.dataset import make_layout, make_sample, write_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 from stpatch.errors import DatasetError
 from stpatch.shards.layout import zarr_shard_path
-from stpatch.shards.shard import write_shard, write_zarr_metadata
+from stpatch.shards.shard import write_zarr_metadata
 from stpatch.shards.zarr import MISSING, ZarrShard, group_metadata, index_bytes, parse_index
 
 

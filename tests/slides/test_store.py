@@ -14,7 +14,6 @@ from stpatch.errors import InputError
 from stpatch.slides.slide import Slide
 from stpatch.slides.store import (
     open_counts,
-    read_facts,
     read_genes,
     read_labels,
     read_places,
@@ -99,7 +98,6 @@ def test_a_part_can_be_read_alone(tmp_path: Path) -> None:
     assert (places.geometry, places.um_per_unit, places.pitch) == ("hex", 0.5, 200.0)
     pd.testing.assert_frame_equal(read_genes(path), slide.genes)
     assert read_labels(path)["layer"].cat.codes.tolist() == [0, 1, -1, 0, 1, 0]
-    assert read_facts(path)["record"] == dict(slide.record)
 
 
 def test_counts_are_mapped_and_read_only(tmp_path: Path) -> None:

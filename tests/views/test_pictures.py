@@ -15,7 +15,7 @@ from stpatch.errors import MissingExtraError
 from stpatch.views.montage import montage, spread
 from stpatch.views.paint import EMPTY, SPLITS, colour_map, new_figure, png, show_pixels, split_colours
 from stpatch.views.patch import PatchPicture, patch_figure, telling_channels
-from stpatch.views.slide import SlidePicture, log_totals, slide_figure
+from stpatch.views.slide import SlidePicture, draw_slide, log_totals
 
 
 def pixels_of(data: bytes) -> np.ndarray:
@@ -78,6 +78,12 @@ def test_flat_and_empty_images_are_drawn(image: np.ndarray) -> None:
 
 def test_log_totals_leave_empty_pixels_out() -> None:
     np.testing.assert_allclose(log_totals(np.array([[0, 9], [99, 0]], dtype=np.float32)), [[np.nan, 1], [2, np.nan]])
+
+
+def slide_figure(picture: SlidePicture) -> Any:
+    figure = new_figure(5, 5)
+    draw_slide(figure.add_axes((0, 0, 1, 0.9)), picture, colours=split_colours(picture.splits))
+    return figure
 
 
 def test_a_slide_shows_tissue_paper_and_both_splits() -> None:

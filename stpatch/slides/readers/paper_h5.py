@@ -54,7 +54,6 @@ class PaperH5:
             files=(path,) if vocabulary is None else (path, vocabulary),
             n_spots=n_spots,
             n_genes=n_genes,
-            members=tuple(groups) if len(groups) > 1 else (),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:

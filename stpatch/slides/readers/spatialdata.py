@@ -77,7 +77,6 @@ class SpatialData:
             n_spots=n_spots if len(annotation.regions) < 2 else None,
             n_genes=n_genes,
             unit="px" if {"array_row", "array_col"} <= set(columns) else "unknown",
-            members=annotation.regions if len(annotation.regions) > 1 else (),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
