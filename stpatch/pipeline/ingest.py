@@ -10,6 +10,7 @@ from stpatch.pipeline.job import Job, Outcome, file_digest
 from stpatch.slides.canonical import canonical_slide
 from stpatch.slides.genes import read_gene_map, read_vocabulary
 from stpatch.slides.labels import attach_labels
+from stpatch.slides.matrix import row_maxima, row_sums
 from stpatch.slides.readers.registry import read_source
 from stpatch.slides.slide import Slide
 from stpatch.slides.store import write_slide
@@ -52,6 +53,7 @@ def run(job: Job, slide_id: str) -> Outcome:
         labels=labels,
         gene_map=gene_map,
         vocabulary=vocabulary,
+        consume=True,
     )
     del raw
     path, totals_path = job.slide_path(slide_id), job.totals_path(slide_id)
@@ -77,10 +79,5 @@ def run(job: Job, slide_id: str) -> Outcome:
 
 def spot_facts(slide: Slide) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
     """Return (spots,) totals over all measured genes, and (spots,) the largest count of each spot."""
-    data, starts = slide.counts.data, slide.counts.indptr[:-1]
-    totals, largest = np.zeros(slide.n_spots), np.zeros(slide.n_spots)
-    filled = np.diff(slide.counts.indptr) > 0
-    if filled.any():
-        totals[filled] = np.add.reduceat(data, starts[filled], dtype=np.float64)
-        largest[filled] = np.maximum.reduceat(data, starts[filled])
-    return totals, largest
+    csr = (slide.counts.data, slide.counts.indices, slide.counts.indptr)
+    return row_sums(csr, np.ones(slide.n_genes)), row_maxima(csr)

@@ -33,6 +33,7 @@ def canonical_slide(
     labels: pd.DataFrame,
     gene_map: gene_identity.GeneMap | None = None,
     vocabulary: Mapping[str, int] | None = None,
+    consume: bool = False,
 ) -> Slide:
     """Harmonize, filter and order one slide.
 
@@ -40,6 +41,8 @@ def canonical_slide(
     ----------
     labels
         One categorical column a label, rows as in `raw`.
+    consume
+        The counts of `raw` may be overwritten: spots that lie in order then need no second matrix.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def canonical_slide(
     )
     order = place_order(raw)
     raw_sums, _ = column_sums((raw.counts.data, raw.counts.indices, raw.counts.indptr), raw.counts.shape[1])
-    csr = relabel(raw.counts, rows=order, columns=harmonized.columns, dtype=_dtype(raw, harmonized))
+    csr = relabel(raw.counts, rows=order, columns=harmonized.columns, dtype=_dtype(raw, harmonized), consume=consume)
     spots = raw.spots.iloc[order] if len(raw.spots.columns) else raw.spots
     mito = qc.mitochondrial(harmonized.genes["name"])
     reasons, totals = qc.spot_reasons(csr, spots=spots, mito=mito, section=section.qc)

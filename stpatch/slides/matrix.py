@@ -104,6 +104,15 @@ def _row_sums(
 
 
 @njit(cache=True, nogil=True)
+def _row_maxima(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
+    maxima = np.zeros(len(indptr) - 1)
+    for row in range(len(maxima)):
+        for j in range(indptr[row], indptr[row + 1]):
+            maxima[row] = max(maxima[row], data[j])
+    return maxima
+
+
+@njit(cache=True, nogil=True)
 def _column_sums(
     data: NDArray[Any], indices: NDArray[Any], n_columns: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -116,7 +125,12 @@ def _column_sums(
 
 
 def relabel(
-    counts: sparse.csr_matrix, *, rows: NDArray[np.int64], columns: NDArray[np.int32], dtype: np.dtype[Any]
+    counts: sparse.csr_matrix,
+    *,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int32],
+    dtype: np.dtype[Any],
+    consume: bool = False,
 ) -> Csr:
     """Take rows in a new order and give columns new numbers; columns of one number are summed, negative ones dropped.
 
@@ -130,17 +144,33 @@ def relabel(
         (columns,) new number of each column, -1 to drop it.
     dtype
         Of the result's data; the caller has made sure that sums fit.
+    consume
+        `counts` may be overwritten: its memory is the result's where its rows are in order and its types are right.
 
     Returns
     -------
     data, indices, indptr
         Rows strictly ascending in column number.
     """
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    if consume and _is_reusable(counts, rows, dtype):  # a row's result is never longer than the row, so none is overrun
+        data, indices = counts.data, counts.indices
+        end = int(_relabel(data, indices, counts.indptr, rows, columns, data, indices, indptr))
+        return data[:end], indices[:end], indptr
     kept = int(_count_kept(counts.data, counts.indices, counts.indptr, rows, columns))
     data, indices = np.empty(kept, dtype), np.empty(kept, np.int32)
-    indptr = np.zeros(len(rows) + 1, np.int64)
     end = int(_relabel(counts.data, counts.indices, counts.indptr, rows, columns, data, indices, indptr))
     return data[:end], indices[:end], indptr
+
+
+def _is_reusable(counts: sparse.csr_matrix, rows: NDArray[np.int64], dtype: np.dtype[Any]) -> bool:
+    arrays = (counts.data, counts.indices)
+    types = (dtype, np.dtype(np.int32))
+    return (
+        tuple(array.dtype for array in arrays) == types
+        and all(array.flags.writeable for array in arrays)
+        and bool((rows == np.arange(counts.shape[0])).all())
+    )
 
 
 def filter_in_place(csr: Csr, *, keep_rows: NDArray[np.bool_], columns: NDArray[np.int32]) -> Csr:
@@ -156,6 +186,11 @@ def filter_in_place(csr: Csr, *, keep_rows: NDArray[np.bool_], columns: NDArray[
 def row_sums(csr: Csr, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (rows,) sums of the values times their column's weight."""
     return np.asarray(_row_sums(*csr, weights))
+
+
+def row_maxima(csr: Csr) -> NDArray[np.float64]:
+    """Return (rows,) largest values; 0 where none is larger."""
+    return np.asarray(_row_maxima(csr[0], csr[2]))
 
 
 def column_sums(csr: Csr, n_columns: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

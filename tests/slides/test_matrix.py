@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from stpatch.slides.matrix import column_sums, filter_in_place, relabel, row_sums
+from stpatch.slides.matrix import column_sums, filter_in_place, relabel, row_maxima, row_sums
 
 
 @st.composite
@@ -54,6 +54,22 @@ def test_relabel_permutes_merges_and_drops(counts: sparse.csr_matrix, data: st.D
 
 
 @given(counts=matrices(), data=st.data())
+def test_relabel_in_the_matrix_itself_gives_the_same(counts: sparse.csr_matrix, data: st.DataObject) -> None:
+    n_rows, n_columns = counts.shape
+    rows = np.array(data.draw(st.permutations(range(n_rows)) | st.just(range(n_rows))), np.int64)
+    columns = np.array(data.draw(st.lists(st.integers(-1, 3), min_size=n_columns, max_size=n_columns)), np.int32)
+    dtype = np.dtype(data.draw(st.sampled_from([counts.dtype, np.dtype(np.uint32)])))
+    expected = relabel(counts, rows=rows, columns=columns, dtype=dtype)
+    memory = counts.data
+    csr = relabel(counts, rows=rows, columns=columns, dtype=dtype, consume=True)
+    for array, same in zip(csr, expected, strict=True):
+        assert array.dtype == same.dtype
+        np.testing.assert_array_equal(array, same)
+    reused = dtype == memory.dtype and (rows == np.arange(n_rows)).all()
+    assert np.shares_memory(csr[0], memory) == (bool(reused) and len(csr[0]) > 0)
+
+
+@given(counts=matrices(), data=st.data())
 def test_filter_in_place_keeps_rows_and_columns(counts: sparse.csr_matrix, data: st.DataObject) -> None:
     n_rows, n_columns = counts.shape
     keep_rows = np.array(data.draw(st.lists(st.booleans(), min_size=n_rows, max_size=n_rows)))
@@ -75,3 +91,6 @@ def test_sums(counts: sparse.csr_matrix) -> None:
     sums, nonzero = column_sums(csr, counts.shape[1])
     np.testing.assert_allclose(sums, counts.toarray().astype(np.float64).sum(axis=0))
     np.testing.assert_array_equal(nonzero, np.bincount(counts.indices[counts.data != 0], minlength=counts.shape[1]))
+    counts.sum_duplicates()
+    maxima = row_maxima((counts.data, counts.indices, counts.indptr))
+    np.testing.assert_array_equal(maxima, counts.max(axis=1).toarray().ravel())
