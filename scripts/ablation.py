@@ -13,17 +13,17 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 import stpatch
-from stpatch.cli.options import bar
-from stpatch.cli.options import table as text_table
 from stpatch.config import load_config
 from stpatch.demo import simulate
 from stpatch.errors import ConfigError, StpatchError
@@ -33,6 +33,7 @@ from stpatch.pipeline.stages import STAGES
 from stpatch.shards.manifest import read_manifest
 
 ARMS = Path(__file__).parents[1] / "configs" / "ablation"
+TEXT_COLUMNS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def build_arm(config: Path, sheet: Path, output: Path, *, overrides: Sequence[st
     job = Job(load_config(config, [*places, *overrides]))
     print(f"arm {config.stem}", file=sys.stderr)
     started = time.perf_counter()
-    summary = run_stages(job, tuple(STAGES), progress=partial(bar, quiet=True), workers=workers)
+    summary = run_stages(job, tuple(STAGES), progress=silent, workers=workers)
     seconds = time.perf_counter() - started
     if (error := summary.failed_error()) is not None:
         raise error
@@ -138,23 +139,25 @@ def genes_covered(folder: Path) -> set[int]:
 
 
 def table(rows: Sequence[Arm]) -> str:
-    """Return the rows as text."""
-    header = ["arm", "samples", "shape", "dtype", "bytes", "bytes/sample", "genes", "occupied %", "build s"]
-    cells: list[list[object]] = [
-        [
-            row.arm,
-            row.samples,
-            row.shape,
-            row.dtype,
-            row.bytes,
-            row.bytes_a_sample,
-            row.genes,
-            round(100 * row.occupied, 1),
-            round(row.seconds, 1),
-        ]
-        for row in rows
-    ]
-    return text_table(header, cells)
+    """Return the rows as aligned text."""
+    cells = [["arm", "shape", "dtype", "samples", "bytes", "bytes/sample", "genes", "occupied", "build s"]]
+    for row in rows:
+        numbers = [f"{number:,}" for number in (row.samples, row.bytes, row.bytes_a_sample, row.genes)]
+        cells.append([row.arm, row.shape, row.dtype, *numbers, f"{row.occupied:.1%}", f"{row.seconds:.1f}"])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < TEXT_COLUMNS else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    )
+
+
+@contextmanager
+def silent(_stage: str, _units: int, _done: int) -> Iterator[Any]:
+    """Stand for a progress bar."""
+    yield SimpleNamespace(update=lambda _n: None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -219,8 +219,9 @@ def test_splits_of_slides(tmp_path: Path) -> None:
     sheet = many(tmp_path, 16)
     fact = {row["slide_id"]: row for row in sheet}
 
-    def built(name: str, **split: Any) -> dict[str, str]:
-        job = build(tmp_path, sheet, name=name, split={"fractions": {"train": 0.5, "val": 0.25, "test": 0.25}, **split})
+    def built(**split: Any) -> dict[str, str]:
+        """Build into one folder again and again: only what depends on the split is redone."""
+        job = build(tmp_path, sheet, split={"fractions": {"train": 0.5, "val": 0.25, "test": 0.25}, **split})
         found = assert_disjoint(job)
         table = pq.read_table(job.output / "slides.parquet").to_pydict()
         splits = dict(zip(table["slide_id"], table["split"], strict=True))
@@ -233,18 +234,18 @@ def test_splits_of_slides(tmp_path: Path) -> None:
             found.setdefault(fact[slide_id][column], set()).add(split)
         return found
 
-    by_slide = built("slides")
+    by_slide = built()
     assert Counter(by_slide.values()) == {"train": 8, "val": 4, "test": 4}
 
-    by_donor = built("donors", by="donor")
+    by_donor = built(by="donor")
     assert Counter(by_donor.values()) == {"train": 8, "val": 4, "test": 4}
     assert all(len(splits) == 1 for splits in groups(by_donor, "donor").values())
 
-    stratified = built("stratified", by="donor", stratify="tissue")
+    stratified = built(by="donor", stratify="tissue")
     shares = Counter((fact[slide_id]["tissue"], split) for slide_id, split in stratified.items())
     assert shares == {(t, s): n for t in ("brain", "lung") for s, n in (("train", 4), ("val", 2), ("test", 2))}
 
-    folds = built("folds", by="donor", folds=4)
+    folds = built(by="donor", folds=4)
     assert Counter(folds.values()) == {f"fold{i}": 4 for i in range(4)}
     assert all(len(splits) == 1 for splits in groups(folds, "donor").values())
 
