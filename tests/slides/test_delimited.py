@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats import delimited, text
-from stpatch.slides.formats.delimited import numbers, read_dense, read_table
+from stpatch.slides.formats import dense, text
+from stpatch.slides.formats.delimited import numbers, read_table
+from stpatch.slides.formats.dense import read_dense
 from stpatch.slides.formats.names import gene_frame
 from stpatch.slides.formats.text import line_blocks, read_head
 
@@ -46,7 +47,7 @@ def test_dense_table_comes_back_whatever_its_form(
     data = (end.join(lines) + (end if last else "")).encode()
     path = write(tmp_path, gzip.compress(data) if packed else data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delimited, "line_blocks", lambda path: line_blocks(path, size=block))
+        patch.setattr(dense, "line_blocks", lambda path: line_blocks(path, size=block))
         table = read_dense(path, delimiter=delimiter)
     assert (table.counts.toarray() == matrix).all()
     assert table.row_ids.tolist() == [f"00{i}" for i in range(len(matrix))]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from stpatch.errors import InputError
-from stpatch.slides.formats import counts, tenx
+from stpatch.slides.formats import counts, mex
 from stpatch.slides.formats.tenx import probe_tenx, read_tenx, tenx_files
 
 COUNTS = some_counts(12, 7)
@@ -72,7 +72,7 @@ def test_any_whole_numbers_survive(
 
 @pytest.mark.parametrize("by_barcode", [True, False])
 def test_mex_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_barcode: bool) -> None:
-    monkeypatch.setattr(tenx, "MEX_BLOCK", 160)
+    monkeypatch.setattr(mex, "MEX_BLOCK", 160)
     assert (read_tenx(write_mex(tmp_path, COUNTS, by_barcode=by_barcode, **NAMES)).counts != COUNTS).nnz == 0
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
-from stpatch.slides.readers import visium_hd
+from stpatch.slides.formats import hd_bins
 from stpatch.slides.readers.registry import probe_source, reader_of
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -83,7 +83,7 @@ def test_coarser_bins_are_sums(
     folder = tmp_path_factory.mktemp("bins") / "square_002um"
     write_square(folder, rows=rows, columns=columns, matrix=matrix, ordered=ordered)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(visium_hd, "STRIP", strip)
+        patch.setattr(hd_bins, "STRIP", strip)
         probe, raw = read(folder, bin_um=2 * factor)
     assert probe.pitch_um == 2 * factor
     assert probe.n_spots is None

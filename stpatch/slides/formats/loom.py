@@ -13,7 +13,7 @@ from scipy import sparse
 
 from stpatch.errors import InputError
 from stpatch.slides.formats.counts import read_dense
-from stpatch.slides.formats.delimited import transposed
+from stpatch.slides.formats.dense import transposed
 from stpatch.slides.formats.hdf5 import faults, hdf5_file, looks_hdf5
 from stpatch.slides.formats.names import listed
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NoReturn, TextIO
 
 from stpatch.errors import InputError, InputMissingError
 
@@ -214,3 +214,15 @@ def _sniffed(lines: list[str], path: Path) -> str:
         if counts[-1] > 1 and (alike, counts[0]) > most:
             best, most = delimiter, (alike, counts[0])
     return best
+
+
+def refuse_ragged(head: Head, *, row: int, fields: int) -> NoReturn:
+    """Raise the `InputError` of a row (a line of the file) with another number of cells than the header."""
+    n_fields = len(head.names)
+    raise InputError(
+        "a row has another number of cells than the table",
+        where=f"{head.path} row {row}",
+        found=f"{fields} cells" if fields <= n_fields else f"more than {n_fields} cells",
+        expected=f"{n_fields}",
+        mend="the file may be cut short or edited: fetch it again",
+    )

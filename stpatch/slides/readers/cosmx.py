@@ -27,7 +27,7 @@ from stpatch.slides.formats.cell_table import (
     table_columns,
 )
 from stpatch.slides.formats.cosmx_fov import Fovs, Pixel, pixel_of, read_fovs
-from stpatch.slides.formats.delimited import read_dense
+from stpatch.slides.formats.dense import read_dense
 from stpatch.slides.formats.molecule_slide import (
     DEFAULT_BIN_UM,
     Block,

@@ -20,7 +20,7 @@ from stpatch.slides.formats.cell_table import (
     read_cells,
     table_columns,
 )
-from stpatch.slides.formats.delimited import read_dense
+from stpatch.slides.formats.dense import read_dense
 from stpatch.slides.formats.molecule_slide import (
     DEFAULT_BIN_UM,
     bin_table,

@@ -15,7 +15,7 @@ import numpy as np
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.coordinates import has_header, read_coordinates, rows_of
-from stpatch.slides.formats.delimited import read_dense, transposed
+from stpatch.slides.formats.dense import read_dense, transposed
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
 from stpatch.slides.formats.text import Head, head_or_none
 from stpatch.slides.readers.registry import register

@@ -26,7 +26,8 @@ from stpatch.slides.formats.coordinates import (
     read_coordinates,
     rows_of,
 )
-from stpatch.slides.formats.delimited import DenseTable, numbers, read_dense, read_table, transposed
+from stpatch.slides.formats.delimited import numbers, read_table
+from stpatch.slides.formats.dense import DenseTable, read_dense, transposed
 from stpatch.slides.formats.loom import is_loom, loom_shape, read_loom
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
 from stpatch.slides.formats.places import nearest_distance, square_pitch

@@ -24,6 +24,7 @@ from stpatch.slides.formats.cell_table import (
     table_columns,
 )
 from stpatch.slides.formats.hdf5 import child, hdf5_file
+from stpatch.slides.formats.mex import is_mex
 from stpatch.slides.formats.molecule_slide import (
     DEFAULT_BIN_UM,
     Block,
@@ -33,7 +34,7 @@ from stpatch.slides.formats.molecule_slide import (
     need_molecules,
 )
 from stpatch.slides.formats.molecule_table import Kind, open_molecules
-from stpatch.slides.formats.tenx import is_mex, is_tenx_h5, probe_tenx, read_features, read_tenx, tenx_files
+from stpatch.slides.formats.tenx import is_tenx_h5, probe_tenx, read_features, read_tenx, tenx_files
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
