@@ -27,27 +27,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from fuzz.bundles import Bundle, all_bundles
+from bundles.every import Bundle, Place, all_bundles, read_bundle, write_bundle
+from bundles.same import broken_invariant, difference
 from fuzz.mutations import BYTES, CELLS, HARMLESS, Promise
 
-from stpatch.config import IngestSection
 from stpatch.errors import StpatchError
-from stpatch.slides.canonical import canonical_slide
-from stpatch.slides.readers.registry import read_source
-from stpatch.slides.slide import RawSlide, Slide
-from stpatch.slides.source import SlideSource
+from stpatch.slides.slide import Slide
 
 SECONDS = 20.0
 """How long a case may take."""
 MEMORY = 2 << 30
 """Bytes of address space that a case may take beyond what the process has."""
 FINE = ("refused", "read", "same")
-Place = tuple[str, ...]
-"""Path, and that of the coordinates table where there is one, inside a bundle's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +63,7 @@ def main() -> int:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         templates = Path(folder) / "templates"
-        places = [_written(bundle, templates / str(number)) for number, bundle in enumerate(bundles)]
+        places = [write_bundle(bundle, templates / str(number)) for number, bundle in enumerate(bundles)]
         cases = [
             case
             for case in range(options.first, options.first + options.cases)
@@ -92,12 +87,6 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--bundle", help="only the cases of this bundle")
     return parser.parse_args()
-
-
-def _written(bundle: Bundle, folder: Path) -> Place:
-    written = bundle.write(folder)
-    paths = written if isinstance(written, tuple) else (written,)
-    return tuple(str(path.relative_to(folder)) for path in paths)
 
 
 def run_all(cases: list[int], places: list[Place], folder: Path, *, seed: int, workers: int) -> list[Result]:
@@ -175,7 +164,7 @@ def work(pipe: Any, cases: list[int], places: list[Place], folder: Path, templat
     whole = {}
     for number in {case % len(bundles) for case in cases}:
         copy = _copied(templates / str(number), folder / "case")
-        whole[number] = read_slide(bundles[number], copy, places[number])[1]
+        whole[number] = read_bundle(bundles[number], copy, places[number])[1]
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     for case in cases:
@@ -207,7 +196,7 @@ def one_case(case: int, bundle: Bundle, folder: Path, place: Place, whole: Slide
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            raw, slide = read_slide(bundle, folder, place)
+            raw, slide = read_bundle(bundle, folder, place)
         except StpatchError as error:
             outcome, detail = "refused", error.block()
         except BaseException:  # noqa: BLE001 - everything else is what this script is to find
@@ -246,70 +235,6 @@ def damage(bundle: Bundle, folder: Path, rng: np.random.Generator) -> tuple[str,
         done = mutation(path, rng)
         if done is not None:
             return f"{path.relative_to(folder)}: {done}", promise
-
-
-def read_slide(bundle: Bundle, folder: Path, place: Place) -> tuple[RawSlide, Slide]:
-    """Probe, read and canonicalize as the stage ingest does."""
-    source = SlideSource(
-        slide_id="slide",
-        path=folder / place[0],
-        platform="table" if place[1:] else "auto",
-        coordinates=folder / place[1] if place[1:] else None,
-    )
-    section = IngestSection(**bundle.options)
-    probe, raw = read_source(source, section)
-    labels = pd.DataFrame(index=pd.RangeIndex(len(raw.spot_ids)))
-    return raw, canonical_slide(raw, source=source, probe=probe, section=section, labels=labels)
-
-
-def broken_invariant(raw: RawSlide, slide: Slide) -> str:
-    """Return what is wrong with a slide that was read, "" if nothing is."""
-    record, counts = slide.record, slide.counts
-    total = raw.counts.data.sum(dtype=np.float64) + sum(part.get("counts", 0) for part in raw.dropped.values())
-    dropped = sum(part.get("counts", 0) for part in record["dropped"].values())
-    rows = np.repeat(np.arange(slide.n_spots), np.diff(counts.indptr))
-    step = np.diff(rows) == 0
-    checks = {
-        "counts in": np.isclose(record["counts_in"], total, rtol=1e-12),
-        "counts kept": np.isclose(record["counts_kept"], counts.data.sum(dtype=np.float64), rtol=1e-12),
-        "conservation": np.isclose(record["counts_in"], record["counts_kept"] + dropped, rtol=1e-12),
-        "coordinates": np.isfinite(slide.xy).all() and slide.xy.shape == (slide.n_spots, 2),
-        "unique ids": len(set(slide.spot_ids)) == slide.n_spots,
-        "unique genes": slide.genes.index.is_unique and len(slide.genes) == slide.n_genes,
-        "sorted indices": (np.diff(counts.indices)[step] > 0).all(),
-        "no stored zero": (counts.data > 0).all(),
-        "dtype": counts.dtype in (np.uint16, np.uint32),
-        "scale": slide.um_per_unit is None or 0 < slide.um_per_unit < np.inf,
-        "array": slide.array is None or slide.array.shape == (slide.n_spots, 2),
-    }
-    return ", ".join(name for name, holds in checks.items() if not holds)
-
-
-def difference(one: Slide, two: Slide) -> str:
-    """Return in what two slides differ, but for the order of spots and genes; "" if in nothing."""
-    if set(one.spot_ids) != set(two.spot_ids) or one.n_spots != two.n_spots:
-        return "spots"
-    if set(one.genes.index) != set(two.genes.index):
-        return "genes"
-    spots = [np.argsort(slide.spot_ids.astype(str)) for slide in (one, two)]
-    genes = [np.argsort(slide.genes.index.to_numpy().astype(str)) for slide in (one, two)]
-    dense = [
-        slide.counts.toarray()[rows][:, columns] for slide, rows, columns in zip((one, two), spots, genes, strict=True)
-    ]
-    checks = {
-        "counts": np.array_equal(*dense),
-        "places": np.allclose(one.xy[spots[0]], two.xy[spots[1]], rtol=1e-12),
-        "array": (one.array is None) == (two.array is None)
-        and (one.array is None or two.array is None or np.array_equal(one.array[spots[0]], two.array[spots[1]])),
-        "facts": all(
-            _close(getattr(one, name), getattr(two, name)) for name in ("um_per_unit", "pitch", "geometry", "organism")
-        ),
-    }
-    return ", ".join(name for name, holds in checks.items() if not holds)
-
-
-def _close(one: Any, two: Any) -> bool:
-    return bool(np.isclose(one, two, rtol=1e-9)) if isinstance(one, float) and isinstance(two, float) else one == two
 
 
 def digests(folder: Path) -> dict[str, str]:

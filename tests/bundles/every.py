@@ -1,16 +1,14 @@
-"""The small valid slides that the fuzzer damages: every platform in several layouts, written by the tests' writers."""
+"""A small valid slide of every platform, in several layouts: what tests and the fuzzer damage."""
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-
+import pandas as pd
 from bundles.cosmx import write_cosmx
 from bundles.h5ad import make_anndata, write_anndata, write_h5ad
 from bundles.merscope import write_merscope
@@ -23,6 +21,15 @@ from bundles.table import write_loom, write_table
 from bundles.visium import write_visium
 from bundles.visium_hd import write_square
 from bundles.xenium import write_xenium
+
+from stpatch.config import IngestSection
+from stpatch.slides.canonical import canonical_slide
+from stpatch.slides.readers.registry import read_source
+from stpatch.slides.slide import RawSlide, Slide
+from stpatch.slides.source import SlideSource
+
+Place = tuple[str, ...]
+"""Path, and that of the coordinates table where there is one, inside a bundle's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,27 @@ class Bundle:
     write: Callable[[Path], Path | tuple[Path, Path]]
     options: dict[str, Any] = field(default_factory=dict)
     by_order: tuple[str, ...] = ()
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> Place:
+    """Write a bundle and return what a samplesheet would name."""
+    written = bundle.write(folder)
+    paths = written if isinstance(written, tuple) else (written,)
+    return tuple(str(path.relative_to(folder)) for path in paths)
+
+
+def read_bundle(bundle: Bundle, folder: Path, place: Place, **options: Any) -> tuple[RawSlide, Slide]:
+    """Probe, read and canonicalize as the stage ingest does; `options` are further arguments of `canonical_slide`."""
+    source = SlideSource(
+        slide_id="slide",
+        path=folder / place[0],
+        platform="table" if place[1:] else "auto",
+        coordinates=folder / place[1] if place[1:] else None,
+    )
+    section = IngestSection(**bundle.options)
+    probe, raw = read_source(source, section)
+    labels = pd.DataFrame(index=pd.RangeIndex(len(raw.spot_ids)))
+    return raw, canonical_slide(raw, source=source, probe=probe, section=section, labels=labels, **options)
 
 
 _MEX_NAMES = ("barcodes.tsv", "features.tsv", "genes.tsv")
