@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError
-from stpatch.expression.normalize import BLOCK_VALUES, Normalization, residuals, value_blocks
+from stpatch.expression.normalize import BLOCK_VALUES, Normalization, residuals, spot_scale
 
 EXACT_FLOAT = 2.0**53
+LARGEST_TABLE = 64
+ENTRIES_PER_COUNT = 16
+"""Small counts are normalized by a table a spot: so many counts at most, stored entries a tabled count."""
 
 Positions = NDArray[np.integer[Any]]
 
@@ -39,25 +42,21 @@ class CountMoments:
     @classmethod
     def of(cls, counts: sparse.csr_matrix) -> Self:
         """Sum up a CSR matrix, (spots, genes), of non-negative values without stored zeros."""
+        from stpatch.expression import columns
+
         n_genes = counts.shape[1]
-        integral = np.issubdtype(counts.dtype, np.integer)
-        sums = [np.zeros(n_genes, dtype=np.int64 if integral else np.float64) for _ in range(2)]
+        sums = [np.zeros(n_genes) for _ in range(2)]
         detected = np.zeros(n_genes, dtype=np.int64)
-        for start in range(0, counts.nnz, BLOCK_VALUES):
-            part = slice(start, start + BLOCK_VALUES)
-            genes = counts.indices[part]
-            values = counts.data[part].astype(np.float64)
-            detected += np.bincount(genes, minlength=n_genes)
-            for power, total in enumerate(sums, 1):
-                sums_part = np.bincount(genes, weights=values**power, minlength=n_genes)
-                if integral and max(sums_part.max(initial=0), float(total.max(initial=0))) >= EXACT_FLOAT:
-                    raise InputError(
-                        "counts are too large to be summed exactly",
-                        found=f"largest count {int(counts.data.max())}",
-                        expected="sums of squares below 2**53 per gene",
-                        mend="check that the matrix holds counts",
-                    )
-                total += sums_part.astype(total.dtype)
+        columns.add_counts(counts.data, counts.indices, sums[0], sums[1], detected)
+        if np.issubdtype(counts.dtype, np.integer):
+            if sums[1].max(initial=0) >= EXACT_FLOAT:
+                raise InputError(
+                    "counts are too large to be summed exactly",
+                    found=f"largest count {int(counts.data.max())}",
+                    expected="sums of squares below 2**53 per gene",
+                    mend="check that the matrix holds counts",
+                )
+            sums = [part.astype(np.int64) for part in sums]
         n = np.full(n_genes, counts.shape[0], dtype=np.int64)
         return cls(n=n, total=sums[0], squares=sums[1], detected=detected)
 
@@ -129,17 +128,21 @@ class ValueMoments:
             shares = normalization.gene_sums / float(normalization.grand_total or 1)
             clip = np.full(counts.shape[1], float(counts.shape[0]) ** 0.5)
             return cls.of_residuals(counts, totals, shares=shares, theta=normalization.theta, clip=clip)
+        from stpatch.expression import columns, kernels
+
         n_spots, n_genes = counts.shape
-        total = np.zeros(n_genes)
-        stored = np.zeros(n_genes, dtype=np.int64)
-        for start, stop, values in value_blocks(counts, totals, normalization):
-            stored += np.bincount(counts.indices[start:stop], minlength=n_genes)
-            total += np.bincount(counts.indices[start:stop], weights=values, minlength=n_genes)
+        method = kernels.METHOD_CODES[normalization.method]
+        if method == kernels.NONE:
+            scale, table = np.ones(n_spots), np.empty(0)
+        else:
+            scale = spot_scale(totals, float(normalization.target_sum or 0))
+            table = np.empty(min(max(counts.nnz // max(n_spots, 1) // ENTRIES_PER_COUNT, 2), LARGEST_TABLE))
+        part = (counts.data, counts.indices, counts.indptr, scale, method, table)
+        total, m2 = np.zeros(n_genes), np.zeros(n_genes)
+        columns.add_values(*part, total)
         mean = total / max(n_spots, 1)
-        m2 = (n_spots - stored) * mean**2
-        for start, stop, values in value_blocks(counts, totals, normalization):
-            genes = counts.indices[start:stop]
-            m2 += np.bincount(genes, weights=(values - mean[genes]) ** 2, minlength=n_genes)
+        columns.add_deviations(*part, mean, m2)
+        m2 += (n_spots - np.bincount(counts.indices, minlength=n_genes)) * mean**2
         return cls(n=np.full(n_genes, n_spots, dtype=np.int64), mean=mean, m2=m2)
 
     @classmethod
