@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import stpatch
-from stpatch.config import load_config
+from stpatch.config_file import load_config
 from stpatch.demo import simulate
 from stpatch.errors import ConfigError, StpatchError
 from stpatch.pipeline.engine import run_stages

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stpatch.config import Config, load_config, parse_config
+from stpatch.config import Config
+from stpatch.config_file import load_config, parse_config
 from stpatch.errors import ConfigError, ProblemsError, StpatchError
 
 LEAST: dict[str, Any] = {"dataset": {"output": "out"}, "slides": {"sheet": "slides.csv"}}

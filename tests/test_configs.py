@@ -10,7 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from stpatch.config import Config, load_config
+from stpatch.config import Config
+from stpatch.config_file import load_config
 from stpatch.slides.readers.registry import MODULES
 
 CONFIGS = Path(__file__).parents[1] / "configs"

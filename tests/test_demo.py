@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from stpatch.config import load_config
+from stpatch.config_file import load_config
 from stpatch.demo import KINDS, simulate
 from stpatch.demo.counts import negative_binomial
 from stpatch.demo.genes import MARKERS, symbols

@@ -19,16 +19,15 @@ from pathlib import Path
 
 def main() -> None:
     begun = time.perf_counter()
-    from stpatch.config import load_config
+    from stpatch.config_file import load_config
     from stpatch.pipeline.job import Job
     from stpatch.pipeline.stages import STAGES
+    from stpatch.pipeline.warm import compile_kernels
 
     config, name = Path(sys.argv[1]), sys.argv[2]
     job, stage = Job(load_config(config)), STAGES[name]
-    module = stage.module
-    warm = getattr(module, "warm", None)
-    if warm is not None:
-        warm(job)
+    if name == "shard":
+        compile_kernels(announce=lambda text: print(text, file=sys.stderr))
     units = stage.units(job)
     started = time.perf_counter() - begun
     watch = MemoryWatch()

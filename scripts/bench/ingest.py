@@ -192,7 +192,7 @@ def _child(what: str, config: Path) -> dict[str, float]:
 
 def child(what: str, config: Path) -> None:
     """Ingest (or only read) the config's slide, and print seconds, CPU seconds and the peak of memory in bytes."""
-    from stpatch.config import load_config
+    from stpatch.config_file import load_config
     from stpatch.pipeline.job import Job
     from stpatch.pipeline.stages import STAGES
     from stpatch.slides.readers.registry import probe_source, read_source

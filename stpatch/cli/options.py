@@ -25,7 +25,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 def job_of(config: Path, overrides: list[str] | None) -> Job:
     """Load a config as a job."""
-    from stpatch.config import load_config
+    from stpatch.config_file import load_config
     from stpatch.pipeline.job import Job
 
     return Job(load_config(config, overrides or []))

@@ -16,7 +16,7 @@ from bundles.h5ad import write_anndata
 from numpy.typing import NDArray
 from scipy import sparse
 
-from stpatch.config import parse_config
+from stpatch.config_file import parse_config
 from stpatch.pipeline.engine import run_stages
 from stpatch.pipeline.job import Job
 from stpatch.pipeline.stages import STAGES

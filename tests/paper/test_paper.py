@@ -27,7 +27,7 @@ from bundles.paper_recipe import (
 from scipy.io import mmread
 
 import stpatch
-from stpatch.config import load_config
+from stpatch.config_file import load_config
 from stpatch.pipeline.channels import read_channels
 from stpatch.pipeline.cutter import PatchChannels, open_cutter
 from stpatch.pipeline.job import Job
