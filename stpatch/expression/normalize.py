@@ -123,7 +123,11 @@ def resolve_normalization(
     if method == "pearson_residuals":
         sums = np.asarray(counts.sum(axis=0, dtype=np.float64), dtype=np.float64).ravel()
         if not sums.any():
-            raise InputError("a slide has no counts, so Pearson residuals are undefined", where="normalize.method")
+            raise InputError(
+                "a slide has no counts, so Pearson residuals are undefined",
+                where="normalize.method",
+                mend="take the slide out, or choose another normalize.method",
+            )
         return Normalization(
             method=method, theta=theta, gene_sums=sums, grand_total=float(sums.sum()), n_spots=counts.shape[0]
         )

@@ -48,7 +48,9 @@ class RuleSpec:
                 f"unknown panel rule {self.method!r}", where="channels.method", expected=", ".join(RULE_METHODS)
             )
         if self.n < 1:
-            raise ConfigError("a panel needs at least one gene", where="channels.n", found=self.n)
+            raise ConfigError(
+                "a panel needs at least one gene", where="channels.n", found=self.n, expected="channels.n of 1 or more"
+            )
 
     @property
     def score_key(self) -> str | None:

@@ -121,5 +121,9 @@ def _pearson(rule: RuleSpec, pooled: PooledStatistics, slides: SlidePass) -> NDA
         ).spread(positions, pooled.size)
         moments = part if moments is None else moments.merged(part)
     if moments is None:
-        raise InputError("there are no slides to look at", where=f"channels.method: {rule.method}")
+        raise InputError(
+            "there are no slides to look at",
+            where=f"channels.method: {rule.method}",
+            mend="look at the slides that the earlier stages left",
+        )
     return residual_variance(moments)

@@ -107,7 +107,9 @@ class SlideStatistics:
             header = json.loads(arrays["header"].tobytes())
             genes = tuple(json.loads(arrays["genes"].tobytes()))
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise DatasetError("slide statistics cannot be read", where=path, found=error) from error
+            raise DatasetError(
+                "slide statistics cannot be read", where=path, found=error, mend="run the normalize stage again"
+            ) from error
         if header["format"] != FORMAT:
             raise DatasetError(
                 "slide statistics are of another format version",

@@ -282,7 +282,9 @@ def _um_places(
 ) -> _Places:
     pitch_um = section.pitch_um
     if pitch_um is None:
-        raise ConfigError("grid.method um needs grid.pitch_um", where=where)
+        raise ConfigError(
+            "grid.method um needs grid.pitch_um", where=where, mend="set grid.pitch_um to the side of a pixel in um"
+        )
     if um_per_unit is None:
         raise ConfigError(
             "grid.method um needs micrometres, and the slide's files do not tell them",
@@ -308,7 +310,11 @@ def _um_places(
 
 def _fit_places(xy: NDArray[np.float64], section: GridSection, where: object) -> _Places:
     if section.size is None:
-        raise ConfigError("grid.method fit needs grid.size", where=where)
+        raise ConfigError(
+            "grid.method fit needs grid.size",
+            where=where,
+            mend="set grid.size to the number of pixels a side, such as 140",
+        )
     shape = _checked_shape(
         section.size, section.size, where=where, found=f"grid.size {section.size}", mend="set a smaller grid.size"
     )

@@ -147,7 +147,12 @@ class Job:
                 mend=f"run it first: stpatch run {stage} CONFIG",
             )
         if not found:
-            raise StpatchError("no slide is left: all have failed", where=f"stage {stage}", found=_listed(failed))
+            raise StpatchError(
+                "no slide is left: all have failed",
+                where=f"stage {stage}",
+                found=_listed(failed),
+                mend="stpatch status lists why each slide failed; mend them and run again",
+            )
         return found
 
     def failed(self, slide_id: str, *, until: str = SLIDE_STAGES[-1]) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stpatch.errors import InputMissingError
-from stpatch.expression.normalize import Normalization, corpus_median, resolve_normalization
 from stpatch.expression.rules import RuleSpec
-from stpatch.expression.statistics import slide_statistics
 from stpatch.pipeline.job import Job, Outcome
-from stpatch.slides.slide import Slide
-from stpatch.slides.store import read_slide
 from stpatch.storage import digest, read_json, write_json
+
+if TYPE_CHECKING:  # `request` is asked of every unit of an up-to-date build: what only `run` needs is imported there
+    from stpatch.expression.normalize import Normalization
+    from stpatch.slides.slide import Slide
 
 
 def request(job: Job, slide_id: str) -> dict[str, Any]:
@@ -30,6 +30,9 @@ def request(job: Job, slide_id: str) -> dict[str, Any]:
 
 def run(job: Job, slide_id: str) -> Outcome:
     """Compute and store one slide's statistics."""
+    from stpatch.expression.statistics import slide_statistics
+    from stpatch.slides.store import read_slide
+
     slide = read_slide(job.slide_path(slide_id))
     normalization = slide_normalization(job, slide)
     path = job.statistics_path(slide_id)
@@ -69,13 +72,19 @@ def gene_list(genes: Any, *, key: str) -> tuple[str, ...]:
     if isinstance(genes, list):
         return tuple(genes)
     if not genes.is_file():
-        raise InputMissingError("there is no such gene list", where=f"key {key}, {genes}")
+        raise InputMissingError(
+            "there is no such gene list",
+            where=f"key {key}, {genes}",
+            mend="give the path of a text file of one gene a line, from the config's folder",
+        )
     lines = genes.read_text(encoding="utf-8-sig").splitlines()
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def slide_normalization(job: Job, slide: Slide) -> Normalization:
     """Return the normalization with the slide's own numbers."""
+    from stpatch.expression.normalize import resolve_normalization
+
     section = job.config.normalize
     with np.load(job.totals_path(slide.slide_id), allow_pickle=False) as file:
         totals = file["totals"]
@@ -91,6 +100,8 @@ def slide_normalization(job: Job, slide: Slide) -> Normalization:
 
 def _corpus_target(job: Job) -> float:
     """Return the corpus' median total; it is worked out once and kept beside the slides' fingerprints."""
+    from stpatch.expression.normalize import corpus_median
+
     receipts = job.receipts("ingest")
     key = digest([receipt.fingerprint for receipt in receipts.values()])
     path = job.work / "corpus_median.json"

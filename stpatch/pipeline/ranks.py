@@ -112,5 +112,10 @@ def _checked(rank: int, world_size: int, source: str) -> Rank:
             expected="0 <= rank < world size",
         )  # fmt: skip
     if rank >= world_size:
-        raise ConfigError("the rank is not below the world size", where=source, found=f"rank {rank} of {world_size}")
+        raise ConfigError(
+            "the rank is not below the world size",
+            where=source,
+            found=f"rank {rank} of {world_size}",
+            expected="a rank from 0 to the world size less 1",
+        )
     return Rank(rank, world_size, source)

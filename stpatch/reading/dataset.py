@@ -182,7 +182,12 @@ class Dataset:
         genes = self.genes(number)
         mask = self._measured[self._slide_of[number]]
         if genes.max(initial=0) >= len(mask) or genes.min(initial=0) < 0:
-            raise DatasetError("a gene id is not in the vocabulary", where=self._key(number), found=int(genes.max()))
+            raise DatasetError(
+                "a gene id is not in the vocabulary",
+                where=self._key(number),
+                found=int(genes.max()),
+                expected="an id of genes.parquet",
+            )
         return mask[genes]
 
     # -- many samples ---------------------------------------------------------------------------------------------
@@ -323,7 +328,12 @@ class Dataset:
         used, names = codes(self._rows["slide_id"])
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise DatasetError("a patch names an unknown slide", where=path, found=unknown[0])
+            raise DatasetError(
+                "a patch names an unknown slide",
+                where=path,
+                found=unknown[0],
+                mend="fetch the dataset's files again, or build it again",
+            )
         self._slide_of = np.array([known[name] for name in names], dtype=np.int64)[used]
 
     def _normalize(

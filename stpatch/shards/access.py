@@ -131,7 +131,9 @@ class ShardReader:
     def _chunk(self, file: FileRecord, index: int, where: str) -> tuple[int, int]:
         offset, nbytes = self.shard_index(file)[index]
         if offset == MISSING:
-            raise DatasetError("a zarr shard lacks a sample", where=where)
+            raise DatasetError(
+                "a zarr shard lacks a sample", where=where, mend="fetch the dataset's files again, or build it again"
+            )
         return int(offset), int(nbytes)
 
     def _decode_chunk(self, data: bytes, spec: ArraySpec, where: str) -> NDArray[Any]:
@@ -158,7 +160,12 @@ class ShardReader:
         except FileNotFoundError:
             raise DatasetError("a shard is missing", where=self.folder / file.path, mend="copy it again") from None
         except OSError as error:
-            raise DatasetError("a shard cannot be read", where=self.folder / file.path, found=error) from error
+            raise DatasetError(
+                "a shard cannot be read",
+                where=self.folder / file.path,
+                found=error,
+                mend="fetch the dataset's files again, or build it again",
+            ) from error
         if len(data) != nbytes:
             raise DatasetError(
                 "a shard is cut short",

@@ -118,7 +118,12 @@ def write_table(
         )
     arrays = [_array(values[column], kind, where=f"{where}, column {column}") for column, kind in columns.items()]
     if len({len(array) for array in arrays}) != 1:
-        raise DatasetError("a table's columns differ in length", where=where, found=[len(array) for array in arrays])
+        raise DatasetError(
+            "a table's columns differ in length",
+            where=where,
+            found=[len(array) for array in arrays],
+            mend="fetch the dataset's files again, or build it again",
+        )
     table = pa.Table.from_arrays(arrays, schema=schema(columns))
     with atomic_file(folder / where) as file:
         writer = pq.ParquetWriter(
@@ -162,7 +167,12 @@ def read_table(path: Path, columns: Mapping[str, str], *, split: str | None = No
     except DatasetError:
         raise
     except (OSError, pa.ArrowException, ValueError, MemoryError) as error:
-        raise DatasetError("a table cannot be read", where=path, found=str(error).split("\n", 1)[0][:200]) from error
+        raise DatasetError(
+            "a table cannot be read",
+            where=path,
+            found=str(error).split("\n", 1)[0][:200],
+            mend="fetch the dataset's files again, or build it again",
+        ) from error
     if split is not None and table["split"].unique().to_pylist() != [split]:
         import pyarrow.compute as pc
 
@@ -179,7 +189,12 @@ def numbers(column: pa.ChunkedArray, *, where: object = None) -> NDArray[Any]:
         A value is missing.
     """
     if column.null_count:
-        raise DatasetError("a table's column has missing values", where=where, found=f"{column.null_count} nulls")
+        raise DatasetError(
+            "a table's column has missing values",
+            where=where,
+            found=f"{column.null_count} nulls",
+            mend="fetch the dataset's files again, or build it again",
+        )
     dtype = np.dtype(_NUMPY.get(str(column.type), str(column.type)))
     return np.concatenate([np.empty(0, dtype), *(_values(chunk, dtype) for chunk in column.chunks)])
 
@@ -228,9 +243,19 @@ def _array(values: Sequence[Any] | NDArray[Any], kind: str, *, where: str) -> pa
         from_nan = kind == "float64?"
         array = pa.array(values, type=_arrow_type(kind), from_pandas=from_nan)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise DatasetError("a table's column has values of a wrong type", where=where, found=error) from error
+        raise DatasetError(
+            "a table's column has values of a wrong type",
+            where=where,
+            found=error,
+            mend="fetch the dataset's files again, or build it again",
+        ) from error
     if array.null_count and not kind.endswith("?"):
-        raise DatasetError("a table's column has missing values", where=where, found=f"{array.null_count} nulls")
+        raise DatasetError(
+            "a table's column has missing values",
+            where=where,
+            found=f"{array.null_count} nulls",
+            mend="fetch the dataset's files again, or build it again",
+        )
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 

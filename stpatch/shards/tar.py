@@ -117,15 +117,27 @@ def parse_sample(data: bytes, *, where: object = None) -> tuple[str, dict[str, m
         name, size = _parse_header(view[offset : offset + BLOCK], where)
         member_key, dot, field = name.partition(".")
         if not dot or (fields and member_key != key) or field in fields:
-            raise DatasetError("a byte range holds members of more than one sample", where=where, found=name)
+            raise DatasetError(
+                "a byte range holds members of more than one sample",
+                where=where,
+                found=name,
+                mend="fetch the dataset's files again, or build it again",
+            )
         key = member_key
         start = offset + BLOCK
         if start + size > len(view):
-            raise DatasetError("a member ends after its sample's byte range", where=where, found=name)
+            raise DatasetError(
+                "a member ends after its sample's byte range",
+                where=where,
+                found=name,
+                mend="fetch the dataset's files again, or build it again",
+            )
         fields[field] = view[start : start + size]
         offset = start + size + -size % BLOCK
     if not fields:
-        raise DatasetError("a byte range holds no member", where=where)
+        raise DatasetError(
+            "a byte range holds no member", where=where, mend="fetch the dataset's files again, or build it again"
+        )
     return key, fields
 
 

@@ -77,9 +77,11 @@ def _check_file(folder: Path, file: FileRecord) -> DatasetError | None:
             )
         sha256 = sha256_file(path)
     except FileNotFoundError:
-        return DatasetError("a file is missing", where=path)
+        return DatasetError("a file is missing", where=path, mend="fetch the dataset's files again, or build it again")
     except OSError as error:
-        return DatasetError("a file cannot be read", where=path, found=error)
+        return DatasetError(
+            "a file cannot be read", where=path, found=error, mend="fetch the dataset's files again, or build it again"
+        )
     if sha256 != file.sha256:
         return DatasetError("a file's checksum is wrong", where=path, found=sha256, expected=file.sha256)
     return None
@@ -125,7 +127,12 @@ def _check_tables(folder: Path, manifest: Manifest, *, deep: bool, tell: Progres
     yield from _check_keys(rows["key"], where=paths["patches"])
     split_of, names = codes(patches["split"])
     for unknown in sorted(set(names) - set(manifest.splits)):
-        yield DatasetError("a split is not in the manifest", where=paths["patches"], found=unknown)
+        yield DatasetError(
+            "a split is not in the manifest",
+            where=paths["patches"],
+            found=unknown,
+            mend="fetch the dataset's files again, or build it again",
+        )
     yield from _check_slides(slides, slide_patches, rows["slide_id"], paths)
     facts = content.Facts.of(manifest, slides=slides, gene_ids=gene_ids)
     for name, split in manifest.splits.items():
@@ -156,7 +163,12 @@ def _check_keys(keys: list[str], *, where: Path) -> Iterator[DatasetError]:
     seen: set[str] = set()
     for row, key in enumerate(keys):
         if key in seen:
-            yield DatasetError("a key is there twice", where=f"{where}, row {row}", found=key)
+            yield DatasetError(
+                "a key is there twice",
+                where=f"{where}, row {row}",
+                found=key,
+                mend="fetch the dataset's files again, or build it again",
+            )
         seen.add(key)
 
 
@@ -166,10 +178,17 @@ def _check_slides(
     names = slides["slide_id"].to_pylist()
     counted = dict.fromkeys(names, 0)
     if len(counted) != len(names):
-        yield DatasetError("a slide is there twice", where=paths["slides"])
+        yield DatasetError(
+            "a slide is there twice", where=paths["slides"], mend="fetch the dataset's files again, or build it again"
+        )
     for row, slide_id in enumerate(used):
         if slide_id not in counted:
-            yield DatasetError("a patch names an unknown slide", where=f"{paths['patches']}, row {row}", found=slide_id)
+            yield DatasetError(
+                "a patch names an unknown slide",
+                where=f"{paths['patches']}, row {row}",
+                found=slide_id,
+                mend="fetch the dataset's files again, or build it again",
+            )
         else:
             counted[slide_id] += 1
     for slide_id, told in zip(names, slide_patches, strict=True):

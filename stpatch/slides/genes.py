@@ -71,13 +71,22 @@ def organism_of(ensembl_ids: Sequence[str]) -> str:
 def read_gene_map(path: Path) -> GeneMap:
     """Read a mapping table: CSV or TSV with the columns ``from`` and ``to``; an empty ``to`` leaves the gene out."""
     if not path.is_file():
-        raise ConfigError("there is no such gene map", where=f"key ingest.genes.map, {path}")
+        raise ConfigError(
+            "there is no such gene map",
+            where=f"key ingest.genes.map, {path}",
+            mend="check the path; it is taken from the config's folder",
+        )
     delimiter = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return GeneMap(names=_map_names(csv.DictReader(file, delimiter=delimiter, strict=True), path))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError("the gene map cannot be read", where=path, found=str(error)) from error
+        raise ConfigError(
+            "the gene map cannot be read",
+            where=path,
+            found=str(error),
+            expected="a table of two columns: old name, new name",
+        ) from error
 
 
 def _map_names(reader: csv.DictReader[str], path: Path) -> dict[str, str]:
@@ -96,7 +105,10 @@ def _map_names(reader: csv.DictReader[str], path: Path) -> dict[str, str]:
         old, new = row["from"].strip(), row["to"].strip()
         if names.setdefault(old, new) != new:
             raise ConfigError(
-                "the gene map gives a gene two new names", where=place, found=f"{old} -> {names[old]} and {new}"
+                "the gene map gives a gene two new names",
+                where=place,
+                found=f"{old} -> {names[old]} and {new}",
+                mend="keep one row a gene",
             )
     return names
 
@@ -104,26 +116,41 @@ def _map_names(reader: csv.DictReader[str], path: Path) -> dict[str, str]:
 def read_vocabulary(path: Path) -> dict[str, int]:
     """Read an external vocabulary: ``{gene: id}`` JSON, as foundation models publish it; ``<pad>`` may have any id."""
     if not path.is_file():
-        raise ConfigError("there is no such vocabulary", where=f"key ingest.genes.vocabulary, {path}")
+        raise ConfigError(
+            "there is no such vocabulary",
+            where=f"key ingest.genes.vocabulary, {path}",
+            mend="check the path; it is taken from the config's folder",
+        )
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) < len(pairs):
             twice, _ = Counter(gene for gene, _ in pairs).most_common(1)[0]
-            raise ConfigError("a gene of the vocabulary is given twice", where=path, found=repr(twice))
+            raise ConfigError(
+                "a gene of the vocabulary is given twice", where=path, found=repr(twice), mend="keep one of them"
+            )
         return found
 
     try:
         table = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("the vocabulary is no JSON", where=path, found=str(error)) from error
+        raise ConfigError(
+            "the vocabulary is no JSON", where=path, found=str(error), expected="a JSON object: gene name to id"
+        ) from error
     if not isinstance(table, dict) or not table:
         raise ConfigError("the vocabulary is no mapping", where=path, expected="{gene: id}")
     for gene, number in table.items():
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**31:
-            raise ConfigError("a vocabulary id is no whole number", where=f"{path}, gene {gene!r}", found=number)
+            raise ConfigError(
+                "a vocabulary id is no whole number",
+                where=f"{path}, gene {gene!r}",
+                found=number,
+                expected="whole numbers from 0",
+            )
     if len(set(table.values())) != len(table):
-        raise ConfigError("two genes of the vocabulary have one id", where=path)
+        raise ConfigError(
+            "two genes of the vocabulary have one id", where=path, mend="give every gene an id of its own"
+        )
     return table
 
 

@@ -110,7 +110,9 @@ def _check_known(name: str, own: list[str], joined: list[str], source: SlideSour
 
 def _joined(raw: RawSlide, path: Path) -> tuple[pd.DataFrame, list[str]]:
     if not path.is_file():
-        raise InputMissingError("there is no such label table", where=path)
+        raise InputMissingError(
+            "there is no such label table", where=path, mend="check the path in the samplesheet's column labels"
+        )
     table = read_table(path)
     table.columns = pd.Index([str(name) for name in table.columns], dtype=object)
     key, shared = matching_column(table, list(table.columns), raw.spot_ids)
@@ -154,5 +156,9 @@ def _rows_by_place(raw: RawSlide, table: pd.DataFrame, path: Path) -> NDArray[np
             )
     rows = np.array([row_of.get((float(x), float(y)), -1) for y, x in raw.array.tolist()], dtype=np.int64)
     if (rows < 0).all():
-        raise InputError("no row of the label table belongs to a spot: is it another slide's?", where=path)
+        raise InputError(
+            "no row of the label table belongs to a spot: is it another slide's?",
+            where=path,
+            mend="give the table of this slide, with the ids or places of its spots",
+        )
     return rows

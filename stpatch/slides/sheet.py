@@ -57,7 +57,11 @@ def read_sources(section: SlidesSection) -> list[SlideSource]:
 
 def _sheet_rows(sheet: Path) -> list[tuple[str, Mapping[str, str]]]:
     if not sheet.is_file():
-        raise ConfigError("there is no such samplesheet", where=f"key slides.sheet, {sheet}")
+        raise ConfigError(
+            "there is no such samplesheet",
+            where=f"key slides.sheet, {sheet}",
+            mend="check slides.sheet; it is taken from the config's folder",
+        )
     delimiter = "\t" if sheet.suffix.lower() in (".tsv", ".txt") else ","
     try:
         with sheet.open(encoding="utf-8-sig", newline="") as file:
@@ -65,7 +69,12 @@ def _sheet_rows(sheet: Path) -> list[tuple[str, Mapping[str, str]]]:
             header = [name.strip() for name in next(reader, [])]
             rows = [(f"{sheet} row {reader.line_num}", row) for row in reader if any(cell.strip() for cell in row)]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError("the samplesheet cannot be read", where=sheet, found=str(error)) from error
+        raise ConfigError(
+            "the samplesheet cannot be read",
+            where=sheet,
+            found=str(error),
+            expected="a CSV in UTF-8 with the columns slide_id and path",
+        ) from error
     _check_header(header, sheet)
     for where, row in rows:
         if len(row) != len(header):
@@ -81,7 +90,12 @@ def _sheet_rows(sheet: Path) -> list[tuple[str, Mapping[str, str]]]:
 def _check_header(header: list[str], sheet: Path) -> None:
     if len(set(header)) != len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
-        raise ConfigError("a samplesheet column is given twice", where=sheet, found=", ".join(twice))
+        raise ConfigError(
+            "a samplesheet column is given twice",
+            where=sheet,
+            found=", ".join(twice),
+            mend="rename or take out one of them",
+        )
     for name in ("slide_id", "path"):
         if name not in header:
             near = difflib.get_close_matches(name, header, n=1)
@@ -98,7 +112,12 @@ def _glob_rows(patterns: str | list[str]) -> list[tuple[str, Mapping[str, str]]]
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not paths:
-            raise ConfigError("a glob matches nothing", where="key slides.glob", found=pattern)
+            raise ConfigError(
+                "a glob matches nothing",
+                where="key slides.glob",
+                found=pattern,
+                mend="check slides.glob; it is taken from the config's folder",
+            )
         rows += [(f"glob {pattern}", {"slide_id": slide_id_of(Path(path)), "path": path}) for path in paths]
     return rows
 
@@ -120,9 +139,9 @@ def _texts(values: Mapping[str, object]) -> dict[str, str]:
 def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
     path_text = row.get("path", "")
     if not path_text:
-        raise ConfigError("a slide has no path", where=where)
+        raise ConfigError("a slide has no path", where=where, mend="fill the column path")
     if "\0" in path_text:
-        raise ConfigError("a path holds a NUL character", where=where, found=repr(path_text))
+        raise ConfigError("a path holds a NUL character", where=where, found=repr(path_text), mend="type the path anew")
     slide_id = row.get("slide_id") or slide_id_of(Path(path_text))
     if not is_safe_id(slide_id):
         raise ConfigError(

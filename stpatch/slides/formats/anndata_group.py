@@ -46,7 +46,12 @@ def zarr_attributes(folder: Path) -> dict[str, Any] | None:
         else:
             return None
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError("the zarr group's metadata cannot be read", where=folder, found=error) from error
+        raise InputError(
+            "the zarr group's metadata cannot be read",
+            where=folder,
+            found=error,
+            mend="fetch the file again, or mend it",
+        ) from error
     return attributes if isinstance(attributes, dict) else None
 
 
@@ -152,7 +157,12 @@ class AnnDataGroup:
             else:
                 shape = matrix.shape
             if shape is None or len(shape) != 2:
-                raise InputError("the matrix has no shape of two numbers", where=self.where(key), found=shape)
+                raise InputError(
+                    "the matrix has no shape of two numbers",
+                    where=self.where(key),
+                    found=shape,
+                    mend="write the AnnData anew with a matrix of spots x genes",
+                )
             return int(shape[0]), int(shape[1])
 
     def matrix(self, key: str, *, normalized: bool = False) -> sparse.csr_matrix:
@@ -177,13 +187,21 @@ class AnnDataGroup:
             kind = attribute_text(attributes.get("encoding-type", attributes.get("h5sparse_format")))
             by_column = kind.startswith("csc")
             if not by_column and not kind.startswith("csr"):
-                raise InputError("the matrix is neither dense nor CSR nor CSC", where=where, found=kind)
+                raise InputError(
+                    "the matrix is neither dense nor CSR nor CSC",
+                    where=where,
+                    found=kind,
+                    expected="a dense array, csr_matrix or csc_matrix",
+                )
             major, minor = shape[::-1] if by_column else shape
             data = read_values(matrix["data"], where=f"{where}/data", normalized=normalized)
             indices = read_indices(matrix["indices"], where=f"{where}/indices", limit=minor)
             if len(data) != len(indices):
                 raise InputError(
-                    "data and indices differ in length", where=where, found=f"{len(data)} and {len(indices)}"
+                    "data and indices differ in length",
+                    where=where,
+                    found=f"{len(data)} and {len(indices)}",
+                    mend="fetch the file again, or mend it",
                 )
             indptr = read_pointers(matrix["indptr"], where=f"{where}/indptr", rows=major, stored=len(data))
             stored = csr_of(data, indices, indptr, (major, minor))

@@ -50,7 +50,9 @@ def read_cells(path: Path) -> pd.DataFrame:
         frame: pd.DataFrame = file.read().to_pandas().reset_index(drop=True)
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
-        raise InputError("a column is given twice", where=path, found=listed(list(twice)))
+        raise InputError(
+            "a column is given twice", where=path, found=listed(list(twice)), mend="rename or take out one of them"
+        )
     return frame
 
 
@@ -83,7 +85,12 @@ def cell_ids(column: pd.Series[Any], *, where: object) -> NDArray[np.object_]:
         ids = as_texts(values) if not empty.any() else np.array([str(value) for value in values], dtype=object)
     bad = np.flatnonzero(empty | np.array([not text.strip() for text in ids], dtype=bool))
     if len(bad):
-        raise InputError("a cell has no id", where=f"{place}, row {bad[0]}", found=f"{len(bad)} such")
+        raise InputError(
+            "a cell has no id",
+            where=f"{place}, row {bad[0]}",
+            found=f"{len(bad)} such",
+            mend="give every cell an id, or take these rows out",
+        )
     return ids
 
 
@@ -138,7 +145,11 @@ def join_cells(
         An id is given twice, or more cells of the counts than may miss are not in the cell table: it says how many.
     """
     if not len(ids):
-        raise InputError("there is no cell in the counts", where=counts)
+        raise InputError(
+            "there is no cell in the counts",
+            where=counts,
+            mend="export the file anew from the vendor's software, or fetch it again",
+        )
     check_unique(ids, what="a cell", where=counts)
     check_unique(table_ids, what="a cell", where=cells)
     rows = np.arange(len(ids), dtype=np.intp)

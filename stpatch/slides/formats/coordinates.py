@@ -69,11 +69,21 @@ def find_xy(names: Sequence[str], *, x: str | None, y: str | None, where: object
         A given name is missing; no pair is known, or several are.
     """
     if (x is None) != (y is None):
-        raise InputError("give both or none of x_column and y_column", where=where, found=f"x_column {x}, y_column {y}")
+        raise InputError(
+            "give both or none of x_column and y_column",
+            where=where,
+            found=f"x_column {x}, y_column {y}",
+            mend="name both columns, or leave both to be found by name",
+        )
     if x is not None and y is not None:
         for name in (x, y):
             if name not in names:
-                raise InputError(f"there is no column {name!r}", where=where, found=f"columns {listed(names)}")
+                raise InputError(
+                    f"there is no column {name!r}",
+                    where=where,
+                    found=f"columns {listed(names)}",
+                    mend="set ingest.table.x_column and y_column to two of the columns",
+                )
         return x, y
     lower = {name.lower(): name for name in reversed(names)}
     pairs = [(lower[a], lower[b]) for a, b in XY_NAMES if a in lower and b in lower]
@@ -116,11 +126,16 @@ def read_coordinates(
             text = [name for name in names if name not in numeric]
             id_column = id_column or (text[0] if len(text) == 1 else None)
     if not len(table):
-        raise InputError("the coordinates table has no rows", where=path)
+        raise InputError("the coordinates table has no rows", where=path, mend="fetch the file again, or mend it")
     columns = list(table.columns)
     x, y = find_xy(columns, x=x_column, y=y_column, where=path)
     if id_column is not None and id_column not in columns:
-        raise InputError(f"there is no id column {id_column!r}", where=path, found=f"columns {listed(columns)}")
+        raise InputError(
+            f"there is no id column {id_column!r}",
+            where=path,
+            found=f"columns {listed(columns)}",
+            mend="set ingest.table.id_column to one of the columns",
+        )
     xy = np.column_stack([numbers(table[name], where=path, first_row=first_row) for name in (x, y)])
     others = tuple(name for name in columns if name not in (x, y))
     if id_column is None:
@@ -144,7 +159,10 @@ def rows_of(ids: Sequence[str] | NDArray[np.object_], keys: pd.Series, *, where:
         if len(wanted):
             row = int(np.flatnonzero(index == wanted[0])[1])
             raise InputError(
-                "an id is given twice", where=f"{where}, data row {row + 1}", found=f"{wanted[0]!r} in {keys.name!r}"
+                "an id is given twice",
+                where=f"{where}, data row {row + 1}",
+                found=f"{wanted[0]!r} in {keys.name!r}",
+                mend="take one of the rows out, or rename it",
             )
         keep = ~index.duplicated()
         places = np.flatnonzero(keep)

@@ -49,7 +49,11 @@ class Fovs:
         """Return (n, 2) px of the corners of these FOVs; one that is not in the table is an `InputError`."""
         px = self.px if self.px is not None else None if self.mm is None else self.mm * (1000.0 / um)
         if px is None:
-            raise InputError("the table of FOVs has no positions", where=self.path)
+            raise InputError(
+                "the table of FOVs has no positions",
+                where=self.path,
+                mend="export the file anew from the vendor's software, or fetch it again",
+            )
         order = np.argsort(self.fov)
         place = np.searchsorted(self.fov[order], fov)
         known = place < len(order)
@@ -77,10 +81,17 @@ def read_fovs(path: Path) -> Fovs:
     frame = read_table(path)
     frame.columns = frame.columns.str.lower()
     if "fov" not in frame.columns:
-        raise InputError("the table has no column fov", where=path, found=listed(list(frame.columns)))
+        raise InputError(
+            "the table has no column fov", where=path, found=listed(list(frame.columns)), expected="fov (or FOV)"
+        )
     fov = numbers(frame["fov"], where=path)
     if (fov != np.rint(fov)).any() or len(np.unique(fov)) != len(fov):
-        raise InputError("FOV numbers are not whole or not unique", where=path, found=listed(frame["fov"].to_numpy()))
+        raise InputError(
+            "FOV numbers are not whole or not unique",
+            where=path,
+            found=listed(frame["fov"].to_numpy()),
+            expected="one row a FOV, numbered with whole numbers",
+        )
 
     def pair(*choices: tuple[str, str]) -> NDArray[np.float64] | None:
         for x, y in choices:

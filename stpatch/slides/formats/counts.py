@@ -73,7 +73,7 @@ def _check(
 def as_floats(block: NDArray[Any], *, where: object, offset: int = 0) -> NDArray[np.float32]:
     """Return normalized values as float32; a value that is negative or no number raises `InputError`."""
     if block.dtype.kind not in "iufb":
-        raise InputError("the values are no numbers", where=where, found=block.dtype)
+        raise InputError("the values are no numbers", where=where, found=block.dtype, expected="an array of numbers")
     _check(np.isfinite(block), block, "a value is no finite number", where, offset)
     _check(block >= 0, block, "a normalized value is negative", where, offset)
     return block.astype(np.float32, copy=False)
@@ -147,7 +147,12 @@ def read_pointers(values: Any, *, where: object, rows: int, stored: int) -> NDAr
 
 def _size(values: Any, where: object) -> int:
     if getattr(values, "ndim", None) != 1:
-        raise InputError("an array does not have one dimension", where=where, found=getattr(values, "shape", "a group"))
+        raise InputError(
+            "an array does not have one dimension",
+            where=where,
+            found=getattr(values, "shape", "a group"),
+            mend="fetch the file again, or mend it",
+        )
     return int(values.shape[0])
 
 

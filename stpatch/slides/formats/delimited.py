@@ -83,10 +83,17 @@ def read_table(
             )
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if twice:
-        raise InputError("a column is given twice", where=path, found=listed(twice))
+        raise InputError(
+            "a column is given twice", where=path, found=listed(twice), mend="rename or take out one of them"
+        )
     for name in required:
         if name not in names:
-            raise InputError(f"the table has no column {name!r}", where=path, found=f"columns {listed(names)}")
+            raise InputError(
+                f"the table has no column {name!r}",
+                where=path,
+                found=f"columns {listed(names)}",
+                mend="name the column so, or give the table that has it",
+            )
     skipped = 1 if header is True else 0
     frame = _blank_frame(head, skipped) if head.delimiter == " " else _arrow_frame(head, len(names), skipped)
     if frame.shape[1] != len(names):
@@ -114,7 +121,10 @@ def _arrow_frame(head: Head, n_columns: int, skipped: int) -> pd.DataFrame:
         )
     except pa.ArrowInvalid as error:
         raise InputError(
-            "the table cannot be read", where=head.path, found=" ".join(str(error).split())[:300]
+            "the table cannot be read",
+            where=head.path,
+            found=" ".join(str(error).split())[:300],
+            mend="fetch the file again, or mend it",
         ) from error
     return pd.DataFrame({name: table[name].to_numpy(zero_copy_only=False) for name in names}, dtype=object)
 
@@ -136,7 +146,10 @@ def _blank_frame(head: Head, skipped: int) -> pd.DataFrame:
         if isinstance(error, pd.errors.EmptyDataError):
             return pd.DataFrame(columns=range(len(head.names)))
         raise InputError(
-            "the table cannot be read", where=head.path, found=" ".join(str(error).split())[:300]
+            "the table cannot be read",
+            where=head.path,
+            found=" ".join(str(error).split())[:300],
+            mend="fetch the file again, or mend it",
         ) from error
     short = np.flatnonzero(frame.isna().any(axis=1))
     if len(short):

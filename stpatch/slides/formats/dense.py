@@ -96,7 +96,7 @@ def read_dense(
     ids: list[list[str]] = [[] for _ in range(int((kinds <= digits.ID).sum()))]
     parts = list(_parts(head, kinds, ids, normalized=normalized))
     if not parts or not len(ids[0] if ids else parts[0][2]):
-        raise InputError("the table has a header but no rows", where=path)
+        raise InputError("the table has a header but no rows", where=path, mend="fetch the file again, or mend it")
     order = np.argsort(-kinds[kinds <= digits.ID])
     id_names = [head.names[i] for i in np.flatnonzero(kinds <= digits.ID)[order]]
     frame = pd.DataFrame({i: np.array(column, dtype=object) for i, column in enumerate(ids)}, dtype=object)
@@ -123,7 +123,12 @@ def _kinds(head: Head, id_columns: int | Sequence[str], skip: set[str]) -> NDArr
     kinds[[i for i, name in enumerate(head.names) if name in skip and kinds[i] == 0]] = digits.SKIPPED
     kinds[kinds == 0] = np.arange((kinds == 0).sum())
     if not (kinds >= 0).any():
-        raise InputError("the table has no column of counts", where=head.path, found=listed(head.names))
+        raise InputError(
+            "the table has no column of counts",
+            where=head.path,
+            found=listed(head.names),
+            expected="ids at the left, then one column of counts a gene or spot",
+        )
     return kinds
 
 
@@ -132,7 +137,9 @@ def column_place(head: Head, name: str) -> int:
     places = [i for i, other in enumerate(head.names) if other == name]
     if len(places) != 1:
         what = "the table has no column" if not places else "the table has several columns"
-        raise InputError(f"{what} {name!r}", where=head.path, found=f"columns {listed(head.names)}")
+        raise InputError(
+            f"{what} {name!r}", where=head.path, found=f"columns {listed(head.names)}", expected="the column once"
+        )
     return places[0]
 
 
@@ -207,7 +214,9 @@ def _texts(block: bytes, spans: list[list[int]], head: Head, line: int) -> list[
     try:
         return [block[start:stop].decode() for start, stop in spans]
     except UnicodeDecodeError as error:
-        raise InputError("an id is not UTF-8", where=f"{head.path} after row {line}", found=error) from error
+        raise InputError(
+            "an id is not UTF-8", where=f"{head.path} after row {line}", found=error, mend="save the table as UTF-8"
+        ) from error
 
 
 def _joined(

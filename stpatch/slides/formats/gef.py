@@ -62,7 +62,12 @@ def open_gef(path: Path) -> Gef | None:
         group = child(file, "geneExp", path)
         levels = sorted(int(match[1]) for name in group if (match := _LEVEL.fullmatch(name)))
         if not levels:
-            raise InputError("the GEF holds no bins", where=f"{path}, key geneExp", found=sorted(group))
+            raise InputError(
+                "the GEF holds no bins",
+                where=f"{path}, key geneExp",
+                found=sorted(group),
+                expected="groups bin1, bin10, ... below geneExp",
+            )
         finest = child(group, f"bin{levels[0]}", path)
         genes, expression = child(finest, "gene", path), child(finest, "expression", path)
         return Gef(
@@ -81,7 +86,12 @@ def _resolution(expression: Any, group: Any, file: Any, path: Path) -> float | N
             if value == 0:
                 return None
             if not 1 <= value <= 1e6:
-                raise InputError("the resolution is no length in nm", where=f"{path}, key {place.name}", found=value)
+                raise InputError(
+                    "the resolution is no length in nm",
+                    where=f"{path}, key {place.name}",
+                    found=value,
+                    expected="a positive number, such as 500",
+                )
             return value
     return None
 
@@ -107,7 +117,12 @@ class GefReader:
                 x, y = (rows[axis].astype(np.int64) * step for axis in ("x", "y"))
                 count = rows["count"].astype(np.int64)
                 if count.min() < 0:
-                    raise InputError("a count is negative", where=self._where("expression"), found=count.min())
+                    raise InputError(
+                        "a count is negative",
+                        where=self._where("expression"),
+                        found=count.min(),
+                        mend="export the file anew from the vendor's software, or fetch it again",
+                    )
                 gene = numbers[np.searchsorted(ends, np.arange(start, start + len(rows)), side="right")]
                 yield gene, x, y, count
 
@@ -143,9 +158,18 @@ class GefReader:
                 multiples = multiples and not (rows[axis] % self.level).any()
                 low, high = min(low, int(rows[axis].min())), max(high, int(rows[axis].max()))
         if n_rows == 0:
-            raise InputError("the GEF has no expression rows", where=self._where("expression"))
+            raise InputError(
+                "the GEF has no expression rows",
+                where=self._where("expression"),
+                mend="export the file anew from the vendor's software, or fetch it again",
+            )
         if low < 0:
-            raise InputError("a coordinate is negative", where=self._where("expression"), found=low)
+            raise InputError(
+                "a coordinate is negative",
+                where=self._where("expression"),
+                found=low,
+                mend="export the file anew from the vendor's software, or fetch it again",
+            )
         if self.level > 1 and multiples and low == high:
             raise InputError(
                 "one bin alone does not tell whether its coordinates are DNBs or bins",
@@ -170,6 +194,7 @@ class GefReader:
                     "an expression field is no whole number",
                     where=self._where(f"expression, field {name}"),
                     found=expression.dtype[name],
+                    mend="export the file anew from the vendor's software, or fetch it again",
                 )
         return expression
 

@@ -92,7 +92,7 @@ def open_gem(path: Path) -> Gem | None:
 
 def _bin_size(text: str, path: Path) -> int:
     if re.fullmatch(r"[1-9]\d{0,5}", text) is None:
-        raise InputError("BinSize is no whole number", where=path, found=repr(text))
+        raise InputError("BinSize is no whole number", where=path, found=repr(text), expected="a whole number from 1")
     return int(text)
 
 
@@ -189,7 +189,11 @@ class GemReader:
         if low is None:
             low = self._slow_minimum()
         if low is None:
-            raise InputError("the GEM has a header but no rows", where=self.gem.table.path)
+            raise InputError(
+                "the GEM has a header but no rows",
+                where=self.gem.table.path,
+                mend="export the file anew from the vendor's software, or fetch it again",
+            )
         return low
 
     def _slow_minimum(self) -> tuple[int, int] | None:

@@ -76,7 +76,10 @@ def bins_of(barcodes: NDArray[Any], positions: Path, matrix: Path, *, size_um: f
     rows = int(array[:, 0].max(initial=0)) + 1
     if max(rows, columns) > LARGEST:
         raise InputError(
-            "a bin lies outside every Visium HD array", where=matrix, found=f"{rows} rows, {columns} columns"
+            "a bin lies outside every Visium HD array",
+            where=matrix,
+            found=f"{rows} rows, {columns} columns",
+            mend="export the file anew from the vendor's software, or fetch it again",
         )
     bin_at = np.full(rows * columns, -1, np.int32)
     bin_at[array[:, 0].astype(np.int64) * columns + array[:, 1]] = np.arange(len(array), dtype=np.int32)
@@ -91,7 +94,11 @@ def bins_of(barcodes: NDArray[Any], positions: Path, matrix: Path, *, size_um: f
         has = number >= 0
         number = number[has]
         if seen[number].any() or len(np.unique(number)) != len(number):
-            raise InputError("a bin has two positions", where=positions)
+            raise InputError(
+                "a bin has two positions",
+                where=positions,
+                mend="export the file anew from the vendor's software, or fetch it again",
+            )
         seen[number] = True
         xy[number] = point[inside][has]
         in_tissue[number] = tissue[inside][has]
@@ -128,7 +135,11 @@ def _position_blocks(
             _check_spelled(parse_barcodes(texts, size_um=size_um, where=path), array, texts, path, start)
             tissue = numbers["in_tissue"]
             if not np.isin(tissue, (0, 1)).all():
-                raise InputError("in_tissue is neither 0 nor 1", where=f"{path}, from row {start}")
+                raise InputError(
+                    "in_tissue is neither 0 nor 1",
+                    where=f"{path}, from row {start}",
+                    mend="export the file anew from the vendor's software, or fetch it again",
+                )
             xy = np.column_stack([numbers["pxl_col_in_fullres"], numbers["pxl_row_in_fullres"]])
             yield array.astype(np.int32), tissue == 1, xy
             start += batch.num_rows
@@ -137,6 +148,7 @@ def _position_blocks(
             "the positions table is no readable parquet: it is damaged or lacks a column",
             where=path,
             found=" ".join(str(error).split())[:300],
+            mend="fetch the file again, or mend it",
         ) from error
 
 
@@ -147,7 +159,11 @@ def _fixed_width(column: Any, path: Path, start: int) -> NDArray[np.bytes_]:
 
     texts = pc.cast(column, pa.binary())
     if texts.null_count:
-        raise InputError("a barcode is missing", where=f"{path}, from row {start}")
+        raise InputError(
+            "a barcode is missing",
+            where=f"{path}, from row {start}",
+            mend="export the file anew from the vendor's software, or fetch it again",
+        )
     if not len(texts):
         return np.empty(0, "S1")
     widths = pc.min_max(pc.binary_length(texts)).as_py()
@@ -163,11 +179,21 @@ def _numbers(column: Any, name: str, path: Path, start: int) -> NDArray[np.float
     try:
         values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is no number", where=f"{path}, from row {start}", found=error) from error
+        raise InputError(
+            f"{name} is no number",
+            where=f"{path}, from row {start}",
+            found=error,
+            mend="export the file anew from the vendor's software, or fetch it again",
+        ) from error
     bad = ~np.isfinite(values)
     if bad.any():
         row = int(np.argmax(bad))
-        raise InputError(f"{name} is no finite number", where=f"{path}, row {start + row}", found=values[row])
+        raise InputError(
+            f"{name} is no finite number",
+            where=f"{path}, row {start + row}",
+            found=values[row],
+            mend="export the file anew from the vendor's software, or fetch it again",
+        )
     return values
 
 
@@ -239,7 +265,12 @@ def _strips(group: Any, path: Path, coarse: NDArray[np.int64], *, columns: int, 
         child(group, "indptr", path), where=f"{where}/indptr", rows=len(coarse), stored=int(data.shape[0])
     )
     if indices.shape != data.shape:
-        raise InputError("data and indices differ in length", where=where, found=f"{data.shape} and {indices.shape}")
+        raise InputError(
+            "data and indices differ in length",
+            where=where,
+            found=f"{data.shape} and {indices.shape}",
+            mend="fetch the file again, or mend it",
+        )
     rows = coarse // columns
     cuts = np.array([0, len(coarse)])
     if (np.diff(rows) >= 0).all():

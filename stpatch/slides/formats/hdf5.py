@@ -123,7 +123,12 @@ def read_texts(group: Any, key: str, path: Path) -> NDArray[np.object_]:
     with faults(where):
         array = np.asarray(values[:])
         if array.ndim != 1:
-            raise InputError("an array of names does not have one dimension", where=where, found=array.shape)
+            raise InputError(
+                "an array of names does not have one dimension",
+                where=where,
+                found=array.shape,
+                mend="export the file anew from the vendor's software, or fetch it again",
+            )
         return as_texts(array)
 
 

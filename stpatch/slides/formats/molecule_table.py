@@ -65,7 +65,9 @@ class MoleculeTable:
                 expected=" or ".join(names),
             )
         if self.columns.count(column) > 1:
-            raise InputError("a column is given twice", where=self.path, found=column)
+            raise InputError(
+                "a column is given twice", where=self.path, found=column, mend="rename or take out one of them"
+            )
         return column
 
 

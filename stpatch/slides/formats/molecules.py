@@ -101,7 +101,12 @@ class MoleculeBinner:
 
     def __init__(self, *, pitch: float, origin: tuple[float, float] = (0.0, 0.0), where: object = None) -> None:
         if not (math.isfinite(pitch) and pitch > 0):
-            raise InputError("the bin pitch is no positive number", where=where, found=pitch)
+            raise InputError(
+                "the bin pitch is no positive number",
+                where=where,
+                found=pitch,
+                mend="set ingest.bin_um to a positive number",
+            )
         self.pitch = float(pitch)
         self.origin = (float(origin[0]), float(origin[1]))
         self.where = where

@@ -130,5 +130,10 @@ def array_indices(values: NDArray[np.float64], *, where: object) -> NDArray[np.i
     bad = (rounded != values) | (np.abs(values) >= 2**31)
     if bad.any():
         first = int(np.argmax(bad.any(axis=-1)))
-        raise InputError("an array index is no whole number", where=f"{where}, spot {first + 1}", found=values[first])
+        raise InputError(
+            "an array index is no whole number",
+            where=f"{where}, spot {first + 1}",
+            found=values[first],
+            mend="give array indices as whole numbers, or leave their columns out",
+        )
     return rounded.astype(np.int32)

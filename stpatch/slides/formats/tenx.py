@@ -75,7 +75,10 @@ def read_tenx_h5(path: Path) -> TenxMatrix:
             indices = read_indices(child(group, "indices", path), where=f"{where}/indices", limit=n_genes)
             if len(indices) != len(data):
                 raise InputError(
-                    "data and indices differ in length", where=where, found=f"{len(data)} and {len(indices)}"
+                    "data and indices differ in length",
+                    where=where,
+                    found=f"{len(data)} and {len(indices)}",
+                    mend="fetch the file again, or mend it",
                 )
             indptr = read_pointers(
                 child(group, "indptr", path), where=f"{where}/indptr", rows=n_barcodes, stored=len(data)
@@ -123,7 +126,9 @@ def matrix_shape(group: Any, path: Path) -> tuple[int, int]:
     with faults(where):
         numbers = np.asarray(values[:], dtype=np.float64)
         if numbers.shape != (2,) or (numbers < 0).any() or (numbers != np.rint(numbers)).any():
-            raise InputError("shape is not two whole numbers", where=where, found=numbers.tolist())
+            raise InputError(
+                "shape is not two whole numbers", where=where, found=numbers.tolist(), expected="features and barcodes"
+            )
     return int(numbers[0]), int(numbers[1])
 
 
@@ -143,5 +148,6 @@ def read_features(group: Any, path: Path) -> pd.DataFrame:
             "the feature columns differ in length",
             where=f"{path}, key {group.name}",
             found=f"{len(ids)} ids, {len(names)} names, {len(types)} types",
+            mend="fetch the file again, or mend it",
         )
     return gene_table(names, ids, types)

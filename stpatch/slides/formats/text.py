@@ -74,7 +74,7 @@ def read_lines(path: Path) -> list[str]:
 def text_fault(path: Path, error: BaseException) -> InputError:
     """Return what a failure to read a text file is to the user."""
     if isinstance(error, FileNotFoundError):
-        return InputMissingError("there is no such file", where=path)
+        return InputMissingError("there is no such file", where=path, mend="check the path")
     return InputError(
         "the file cannot be read: it is damaged or cut short",
         where=path,
@@ -95,7 +95,7 @@ def arrow_stream(path: Path) -> Any:
 def byte_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
     """Yield a file's text bytes in blocks of at most `size`; gzip is unpacked, a cut or damaged one is an error."""
     if not path.is_file():
-        raise InputMissingError("there is no such file", where=path)
+        raise InputMissingError("there is no such file", where=path, mend="check the path")
     with path.open("rb") as file:
         if file.read(2) == _GZIP:
             file.seek(0)
@@ -140,7 +140,9 @@ def line_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
         rest.append(block[end:])
         held += len(block) - end
         if held > LONGEST_LINE:
-            raise InputError("a line is longer than 1 GiB: this is no table", where=path)
+            raise InputError(
+                "a line is longer than 1 GiB: this is no table", where=path, mend="give a table of text with line ends"
+            )
     if tail := b"".join(rest):
         yield tail + b"\n"
 
@@ -154,7 +156,9 @@ def split_line(line: str, delimiter: str, *, where: object) -> tuple[str, ...]:
     try:
         return tuple(field.strip() for field in next(csv.reader([line], delimiter=delimiter)))
     except csv.Error as error:
-        raise InputError("a line cannot be cut into fields", where=where, found=error) from error
+        raise InputError(
+            "a line cannot be cut into fields", where=where, found=error, mend="mend the quotes of this line"
+        ) from error
 
 
 def read_head(path: Path, *, delimiter: str | None = None) -> Head:
@@ -184,7 +188,7 @@ def read_head(path: Path, *, delimiter: str | None = None) -> Head:
         if len(lines) == 2:
             break
     if not lines:
-        raise InputError("the table is empty", where=path)
+        raise InputError("the table is empty", where=path, mend="fetch the file again, or mend it")
     if delimiter is None:
         delimiter = _sniffed(lines, path)
     fields = [split_line(line, delimiter, where=path) for line in lines]

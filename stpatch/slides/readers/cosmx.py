@@ -119,7 +119,11 @@ class CosMx:
         """Read the cells, or stream the molecules into bins of ``ingest.bin_um``."""
         bundle = find_bundle(source.path)
         if bundle is None:
-            raise InputError("this is no CosMx folder", where=source.path)
+            raise InputError(
+                "this is no CosMx folder",
+                where=source.path,
+                mend="give the folder with the flat files, or another platform",
+            )
         pixel = _pixel(bundle, options)
         fovs = None if bundle.fovs is None else read_fovs(bundle.fovs)
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
@@ -213,7 +217,12 @@ def _keys(frame: pd.DataFrame, *, where: object) -> tuple[NDArray[np.object_], N
         bad = (values != np.rint(values)) | (values < 0) | (values >= LARGEST_ID)
         if bad.any():
             row = int(np.argmax(bad))
-            raise InputError("an id is no whole number", where=f"{where}, column {name}, row {row}", found=values[row])
+            raise InputError(
+                "an id is no whole number",
+                where=f"{where}, column {name}, row {row}",
+                found=values[row],
+                mend="export the file anew from the vendor's software, or fetch it again",
+            )
     fov, cell = (values.astype(np.int64).tolist() for values in numbers)
     keys = np.array([f"{a}_{b}" for a, b in zip(fov, cell, strict=True)], dtype=object)
     return keys, numbers[1] == 0

@@ -53,7 +53,9 @@ class H5ad:
         """Recognize AnnData by its encoding marks; sizes come from headers."""
         path = source.path
         if path.suffix == ".h5ad" and path.is_file() and not looks_hdf5(path):
-            raise InputError("the file ends in .h5ad but is no HDF5", where=path)
+            raise InputError(
+                "the file ends in .h5ad but is no HDF5", where=path, mend="fetch the file again, or mend it"
+            )
         if in_spatialdata(path) or not is_anndata(path):
             return None
         with anndata_group(path) as group:
@@ -197,7 +199,12 @@ def _obsm(group: AnnDataGroup, key: str, n_spots: int) -> NDArray[np.float64]:
     try:
         xy = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError("the coordinates are no numbers", where=group.where(key), found=error) from error
+        raise InputError(
+            "the coordinates are no numbers",
+            where=group.where(key),
+            found=error,
+            mend="write numbers to obsm['spatial']",
+        ) from error
     if xy.ndim != 2 or xy.shape[0] != n_spots or xy.shape[1] not in (2, 3):
         raise InputError(
             "the coordinates have the wrong shape",
@@ -218,6 +225,7 @@ def _columns(obs: pd.DataFrame, names: list[str], group: AnnDataGroup) -> NDArra
                 f"obs {name!r} is no number",
                 where=f"{group.where('obs')}, row {bad[0]}, spot {obs.index[bad[0]]}",
                 found=repr(obs[name].iloc[bad[0]]),
+                mend="write numbers to this column of obs",
             )
         columns.append(values)
     return np.column_stack(columns)
@@ -285,6 +293,7 @@ def _spot_table(obs: pd.DataFrame, group: AnnDataGroup) -> pd.DataFrame:
                 "in_tissue is neither 0 nor 1",
                 where=f"{group.where('obs')}, row {bad[0]}, spot {obs.index[bad[0]]}",
                 found=repr(spots["in_tissue"].iloc[bad[0]]),
+                expected="0 or 1, or True and False",
             )
         spots = spots.assign(in_tissue=flags == 1)
     return spots

@@ -93,7 +93,11 @@ class Merscope:
         """Read the cells, or stream the transcripts into bins of ``ingest.bin_um``."""
         bundle = find_bundle(source.path)
         if bundle is None:
-            raise InputError("this is no MERSCOPE folder", where=source.path)
+            raise InputError(
+                "this is no MERSCOPE folder",
+                where=source.path,
+                mend="give the folder with cell_by_gene.csv and cell_metadata.csv, or another platform",
+            )
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
             return _read_cells(bundle.counts, bundle.cells)
         (path,) = probe.files

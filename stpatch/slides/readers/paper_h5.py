@@ -193,7 +193,12 @@ def find_vocabulary(source: SlideSource, options: IngestSection, *, required: bo
     if named:
         path = source.path.parent / named
         if not path.is_file():
-            raise InputMissingError("there is no such vocabulary", where=source.where or source.path, found=path)
+            raise InputMissingError(
+                "there is no such vocabulary",
+                where=source.where or source.path,
+                found=path,
+                mend="set ingest.genes.vocabulary to an existing file",
+            )
         return path
     beside = [item for item in sorted(source.path.parent.glob("*.json")) if _has_pad(item)]
     if len(beside) > 1:
@@ -226,14 +231,21 @@ def read_vocabulary(path: Path) -> dict[str, str]:
     try:
         table = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise InputError("the vocabulary is no JSON", where=path, found=error) from error
+        raise InputError(
+            "the vocabulary is no JSON", where=path, found=error, expected="a JSON object: gene name to id"
+        ) from error
     if not isinstance(table, dict):
         raise InputError("the vocabulary is no mapping", where=path, expected="{gene: id}")
     genes: dict[str, str] = {}
     for gene, number in table.items():
         first = genes.setdefault(str(number), gene)
         if first != gene:
-            raise InputError("two genes of the vocabulary have one id", where=path, found=f"{first} and {gene}")
+            raise InputError(
+                "two genes of the vocabulary have one id",
+                where=path,
+                found=f"{first} and {gene}",
+                mend="give every gene an id of its own",
+            )
     return genes
 
 
@@ -246,7 +258,9 @@ def gene_names(index: NDArray[Any], vocabulary: dict[str, str], *, where: str) -
         An id is not in the vocabulary.
     """
     if index.ndim != 1:
-        raise InputError("vocab_index does not have one dimension", where=where, found=index.shape)
+        raise InputError(
+            "vocab_index does not have one dimension", where=where, found=index.shape, expected="one id a gene"
+        )
     texts = as_texts(index)
     if not any(text.isdecimal() for text in texts):
         return texts

@@ -69,7 +69,11 @@ class SlideSeqReader:
         check_unique(table.names, what="a barcode", where=path)
         beads = read_coordinates(locations)
         if beads.id_column is None:
-            raise InputError("the bead locations have no column of barcodes", where=locations)
+            raise InputError(
+                "the bead locations have no column of barcodes",
+                where=locations,
+                expected="a column named barcode (or barcodes)",
+            )
         row = rows_of(table.names, beads.table[beads.id_column], where=locations)
         placed = row >= 0
         if not placed.any():
@@ -121,7 +125,11 @@ def _is_locations(path: Path) -> bool:
 def _locations(source: SlideSource, counts: Path) -> Path:
     if source.coordinates is not None:
         if not source.coordinates.is_file():
-            raise InputMissingError("there is no such table of bead locations", where=source.coordinates)
+            raise InputMissingError(
+                "there is no such table of bead locations",
+                where=source.coordinates,
+                mend="check the path in the samplesheet's column coordinates",
+            )
         return source.coordinates
     found = [path for path in _texts(counts.parent) if path != counts and _is_locations(path)]
     if len(found) != 1:

@@ -83,7 +83,11 @@ class SpatialData:
         """Read the table's rows of the region."""
         place = find_table(source.path, options)
         if place is None:
-            raise InputError("this is no SpatialData store", where=source.path)
+            raise InputError(
+                "this is no SpatialData store",
+                where=source.path,
+                mend="give the .zarr folder that SpatialData wrote, or another platform",
+            )
         with anndata_group(place.table) as group:
             annotation = read_annotation(group)
             region = choose_region(annotation, source, place)
@@ -207,7 +211,12 @@ def _rows_of(obs: pd.DataFrame, annotation: Annotation, region: str, place: Plac
     _check_column(obs, annotation.region_key, place)
     rows: NDArray[np.bool_] = (obs[annotation.region_key].astype(str) == region).to_numpy(dtype=bool)
     if not rows.any():
-        raise InputError("the region has no rows in its table", where=place.table, found=region)
+        raise InputError(
+            "the region has no rows in its table",
+            where=place.table,
+            found=region,
+            mend="name a region that the table annotates: samplesheet column region",
+        )
     return rows
 
 
@@ -250,7 +259,12 @@ def _centroids(
         points = np.column_stack([centres.x.to_numpy(), centres.y.to_numpy()]).astype(np.float64)
         index = pd.Index([str(item) for item in shapes.index])
     if index.has_duplicates:
-        raise InputError("a shape is given twice", where=folder, found=index[index.duplicated()][0])
+        raise InputError(
+            "a shape is given twice",
+            where=folder,
+            found=index[index.duplicated()][0],
+            mend="give every shape an id of its own",
+        )
     rows = np.ones(len(obs), bool) if select is None else select
     instances = obs[annotation.instance_key].astype(str).to_numpy(dtype=object)[rows]
     found = index.get_indexer(pd.Index(instances))
@@ -260,6 +274,7 @@ def _centroids(
             "rows of the table have no shape",
             where=f"{folder}, for {place.table.name}",
             found=f"{int((found < 0).sum())} of {len(found)}, such as {annotation.instance_key} {instances[first]}",
+            mend="write the store anew, so that table and shapes agree",
         )
     xy: NDArray[np.float64] = np.full((len(obs), 2), np.nan)
     xy[rows] = points[found]

@@ -105,7 +105,9 @@ class StReader:
         found = _counts_table(path)
         if found is None:
             raise InputError(
-                "the counts table changed since it was looked at", where=f"slide {source.slide_id}, {path}"
+                "the counts table changed since it was looked at",
+                where=f"slide {source.slide_id}, {path}",
+                mend="run it again when nothing writes to the file",
             )
         table = read_dense(path, delimiter=found[0].delimiter, normalized=options.values == "normalized")
         in_rows = found[1]
@@ -189,7 +191,11 @@ def _spots_path(source: SlideSource, counts: Path) -> Path | None:
     """Return the spots table: the named one, else the one of the slide's name beside the counts or next door."""
     if source.coordinates is not None:
         if not source.coordinates.is_file():
-            raise InputMissingError("there is no such spots table", where=source.coordinates)
+            raise InputMissingError(
+                "there is no such spots table",
+                where=source.coordinates,
+                mend="check the path in the samplesheet's column coordinates",
+            )
         return source.coordinates
     word = _whole_word(counts)
     folder = counts.absolute().parent
@@ -279,7 +285,10 @@ def read_spots(path: Path) -> SpotTable:
     if (count > 1).any():
         row = int(first[count > 1][0])
         raise InputError(
-            "a place is given twice", where=f"{path} row {row + 2}", found=f"x, y = {places[row].tolist()}"
+            "a place is given twice",
+            where=f"{path} row {row + 2}",
+            found=f"x, y = {places[row].tolist()}",
+            mend="keep one row a place",
         )
     selected = numbers(table["selected"], where=path) != 0 if "selected" in table else np.ones(len(table), bool)
     return SpotTable(

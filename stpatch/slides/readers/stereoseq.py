@@ -65,7 +65,11 @@ class StereoSeq:
         """Stream the molecules into bins of ``ingest.bin_um``."""
         found = find(source.path)
         if found is None:
-            raise InputError("this is no Stereo-seq file", where=source.path)
+            raise InputError(
+                "this is no Stereo-seq file",
+                where=source.path,
+                mend="give a .gem, .gem.gz or .gef file, or another platform",
+            )
         (path,) = probe.files
         dnb_um = _dnb_um(found, options)
         bin_um = options.bin_um or DEFAULT_BIN_UM

@@ -329,6 +329,7 @@ def _own_rows(spots: _Spots, source: SlideSource, settings: TableSection) -> _Sp
             f"there is no column {column!r} in the coordinates or the labels table",
             where=where,
             found=f"columns {listed(list(spots.columns))}",
+            mend="set ingest.table.slide_column to a column of theirs",
         )
     texts = spots.columns[column].astype(str)
     value = _slide_value(source, settings)
@@ -337,7 +338,12 @@ def _own_rows(spots: _Spots, source: SlideSource, settings: TableSection) -> _Sp
         raise _unnamed(column, known, where=where)
     own = (texts == value).to_numpy()
     if not own.any():
-        raise InputError(f"no spot has {column} = {value!r}", where=where, found=known)
+        raise InputError(
+            f"no spot has {column} = {value!r}",
+            where=where,
+            found=known,
+            mend="set ingest.table.slide_value to a value of the column",
+        )
     spots.notes.append(f"{int(own.sum())} of {len(own)} spots have {column} = {value}")
     return spots.take(own)
 

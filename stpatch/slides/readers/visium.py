@@ -70,7 +70,9 @@ class Visium:
         """Read matrix and positions, joined by barcode."""
         layout = find_layout(source.path)
         if layout is None:
-            raise InputError("this is no Space Ranger folder", where=source.path)
+            raise InputError(
+                "this is no Space Ranger folder", where=source.path, mend="give the outs folder, or another platform"
+            )
         matrix = read_tenx(layout.matrix)
         *_, file = probe.files
         positions = read_positions(file)

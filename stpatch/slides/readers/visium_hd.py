@@ -63,7 +63,11 @@ class VisiumHd:
         """Read the bins, summed to ``bin_um`` where it is coarser."""
         layout = find_bins(source.path, bin_um=options.hd_bin_um)
         if layout is None or probe.pitch_um is None:
-            raise InputError("this is no Visium HD folder", where=source.path)
+            raise InputError(
+                "this is no Visium HD folder",
+                where=source.path,
+                mend="give the outs folder or a square_* folder, or another platform",
+            )
         positions = next(file for file in probe.files if file.parent == layout.spatial and "positions" in file.name)
         match = HD_BARCODE.fullmatch(first_barcode(positions))
         size_um = float(match["um"]) if match else probe.pitch_um

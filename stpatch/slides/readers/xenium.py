@@ -111,7 +111,9 @@ class Xenium:
         """Read the cells, or stream the transcripts into bins of ``ingest.bin_um``."""
         bundle = find_bundle(source.path)
         if bundle is None:
-            raise InputError("this is no Xenium folder", where=source.path)
+            raise InputError(
+                "this is no Xenium folder", where=source.path, mend="give the output folder, or another platform"
+            )
         if options.bin_um is None and bundle.matrix is not None and bundle.cells is not None:
             return _read_cells(bundle.matrix, bundle.cells, version=probe.version)
         return _read_transcripts(bundle, options, version=probe.version)
