@@ -22,6 +22,8 @@ from stpatch.slides.source import Probe, SlideSource
 
 LISTED = 200
 """How many names a record lists before it says how many more there are."""
+FARTHEST = 1e12
+"""Coordinates lie below, whatever their unit: above, distances of neighbours are lost in rounding."""
 
 
 def canonical_slide(
@@ -42,7 +44,7 @@ def canonical_slide(
     labels
         One categorical column a label, rows as in `raw`.
     consume
-        The counts of `raw` may be overwritten: spots that lie in order then need no second matrix.
+        The counts of `raw` may be taken apart: no second matrix is then in memory beside them.
 
     Raises
     ------
@@ -159,6 +161,15 @@ def _check(raw: RawSlide, where: str) -> None:
             "a coordinate is no finite number",
             where=f"{where}, spot {raw.spot_ids[bad[0]]}",
             found=f"x, y = {raw.xy[bad[0]].tolist()} ({len(bad)} such spot{'s' if len(bad) > 1 else ''})",
+            mend="mend the coordinates or take these spots out",
+        )
+    far = np.flatnonzero((np.abs(raw.xy) >= FARTHEST).any(axis=1))
+    if len(far):
+        raise InputError(
+            "a coordinate is larger than any slide",
+            where=f"{where}, spot {raw.spot_ids[far[0]]}",
+            found=f"x, y = {raw.xy[far[0]].tolist()} ({len(far)} such spot{'s' if len(far) > 1 else ''})",
+            expected=f"numbers below {FARTHEST:g}",
             mend="mend the coordinates or take these spots out",
         )
     unique, counts = np.unique(raw.spot_ids.astype(str), return_counts=True)

@@ -1,4 +1,4 @@
-"""Compiled passes over CSR arrays: relabel, merge and filter with at most one copy of the matrix in memory."""
+"""Compiled passes over CSR arrays: relabel, merge and filter, in place where the input may be consumed."""
 
 from __future__ import annotations
 
@@ -50,6 +50,16 @@ def _relabel(
                     end += 1
         out_indptr[i + 1] = end
     return end
+
+
+@njit(cache=True, nogil=True)
+def _taken(
+    values: NDArray[Any], indptr: NDArray[np.int64], rows: NDArray[np.int64], starts: NDArray[np.int64]
+) -> NDArray[Any]:
+    out = np.empty(starts[-1], values.dtype)
+    for i in range(len(rows)):
+        out[starts[i] : starts[i + 1]] = values[indptr[rows[i]] : indptr[rows[i] + 1]]
+    return out
 
 
 @njit(cache=True, nogil=True)
@@ -145,32 +155,45 @@ def relabel(
     dtype
         Of the result's data; the caller has made sure that sums fit.
     consume
-        `counts` may be overwritten: its memory is the result's where its rows are in order and its types are right.
+        Where the types are right already, work in the memory of `counts`, which is left empty.
 
     Returns
     -------
     data, indices, indptr
         Rows strictly ascending in column number.
     """
-    indptr = np.zeros(len(rows) + 1, np.int64)
-    if consume and _is_reusable(counts, rows, dtype):  # a row's result is never longer than the row, so none is overrun
-        data, indices = counts.data, counts.indices
-        end = int(_relabel(data, indices, counts.indptr, rows, columns, data, indices, indptr))
-        return data[:end], indices[:end], indptr
+    in_order = len(rows) == counts.shape[0] and bool((rows == np.arange(len(rows))).all())
+    if consume and _is_reusable(counts, dtype):
+        arrays = _relabel_in_place(counts, columns)
+        return (arrays[0], arrays[1], arrays[2]) if in_order else _rows_taken(arrays, rows)
     kept = int(_count_kept(counts.data, counts.indices, counts.indptr, rows, columns))
     data, indices = np.empty(kept, dtype), np.empty(kept, np.int32)
+    indptr = np.zeros(len(rows) + 1, np.int64)
     end = int(_relabel(counts.data, counts.indices, counts.indptr, rows, columns, data, indices, indptr))
     return data[:end], indices[:end], indptr
 
 
-def _is_reusable(counts: sparse.csr_matrix, rows: NDArray[np.int64], dtype: np.dtype[Any]) -> bool:
+def _is_reusable(counts: sparse.csr_matrix, dtype: np.dtype[Any]) -> bool:
     arrays = (counts.data, counts.indices)
-    types = (dtype, np.dtype(np.int32))
-    return (
-        tuple(array.dtype for array in arrays) == types
-        and all(array.flags.writeable for array in arrays)
-        and bool((rows == np.arange(counts.shape[0])).all())
-    )
+    return [array.dtype for array in arrays] == [dtype, np.int32] and all(array.flags.writeable for array in arrays)
+
+
+def _relabel_in_place(counts: sparse.csr_matrix, columns: NDArray[np.int32]) -> list[NDArray[Any]]:
+    """Relabel columns in the matrix's own memory, and leave the matrix empty: a row's result never overruns the row."""
+    data, indices = counts.data, counts.indices
+    indptr = np.zeros(counts.shape[0] + 1, np.int64)
+    rows = np.arange(counts.shape[0])
+    end = int(_relabel(data, indices, counts.indptr, rows, columns, data, indices, indptr))
+    counts.data, counts.indices, counts.indptr = np.empty(0, data.dtype), np.empty(0, np.int32), np.zeros_like(indptr)
+    return [data[:end], indices[:end], indptr]
+
+
+def _rows_taken(csr: list[NDArray[Any]], rows: NDArray[np.int64]) -> Csr:
+    """Take rows in a new order, one array after the other, so that no two matrices are there at once."""
+    indptr = csr.pop()
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(indptr)[rows])])
+    indices = _taken(csr.pop(), indptr, rows, starts)
+    return _taken(csr.pop(), indptr, rows, starts), indices, starts
 
 
 def filter_in_place(csr: Csr, *, keep_rows: NDArray[np.bool_], columns: NDArray[np.int32]) -> Csr:

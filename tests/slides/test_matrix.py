@@ -60,13 +60,14 @@ def test_relabel_in_the_matrix_itself_gives_the_same(counts: sparse.csr_matrix, 
     columns = np.array(data.draw(st.lists(st.integers(-1, 3), min_size=n_columns, max_size=n_columns)), np.int32)
     dtype = np.dtype(data.draw(st.sampled_from([counts.dtype, np.dtype(np.uint32)])))
     expected = relabel(counts, rows=rows, columns=columns, dtype=dtype)
-    memory = counts.data
+    memory, reusable = counts.data, dtype == counts.dtype
     csr = relabel(counts, rows=rows, columns=columns, dtype=dtype, consume=True)
     for array, same in zip(csr, expected, strict=True):
         assert array.dtype == same.dtype
         np.testing.assert_array_equal(array, same)
-    reused = dtype == memory.dtype and (rows == np.arange(n_rows)).all()
-    assert np.shares_memory(csr[0], memory) == (bool(reused) and len(csr[0]) > 0)
+    in_order = bool((rows == np.arange(n_rows)).all())
+    assert np.shares_memory(csr[0], memory) == (reusable and in_order and len(csr[0]) > 0)
+    assert (counts.nnz == 0) == (reusable or len(memory) == 0)
 
 
 @given(counts=matrices(), data=st.data())
