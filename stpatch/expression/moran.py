@@ -40,21 +40,21 @@ def neighbour_weights(slide: Slide) -> sparse.csr_matrix:
 
 
 def _lattice_links(array: NDArray[np.int32], offsets: tuple[tuple[int, int], ...]) -> sparse.csr_matrix:
-    place = array.astype(np.int64)
-    place -= place.min(axis=0, initial=0)
-    width = int(place[:, 1].max(initial=0)) + 5  # room for offsets of two on either side: no row runs into the next
-    cells, cell_of_spot = np.unique(place[:, 0] * width + place[:, 1] + 2, return_inverse=True)
-    rows, columns = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    index = array.astype(np.int64)
+    index -= index.min(axis=0, initial=0)
+    width = int(index[:, 1].max(initial=0)) + 5  # room for offsets of two on either side: no row runs into the next
+    places, place_of_spot = np.unique(index[:, 0] * width + index[:, 1] + 2, return_inverse=True)
+    rows, cols = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for down, right in offsets:
-        wanted = cells + down * width + right
-        found = np.minimum(np.searchsorted(cells, wanted), len(cells) - 1)
-        there = np.flatnonzero(cells[found] == wanted)
+        wanted = places + down * width + right
+        found = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
+        there = np.flatnonzero(places[found] == wanted)
         rows.append(there)
-        columns.append(found[there])
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    links = sparse.csr_matrix((np.ones(len(row)), (row, column)), shape=(len(cells), len(cells)))
-    n_spots = len(place)
-    member = sparse.csr_matrix((np.ones(n_spots), (np.arange(n_spots), cell_of_spot)), shape=(n_spots, len(cells)))
+        cols.append(found[there])
+    row, col = np.concatenate(rows), np.concatenate(cols)
+    links = sparse.csr_matrix((np.ones(len(row)), (row, col)), shape=(len(places), len(places)))
+    n_spots = len(index)
+    member = sparse.csr_matrix((np.ones(n_spots), (np.arange(n_spots), place_of_spot)), shape=(n_spots, len(places)))
     return sparse.csr_matrix(member @ links @ member.T)
 
 

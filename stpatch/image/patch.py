@@ -1,6 +1,6 @@
 """A slide's counts and grid, ready for window look-ups.
 
-A window is (row, column, height, width) in pixels; it may pass the grid's edges, and what lies outside is empty.
+A window is (row, col, height, width) in pixels; it may pass the grid's edges, and what lies outside is empty.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Window(NamedTuple):
 
     row: int
     end_row: int
-    column: int
-    end_column: int
+    col: int
+    end_col: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +37,7 @@ class SlideImage:
     spot_totals
         (spots,) float64, counts over all measured genes.
     pixel_start, pixel_spots
-        The spots of pixel p (row * columns + column) are ``pixel_spots[pixel_start[p]:pixel_start[p + 1]]``.
+        The spots of pixel p (row * columns + col) are ``pixel_spots[pixel_start[p]:pixel_start[p + 1]]``.
     shape
         (rows, columns) of the grid.
     collisions
@@ -143,11 +143,11 @@ class SlideImage:
             count_dtype=count_dtype,
         )
 
-    def window(self, row: int, column: int, height: int, width: int) -> Window:
+    def window(self, row: int, col: int, height: int, width: int) -> Window:
         """Return the part of a window that lies on the grid."""
         rows, columns = self.shape
-        top, left = min(max(row, 0), rows), min(max(column, 0), columns)
-        return Window(top, min(max(row + height, top), rows), left, min(max(column + width, left), columns))
+        top, left = min(max(row, 0), rows), min(max(col, 0), columns)
+        return Window(top, min(max(row + height, top), rows), left, min(max(col + width, left), columns))
 
     def with_panel(self, channel_of_gene: NDArray[np.int32], n_channels: int) -> SlideImage:
         """Return the image reduced to the genes of a panel, whose windows then touch nothing else.
@@ -179,7 +179,7 @@ class SlideImage:
     def gather(
         self,
         row: int,
-        column: int,
+        col: int,
         height: int,
         width: int,
         channel_of_gene: NDArray[np.int32] | None = None,
@@ -191,7 +191,7 @@ class SlideImage:
 
         Parameters
         ----------
-        row, column, height, width
+        row, col, height, width
             The window, in pixels.
         channel_of_gene
             (genes,) int32, the channel of each of the slide's genes, -1 for none; left out for an image `with_panel`.
@@ -217,9 +217,9 @@ class SlideImage:
             raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {(channels, height, width)}")
         else:
             out[...] = 0
-        window = self.window(row, column, height, width)
+        window = self.window(row, col, height, width)
         flat = out.reshape(channels, height * width)
-        place = (self.pixel_start, self.pixel_spots, self.shape[1], window, (row, column), width)
+        place = (self.pixel_start, self.pixel_spots, self.shape[1], window, (row, col), width)
         if channel_of_gene is None:
             kernels.gather_panel_window(self.data, self.indices, self.indptr, *place, flat)
             return out
@@ -229,11 +229,11 @@ class SlideImage:
         kernels.gather_window(self.data, self.indices, self.indptr, *place, chosen, channel_of_gene, hits, flat)
         return out
 
-    def totals(self, row: int, column: int, height: int, width: int) -> NDArray[np.float32]:
+    def totals(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
         """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
         out = np.zeros((height, width), dtype=np.float32)
-        top, end, left, right = self.window(row, column, height, width)
-        out[top - row : end - row, left - column : right - column] = self.pixel_totals[top:end, left:right]
+        top, end, left, right = self.window(row, col, height, width)
+        out[top - row : end - row, left - col : right - col] = self.pixel_totals[top:end, left:right]
         return out
 
     def _buffer(self, name: str, size: int) -> NDArray[np.uint32]:
