@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stpatch.pipeline.job import Job, Outcome, file_digest
-from stpatch.slides.canonical import canonical_slide
-from stpatch.slides.genes import read_gene_map, read_vocabulary
-from stpatch.slides.labels import attach_labels
-from stpatch.slides.matrix import row_maxima, row_sums
-from stpatch.slides.readers.registry import read_source
-from stpatch.slides.slide import Slide
-from stpatch.slides.store import write_slide
 from stpatch.storage import atomic_file
+
+if TYPE_CHECKING:
+    from stpatch.slides.slide import Slide
 
 
 def request(job: Job, slide_id: str) -> dict[str, Any]:
@@ -40,6 +36,12 @@ def place(job: Job, slide_id: str) -> str:
 
 def run(job: Job, slide_id: str) -> Outcome:
     """Read, harmonize, filter and store one slide."""
+    from stpatch.slides.canonical import canonical_slide
+    from stpatch.slides.genes import read_gene_map, read_vocabulary
+    from stpatch.slides.labels import attach_labels
+    from stpatch.slides.readers.registry import read_source
+    from stpatch.slides.store import write_slide
+
     source, section = job.sources[slide_id], job.config.ingest
     gene_map = None if section.genes.map is None else read_gene_map(section.genes.map)
     vocabulary = None if section.genes.vocabulary is None else read_vocabulary(section.genes.vocabulary)
@@ -79,5 +81,7 @@ def run(job: Job, slide_id: str) -> Outcome:
 
 def spot_facts(slide: Slide) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
     """Return (spots,) totals over all measured genes, and (spots,) the largest count of each spot."""
+    from stpatch.slides.matrix import row_maxima, row_sums
+
     csr = (slide.counts.data, slide.counts.indices, slide.counts.indptr)
     return row_sums(csr, np.ones(slide.n_genes)), row_maxima(csr)

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.expression.pool import PooledStatistics, pool_statistics
 from stpatch.expression.rules import RuleSpec
-from stpatch.expression.select import select_panel
-from stpatch.expression.statistics import SlideStatistics
 from stpatch.pipeline.channels import Channels, channels_json, vocabulary_names
 from stpatch.pipeline.job import Job, Outcome, file_digest
 from stpatch.pipeline.normalize import gene_list, panel_rules
 from stpatch.pipeline.receipts import Receipt
 from stpatch.slides.genes import PAD, read_vocabulary
-from stpatch.slides.slide import Slide
 from stpatch.slides.store import read_genes, read_slide
 from stpatch.storage import atomic_file, write_json
+
+if TYPE_CHECKING:  # `request` is asked in an up-to-date build: what only `run` needs is imported there
+    from stpatch.expression.pool import PooledStatistics
+    from stpatch.expression.statistics import SlideStatistics
+    from stpatch.slides.slide import Slide
 
 
 def request(job: Job, _unit: str) -> dict[str, Any]:
@@ -42,6 +43,8 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
 
 def run(job: Job, _unit: str) -> Outcome:
     """Pool the statistics, number the genes, choose the channels."""
+    from stpatch.expression.pool import pool_statistics
+
     slides = list(job.receipts("normalize"))
     ingested = job.receipts("ingest")
     by_organism = is_mixed([ingested[slide_id] for slide_id in slides])
@@ -66,6 +69,8 @@ class _Corpus:
         self.by_organism = by_organism
 
     def statistics(self, slide_id: str) -> SlideStatistics:
+        from stpatch.expression.statistics import SlideStatistics
+
         statistics = SlideStatistics.load(self.job.statistics_path(slide_id))
         if not self.by_organism:
             return statistics
@@ -190,6 +195,8 @@ def _ranked(
     pooled: PooledStatistics | None = None,
 ) -> NDArray[np.int32]:
     """Return the ids of the rule's genes in its order; genes outside the vocabulary are passed over."""
+    from stpatch.expression.select import select_panel
+
     chosen = select_panel(
         rule,
         slide_ids=slides,

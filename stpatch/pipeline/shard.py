@@ -8,14 +8,12 @@ own order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.pipeline.channels import Channels, read_channels
-from stpatch.pipeline.cutter import Cutter, open_cutter
-from stpatch.pipeline.encoder import encoded_ahead
 from stpatch.pipeline.job import Job, Outcome
 from stpatch.pipeline.plan import Plan, read_plan, task_digest
 from stpatch.pipeline.spool import Spool
@@ -23,6 +21,9 @@ from stpatch.shards.layout import Layout
 from stpatch.shards.sample import Sample, label_name
 from stpatch.shards.shard import write_encoded
 from stpatch.storage import atomic_file, digest
+
+if TYPE_CHECKING:
+    from stpatch.pipeline.cutter import Cutter
 
 KEPT_BYTES = 96 << 20
 """Counts of slides that a worker keeps ready from one task to the next."""
@@ -50,6 +51,8 @@ def request(job: Job, task: str) -> dict[str, Any]:
 
 def run(job: Job, task: str) -> Outcome:
     """Cut, encode and write the samples of one shard."""
+    from stpatch.pipeline.encoder import encoded_ahead
+
     plan = read_plan(job.plan_path)
     samples = plan.tasks()[task]
     channels, layout = read_channels(job.channels_path), dataset_layout(job)
@@ -112,6 +115,8 @@ def _cutter(
 
     Those used last are kept, as far as `KEPT_BYTES` go.
     """
+    from stpatch.pipeline.cutter import open_cutter
+
     of_slide = [job.receipt(stage, slide_id).fingerprint for stage in ("ingest", "normalize", "crop")]
     state = [*of_slide, job.receipt("select", "corpus").fingerprint, repr(layout), job.config.model_dump(mode="json")]
     key = digest([str(job.work), slide_id, *state, {name: list(known) for name, known in categories.items()}])
