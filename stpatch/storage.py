@@ -25,6 +25,11 @@ def is_safe_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def plain_number(value: float) -> int | float:
+    """Return a whole number as int, any other as float: counts look like counts in JSON and in messages."""
+    return int(value) if float(value).is_integer() else float(value)
+
+
 def key_text(text: str) -> str:
     """Return `text` as part of a sample key: lower case, only ``[a-z0-9_-]``."""
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())

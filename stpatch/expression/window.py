@@ -86,10 +86,10 @@ class WindowMoments:
         if self._tables.size:
             kernels.fill_tables(image.spot_totals, self._target_sum, self._method, self._tables)
 
-    def measure(self, row: int, column: int, height: int, width: int) -> Moments:
+    def measure(self, row: int, col: int, height: int, width: int) -> Moments:
         """Return a window's moments, which the next call overwrites; a window without spots has zeros."""
         mean, variance = self._mean, self._variance
-        place = (row, column, height, width)
+        place = (row, col, height, width)
         if not self._normalization.keeps_zeros:
             n_pixels = self._measure_dense(place, mean, variance)
         else:
@@ -158,19 +158,19 @@ class WindowMoments:
         return len(occupied)
 
 
-def occupied_pixels(image: SlideImage, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
+def occupied_pixels(image: SlideImage, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
     """Return (height, width) bool: where the window has a spot."""
     out = np.zeros((height, width), dtype=np.bool_)
-    top, end, left, right = image.window(row, column, height, width)
+    top, end, left, right = image.window(row, col, height, width)
     spots = np.diff(image.pixel_start).reshape(image.shape)
-    out[top - row : end - row, left - column : right - column] = spots[top:end, left:right] > 0
+    out[top - row : end - row, left - col : right - col] = spots[top:end, left:right] > 0
     return out
 
 
 def gather_normalized(
     image: SlideImage,
     row: int,
-    column: int,
+    col: int,
     height: int,
     width: int,
     channel_of_gene: NDArray[np.int32] | None,
@@ -183,7 +183,7 @@ def gather_normalized(
 
     Parameters
     ----------
-    image, row, column, height, width, channel_of_gene, n_channels
+    image, row, col, height, width, channel_of_gene, n_channels
         As in `stpatch.image.patch.SlideImage.gather`.
     normalization
         The slide's, over all its genes.
@@ -197,9 +197,9 @@ def gather_normalized(
         normalized values, else the normalized sum of their counts.
     """
     if image.collisions == "mean" and normalization.keeps_zeros:
-        return _average(image, (row, column, height, width), channel_of_gene, n_channels, normalization)
-    counts = image.gather(row, column, height, width, channel_of_gene, None if channel_of_gene is None else n_channels)
-    totals = image.totals(row, column, height, width)
+        return _average(image, (row, col, height, width), channel_of_gene, n_channels, normalization)
+    counts = image.gather(row, col, height, width, channel_of_gene, None if channel_of_gene is None else n_channels)
+    totals = image.totals(row, col, height, width)
     if positions is not None:
         normalization = normalization.of_genes(positions)
     return normalize_dense(counts, totals, normalization)
@@ -212,13 +212,13 @@ def _average(
     n_channels: int,
     normalization: Normalization,
 ) -> NDArray[np.float32]:
-    row, column, height, width = place
+    row, col, height, width = place
     if channel_of_gene is None:
         channel_of_gene = np.arange(n_channels, dtype=np.int32)
     out = np.zeros((n_channels, height * width))
     kernels.average_window(
         image.data, image.indices, image.indptr, image.spot_totals,
-        image.pixel_start, image.pixel_spots, image.shape[1], image.window(*place), (row, column), width,
+        image.pixel_start, image.pixel_spots, image.shape[1], image.window(*place), (row, col), width,
         float(normalization.target_sum or 1.0), kernels.METHOD_CODES[normalization.method], channel_of_gene, out,
     )  # fmt: skip
     return out.astype(np.float32).reshape(n_channels, height, width)

@@ -57,9 +57,9 @@ def gather_window(  # type: ignore[no-untyped-def]
     `corner` is the patch's top-left pixel, `chosen` (genes,) uint8 marks the genes that `channels` (genes,) places.
     """
     for grid_row in range(window[0], window[1]):
-        for grid_column in range(window[2], window[3]):
-            pixel = grid_row * columns + grid_column
-            place = np.uintp((grid_row - corner[0]) * width + grid_column - corner[1])
+        for grid_col in range(window[2], window[3]):
+            pixel = grid_row * columns + grid_col
+            place = np.uintp((grid_row - corner[0]) * width + grid_col - corner[1])
             for k in range(pixel_start[pixel], pixel_start[pixel + 1]):
                 spot = pixel_spots[k]
                 found = find_hits(indices, indptr[spot], indptr[spot + 1], chosen, hits)
@@ -75,9 +75,9 @@ def gather_panel_window(  # type: ignore[no-untyped-def]
 ):
     """Add counts to `out` (channels, height * width), `indices` being channels already."""
     for grid_row in range(window[0], window[1]):
-        for grid_column in range(window[2], window[3]):
-            pixel = grid_row * columns + grid_column
-            place = np.uintp((grid_row - corner[0]) * width + grid_column - corner[1])
+        for grid_col in range(window[2], window[3]):
+            pixel = grid_row * columns + grid_col
+            place = np.uintp((grid_row - corner[0]) * width + grid_col - corner[1])
             for k in range(pixel_start[pixel], pixel_start[pixel + 1]):
                 spot = pixel_spots[k]
                 for j in range(indptr[spot], indptr[spot + 1]):

@@ -161,7 +161,7 @@ class Cutter:
         return self.image.data.nbytes + self.image.indices.nbytes + self.image.indptr.nbytes
 
     def window(self, position: int) -> Window:
-        """Return (row, column, height, width) of a patch."""
+        """Return (row, col, height, width) of a patch."""
         patches = self.patches
         return (
             int(patches.row[position]),
@@ -180,7 +180,7 @@ class Cutter:
         if self.layout.dtype == "float16" and (largest := float(np.abs(values).max(initial=0))) > LARGEST_HALF:
             raise ConfigError(
                 "a value is larger than float16 holds",
-                where=f"slide {self.slide_id}, patch at row {window[0]}, column {window[1]}, key shards.dtype",
+                where=f"slide {self.slide_id}, patch at row {window[0]}, col {window[1]}, key shards.dtype",
                 found=f"{largest:g}",
                 expected=f"at most {LARGEST_HALF:g}",
                 mend="set shards.dtype: float32, or a smaller normalize.target_sum",
@@ -286,9 +286,9 @@ def label_planes(labels: pd.DataFrame, grid: Grid, categories: Mapping[str, list
 
 
 def _window_of(plane: NDArray[np.int16], window: Window) -> NDArray[np.int16]:
-    row, column, height, width = window
+    row, col, height, width = window
     out = np.full((height, width), NO_LABEL, np.int16)
-    top, left = max(row, 0), max(column, 0)
-    part = plane[top : max(row + height, top), left : max(column + width, left)]
-    out[top - row : top - row + part.shape[0], left - column : left - column + part.shape[1]] = part
+    top, left = max(row, 0), max(col, 0)
+    part = plane[top : max(row + height, top), left : max(col + width, left)]
+    out[top - row : top - row + part.shape[0], left - col : left - col + part.shape[1]] = part
     return out

@@ -19,6 +19,7 @@ from stpatch.slides import qc
 from stpatch.slides.matrix import Csr, column_sums, filter_in_place, relabel, row_sums
 from stpatch.slides.slide import RawSlide, Slide
 from stpatch.slides.source import Probe, SlideSource
+from stpatch.storage import plain_number
 
 LISTED = 200
 """How many names a record lists before it says how many more there are."""
@@ -106,8 +107,8 @@ def canonical_slide(
         "recognized": probe.reason,
         "version": raw.version or probe.version,
         "notes": [*raw.notes, *labels.attrs.get("notes", ()), *_mito_note(mito, section)],
-        "counts_in": _number(raw_sums.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
-        "counts_kept": _number(kept),
+        "counts_in": plain_number(raw_sums.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
+        "counts_kept": plain_number(kept),
         "spots_in": int(raw.counts.shape[0]),
         "genes_in": int(raw.counts.shape[1]),
         "genes_merged": harmonized.n_merged,
@@ -242,7 +243,3 @@ def _matched(genes: pd.DataFrame, vocabulary: Mapping[str, int] | None, where: s
         "unmatched": len(unmatched),
         "unmatched_genes": unmatched[:LISTED] + (["..."] if len(unmatched) > LISTED else []),
     }
-
-
-def _number(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else float(value)

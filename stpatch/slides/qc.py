@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stpatch.config import QcSection
 from stpatch.slides.matrix import Csr, column_sums, row_sums
+from stpatch.storage import plain_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +86,10 @@ def by_reason(reasons: NDArray[np.object_], counts: NDArray[np.float64], *, kind
     table = {}
     for reason in sorted({text for text in reasons if text}):
         rows = reasons == reason
-        table[reason] = Dropped(**{kind: int(rows.sum())}, counts=_number(counts[rows].sum()))
+        table[reason] = Dropped(**{kind: int(rows.sum())}, counts=plain_number(counts[rows].sum()))
     return table
 
 
 def gene_counts(csr: Csr, n_genes: int) -> NDArray[np.float64]:
     """Return (genes,) total counts."""
     return column_sums(csr, n_genes)[0]
-
-
-def _number(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else float(value)

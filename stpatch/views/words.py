@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpatch.storage import plain_number
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -92,7 +94,13 @@ def gene_table(x: NDArray[Any], names: Sequence[str], occupied: NDArray[np.bool_
         real = real[:0]
     order = real[np.argsort(-values[real].sum(axis=1), kind="stable")][:most]
     rows = [
-        [names[c], _number(values[c].sum()), float(values[c].mean()), _number(values[c].max()), _share(values[c] > 0)]
+        [
+            names[c],
+            plain_number(values[c].sum()),
+            float(values[c].mean()),
+            plain_number(values[c].max()),
+            _share(values[c] > 0),
+        ]
         for c in order
     ]
     return aligned(["gene", f"{what}: sum", "mean", "greatest", "pixels with it"], rows)
@@ -106,10 +114,6 @@ def _middle(patches: pd.DataFrame) -> list[float | None]:
 
 def _share(mask: NDArray[np.bool_]) -> str:
     return f"{100 * mask.mean():.0f}%"
-
-
-def _number(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else float(value)
 
 
 def _is_number(value: Any) -> bool:
