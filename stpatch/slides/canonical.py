@@ -16,6 +16,7 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError
 from stpatch.slides import genes as gene_identity
 from stpatch.slides import qc
+from stpatch.slides.formats.places import check_finite
 from stpatch.slides.matrix import Csr, column_sums, filter_in_place, relabel, row_sums
 from stpatch.slides.slide import RawSlide, Slide
 from stpatch.slides.source import Probe, SlideSource
@@ -23,8 +24,6 @@ from stpatch.storage import plain_number
 
 LISTED = 200
 """How many names a record lists before it says how many more there are."""
-FARTHEST = 1e12
-"""Coordinates lie below, whatever their unit: above, distances of neighbours are lost in rounding."""
 
 
 def canonical_slide(
@@ -156,23 +155,7 @@ def _check(raw: RawSlide, where: str) -> None:
     n_spots, n_genes = raw.counts.shape
     if n_spots == 0 or n_genes == 0:
         raise InputError("the matrix is empty", where=where, found=f"{n_spots} spots x {n_genes} genes")
-    bad = np.flatnonzero(~np.isfinite(raw.xy).all(axis=1))
-    if len(bad):
-        raise InputError(
-            "a coordinate is no finite number",
-            where=f"{where}, spot {raw.spot_ids[bad[0]]}",
-            found=f"x, y = {raw.xy[bad[0]].tolist()} ({len(bad)} such spot{'s' if len(bad) > 1 else ''})",
-            mend="mend the coordinates or take these spots out",
-        )
-    far = np.flatnonzero((np.abs(raw.xy) >= FARTHEST).any(axis=1))
-    if len(far):
-        raise InputError(
-            "a coordinate is larger than any slide",
-            where=f"{where}, spot {raw.spot_ids[far[0]]}",
-            found=f"x, y = {raw.xy[far[0]].tolist()} ({len(far)} such spot{'s' if len(far) > 1 else ''})",
-            expected=f"numbers below {FARTHEST:g}",
-            mend="mend the coordinates or take these spots out",
-        )
+    check_finite(raw.xy, where=where, ids=raw.spot_ids)
     unique, counts = np.unique(raw.spot_ids.astype(str), return_counts=True)
     if len(unique) != n_spots:
         raise InputError("a spot id is given twice", where=where, found=str(unique[counts > 1][0]))

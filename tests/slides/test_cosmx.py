@@ -153,6 +153,7 @@ def _set(name: str, value: object):
         (_fovs(lambda t: t.iloc[:1]), "FOVs have no position"),
         (_fovs(lambda t: t.iloc[:0]), "FOVs have no position"),
         (_fovs(_set("fov", 1)), "not unique"),
+        (_fovs(_set("fov", "1e300")), "not whole or not unique"),
         (_fovs(_set("x_global_px", "nan")), "no finite number"),
         (_fovs(lambda t: t.drop(columns="x_global_px")), "no positions"),
         (_fovs(lambda t: t.drop(columns="fov")), "no column fov"),

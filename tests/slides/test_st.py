@@ -168,6 +168,7 @@ def replaced(folder: Path, file: str, old: str, new: str) -> Path:
     [
         ("spots_A1.csv", "2,3,507,761", "2,3,nan,761", ["no finite number", "row 2", "pixel_x"]),
         ("spots_A1.csv", "2,3,507,761", "2,3,inf,761", ["no finite number", "pixel_x"]),
+        ("spots_A1.csv", "2,3,507,761", "2,3,507,1e300", ["larger than any slide", "pixel_y"]),
         ("spots_A1.csv", "2,3,507,761", "2,3,left,761", ["no finite number", "'left'"]),
         ("spots_A1.csv", "2,3,507,761", "2,4,507,761", ["place is given twice"]),
         ("spots_A1.csv", "2,3,507,761", "2,9223372036854775808,507,761", ["far from any array", "row 2"]),

@@ -110,7 +110,7 @@ def test_one_row_of_spots_gives_the_scale_and_one_spot_does_not(tmp_path: Path) 
     assert raw.um_per_unit is None
 
 
-def edit(column: str, row: int, value: object) -> Callable[[Path], None]:
+def edit(column: str, row: int | slice, value: object) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         table = folder / "spatial" / "tissue_positions.csv"
         frame = pd.read_csv(table).astype(object)
@@ -191,6 +191,7 @@ def two_matrices(folder: Path) -> None:
     [
         (edit("pxl_col_in_fullres", 3, "NaN"), "pxl_col_in_fullres is no finite number"),
         (edit("pxl_row_in_fullres", 3, "inf"), "pxl_row_in_fullres is no finite number"),
+        (edit("pxl_row_in_fullres", slice(None), "1e300"), "larger than any slide"),
         (edit("array_row", 3, "1.5"), "array_row is out of range"),
         (edit("in_tissue", 3, "7"), "in_tissue is out of range"),
         (edit("array_col", 3, "5"), "not on Visium's hexagonal lattice"),

@@ -85,7 +85,7 @@ def read_fovs(path: Path) -> Fovs:
             "the table has no column fov", where=path, found=listed(list(frame.columns)), expected="fov (or FOV)"
         )
     fov = numbers(frame["fov"], where=path)
-    if (fov != np.rint(fov)).any() or len(np.unique(fov)) != len(fov):
+    if (fov != np.rint(fov)).any() or (np.abs(fov) >= 2**53).any() or len(np.unique(fov)) != len(fov):
         raise InputError(
             "FOV numbers are not whole or not unique",
             where=path,

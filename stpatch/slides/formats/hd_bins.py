@@ -14,6 +14,7 @@ from scipy import sparse
 from stpatch.errors import InputError
 from stpatch.slides.formats.counts import as_counts, csr_of, read_indices, read_pointers, read_values
 from stpatch.slides.formats.hdf5 import child, hdf5_file
+from stpatch.slides.formats.places import check_finite
 from stpatch.slides.formats.positions import COLUMNS, read_positions
 from stpatch.slides.formats.tenx import matrix_group, matrix_shape, probe_tenx, read_features, read_tenx
 from stpatch.slides.formats.tenx_matrix import TenxMatrix
@@ -141,6 +142,7 @@ def _position_blocks(
                     mend="export the file anew from the vendor's software, or fetch it again",
                 )
             xy = np.column_stack([numbers["pxl_col_in_fullres"], numbers["pxl_row_in_fullres"]])
+            check_finite(xy, where=path)
             yield array.astype(np.int32), tissue == 1, xy
             start += batch.num_rows
     except (pa.ArrowException, OSError, KeyError) as error:

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError
 
+FARTHEST = 1e12
+"""Coordinates lie below, whatever their unit: above, distances of neighbours are lost in rounding."""
+
 _REGULAR_WITHIN, _REGULAR_SHARE = 0.15, 0.9
 _COHERENT = 0.85
 
@@ -113,15 +116,20 @@ def one_parity(array: NDArray[np.int32]) -> bool:
 
 
 def check_finite(xy: NDArray[np.float64], *, where: object, ids: NDArray[np.object_] | None = None) -> None:
-    """Raise `InputError` where one of (n, 2) coordinates is no finite number; `ids` name the spots."""
-    bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
-    if len(bad):
-        raise InputError(
-            "a coordinate is no finite number",
-            where=f"{where}, row {bad[0]}" + ("" if ids is None else f", spot {ids[bad[0]]}"),
-            found=f"{xy[bad[0]].tolist()} ({len(bad)} such spots)",
-            mend="mend the coordinates or take these spots out",
-        )
+    """Raise `InputError` where one of (n, 2) coordinates is no finite number or is too large; `ids` name the spots."""
+    for what, good in (
+        ("a coordinate is no finite number", np.isfinite(xy)),
+        ("a coordinate is larger than any slide", ~(np.abs(xy) >= FARTHEST)),
+    ):
+        bad = np.flatnonzero(~good.all(axis=1))
+        if len(bad):
+            raise InputError(
+                what,
+                where=f"{where}, row {bad[0]}" + ("" if ids is None else f", spot {ids[bad[0]]}"),
+                found=f"{xy[bad[0]].tolist()} ({len(bad)} such spots)",
+                expected=f"numbers below {FARTHEST:g}",
+                mend="mend the coordinates or take these spots out",
+            )
 
 
 def array_indices(values: NDArray[np.float64], *, where: object) -> NDArray[np.int32]:

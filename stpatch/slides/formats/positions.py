@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stpatch.errors import InputError
 from stpatch.slides.formats.hdf5 import as_texts
 from stpatch.slides.formats.names import check_unique
+from stpatch.slides.formats.places import check_finite
 from stpatch.slides.formats.text import open_text
 
 COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
@@ -93,11 +94,13 @@ def read_positions(path: Path) -> Positions:
     numbers = {name: _numbers(table[name], name, path, barcodes) for name in COLUMNS[1:]}
     for name in ("in_tissue", "array_row", "array_col"):
         _check_whole(numbers[name], name, path, barcodes, limit=2 if name == "in_tissue" else 2**31)
+    xy = np.column_stack([numbers["pxl_col_in_fullres"], numbers["pxl_row_in_fullres"]])
+    check_finite(xy, where=path, ids=barcodes)
     return Positions(
         barcodes=barcodes,
         in_tissue=numbers["in_tissue"] == 1,
         array=np.column_stack([numbers["array_row"], numbers["array_col"]]).astype(np.int32),
-        xy=np.column_stack([numbers["pxl_col_in_fullres"], numbers["pxl_row_in_fullres"]]),
+        xy=xy,
     )
 
 

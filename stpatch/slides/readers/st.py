@@ -23,7 +23,7 @@ from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.delimited import numbers, read_table
 from stpatch.slides.formats.dense import read_dense, transposed
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
-from stpatch.slides.formats.places import fit_affine, nearest_distance, one_parity
+from stpatch.slides.formats.places import check_finite, fit_affine, nearest_distance, one_parity
 from stpatch.slides.formats.text import Head, head_or_none, read_head
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
@@ -269,7 +269,9 @@ def read_spots(path: Path) -> SpotTable:
     def pair(x: str, y: str) -> NDArray[np.float64] | None:
         if x not in table or y not in table:
             return None
-        return np.column_stack([numbers(table[name], where=path) for name in (x, y)])
+        xy = np.column_stack([numbers(table[name], where=path) for name in (x, y)])
+        check_finite(xy, where=f"{path}, columns {x} and {y}")
+        return xy
 
     places = np.column_stack([numbers(table[name], where=path) for name in ("x", "y")])
     far = (np.abs(places) >= LARGEST_PLACE).any(axis=1)
