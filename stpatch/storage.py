@@ -74,6 +74,13 @@ def remove_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_empty_folders(folder: Path) -> None:
+    """Remove the folders below `folder` that hold nothing but such folders."""
+    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        with contextlib.suppress(OSError):  # it holds something
+            path.rmdir()
+
+
 def canonical_json(value: Any, *, indent: int | None = None) -> str:
     """Return JSON with sorted keys and no NaN: equal values give equal text."""
     separators = (",", ":") if indent is None else (",", ": ")

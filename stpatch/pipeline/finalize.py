@@ -26,7 +26,7 @@ from stpatch.shards.sample import label_name
 from stpatch.shards.shard import write_zarr_metadata
 from stpatch.shards.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
 from stpatch.slides.store import read_genes
-from stpatch.storage import canonical_json, digest, remove_temporaries
+from stpatch.storage import canonical_json, digest, remove_empty_folders, remove_temporaries
 
 
 def request(job: Job, _unit: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def run(job: Job, unit: str) -> Outcome:
 
 
 def _clear(job: Job, plan: Plan) -> None:
-    """Remove what an older plan left: shards that are none any more, and files under temporary names."""
+    """Remove what an older plan left: shards that are none any more, their folders, and files of temporary names."""
     tasks = plan.tasks()
     folder = job.work / "receipts" / "shard"
     for path in folder.glob("*.json"):
@@ -93,6 +93,7 @@ def _clear(job: Job, plan: Plan) -> None:
         path.unlink(missing_ok=True)
     for root in job.roots.values():
         remove_temporaries(root)
+    remove_empty_folders(job.output)
 
 
 def _patch_rows(

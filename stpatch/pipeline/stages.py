@@ -71,7 +71,13 @@ class Stage:
         )
 
     def run(self, job: Job, unit: str) -> Receipt:
-        """Run one unit and write its receipt; a fault of the input is recorded as the unit's failure and raised."""
+        """Run one unit and write its receipt; a fault of the input is recorded as the unit's failure and raised.
+
+        A unit that another process has done meanwhile (a second build, a task that the scheduler started twice) is left
+        alone: that process may be reading its outputs.
+        """
+        if self.is_done(job, unit) and (done := job.book.receipt(self.name, unit)) is not None:
+            return done
         request, place = self.request(job, unit), self.place(job, unit)
         self._forget(job, unit)
         try:
