@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
+import stpatch
 from stpatch.cli import build, configs, datasets
 from stpatch.errors import StpatchError
 
@@ -22,6 +24,22 @@ app = typer.Typer(
 )
 for module in (configs, build, datasets):
     module.add_commands(app)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"stpatch {stpatch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="With any command: show where an error was raised.")] = False,
+) -> None:
+    """Take the options of all commands; `main` has taken --debug from its place on the line before."""
 
 
 def main() -> None:

@@ -27,7 +27,10 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Validate the config and probe every slide's headers; list every problem at once."""
+    """Look at the config and every slide's headers.
+
+    No matrix is read, and all problems are listed at once.
+    """
     from stpatch.errors import one_or_many
     from stpatch.pipeline.check import check_settings, check_slides
 
@@ -81,7 +84,10 @@ def plan(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run up to the patch plan: patches by slide and split, bytes, memory, tasks, the array range to submit."""
+    """Run up to the patch plan and say what it holds.
+
+    Patches by slide and split, bytes, memory, tasks, the array range to submit.
+    """
     from stpatch.pipeline.outlook import estimate_outlook, plan_outlook
 
     job = job_of(config, overrides)
@@ -99,7 +105,7 @@ def plan(
 
 
 def build(config: ConfigPath, overrides: Overrides = None, workers: WorkersOption = None, quiet: Quiet = False) -> None:
-    """Run all stages with local worker processes; running it again continues."""
+    """Run all stages; running it again continues."""
     from stpatch.pipeline.stages import STAGES
 
     job = job_of(config, overrides)
@@ -109,7 +115,12 @@ def build(config: ConfigPath, overrides: Overrides = None, workers: WorkersOptio
 
 
 def run(
-    stage: Annotated[str, typer.Argument(help="ingest, normalize, select, crop, plan, shard or finalize.")],
+    stage: Annotated[
+        str,
+        typer.Argument(
+            metavar="STAGE", help="ingest, normalize, select, crop, plan, shard or finalize.", show_default=False
+        ),
+    ],
     config: ConfigPath,
     overrides: Overrides = None,
     rank: Annotated[int | None, typer.Option(min=0, help="This task's number; from the scheduler if left out.")] = None,
@@ -117,7 +128,10 @@ def run(
     workers: WorkersOption = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run one stage's share of units, as a task of an array job; a rank beyond the units has nothing to do."""
+    """Run one stage, or a rank's share of it in an array job.
+
+    A rank beyond the units has nothing to do, and exits with 0.
+    """
     from stpatch.errors import ConfigError
     from stpatch.pipeline.ranks import find_rank
     from stpatch.pipeline.stages import STAGES
@@ -170,21 +184,26 @@ def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fa
 
 
 def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool) -> Summary:
+    from stpatch.pipeline.check import require_settings
     from stpatch.pipeline.engine import run_stages
 
+    require_settings(job)
     return run_stages(job, stages, progress=partial(bar, quiet=quiet), workers=workers)
 
 
 def _done_text(job: Job, summary: Summary) -> str:
+    from stpatch.pipeline.outlook import human_size
+    from stpatch.pipeline.plan import read_plan
     from stpatch.pipeline.stages import CORPUS
 
     facts = job.receipt("finalize", CORPUS).facts
     plan = job.receipt("plan", CORPUS).facts
     for note in plan["notes"]:
         typer.echo(f"note: {note}", err=True)
-    parts = ", ".join(f"{name} {count}" for name, count in plan["samples"].items())
+    parts = ", ".join(f"{name} {plan['samples'][name]}" for name in read_plan(job.plan_path).splits)
+    shards = f"{facts['shards']} shard{'s' if facts['shards'] > 1 else ''}"
     state = "up to date" if not summary.done else "finished"
-    return f"{state}: {job.output} ({parts} patches, {facts['bytes'] / 1e6:.1f} MB in {facts['shards']} shards)"
+    return f"{state}: {job.output} ({parts} patches; {human_size(facts['bytes'])} in {shards})"
 
 
 def _raise_failures(summary: Summary | None) -> None:

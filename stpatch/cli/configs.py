@@ -18,8 +18,8 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def init(
-    path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path("stpatch.yaml"),
-    preset: Annotated[str, typer.Option("--preset", "-p", help="A platform, or paper, spot, slide, demo.")] = "visium",
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("stpatch.yaml"),
+    preset: Annotated[str, typer.Option("--preset", "-p", metavar="NAME", help="One of --list.")] = "visium",
     names: Annotated[bool, typer.Option("--list", help="List the presets.")] = False,
 ) -> None:
     """Write a commented config."""
@@ -37,11 +37,11 @@ def init(
 
 
 def show(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="The YAML config.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The YAML config.")] = None,
     overrides: Overrides = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema instead.")] = False,
 ) -> None:
-    """Print the resolved config, with all defaults, or its JSON Schema."""
+    """Print the config with all defaults, or its JSON Schema."""
     import yaml
 
     from stpatch.config import Config

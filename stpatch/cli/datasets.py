@@ -26,11 +26,16 @@ def validate(
     deep: Annotated[bool, typer.Option("--deep", help="Decode every patch and check it against its row.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check manifest, tables and shard checksums; exit code 1 if a problem is found."""
+    """Check manifest, tables and checksums.
+
+    Exit code 1 if a problem is found.
+    """
     from stpatch.shards.verify import verify
 
     looked: list[str] = []
     problems = list(verify(dataset, deep=deep, progress=looked.append))
+    if not dataset.is_dir():
+        raise problems[0]
     if as_json:
         typer.echo(json.dumps({"dataset": str(dataset), "problems": [item.block() for item in problems]}, indent=1))
     elif problems:
@@ -48,7 +53,7 @@ def validate(
 
 def inspect(
     dataset: DatasetPath,
-    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="A sample's key; the dataset if left out.")] = None,
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="A sample's key; the dataset if left out.")] = None,
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw it too.")] = None,
 ) -> None:
     """Show the dataset, or one patch, in words and as a picture."""
@@ -62,10 +67,13 @@ def inspect(
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to put it.")] = Path("stpatch-demo"),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put it.")] = Path("stpatch-demo"),
     quiet: Quiet = False,
 ) -> None:
-    """Simulate slides in three vendor layouts, build a dataset of them, and draw it where matplotlib is installed."""
+    """Simulate slides in three vendor layouts and build them.
+
+    Where matplotlib is installed, the dataset is drawn too.
+    """
     from stpatch.demo import simulate
     from stpatch.pipeline.engine import run_stages
     from stpatch.pipeline.stages import STAGES

@@ -280,7 +280,7 @@ def _values(slides: pd.DataFrame, column: str, *, key: str) -> dict[str, str]:
     if column == SLIDE_COLUMN:
         return dict(zip(slide_ids, slide_ids, strict=True))
     if column not in slides.columns:
-        known = [SLIDE_COLUMN, *map(str, slides.columns)]
+        known = list(dict.fromkeys([SLIDE_COLUMN, *map(str, slides.columns)]))
         near = difflib.get_close_matches(column, known, n=1, cutoff=0.5)
         raise ConfigError(
             f"there is no column {column!r}",

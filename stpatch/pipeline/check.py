@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from stpatch.errors import ConfigError, ProblemsError, StpatchError
+from stpatch.errors import ConfigError, ProblemsError, StpatchError, one_or_many
 from stpatch.pipeline.job import Job
 from stpatch.pipeline.normalize import panel_rules
 from stpatch.slides.genes import read_gene_map, read_vocabulary
-from stpatch.slides.readers.registry import probe_source
+from stpatch.slides.readers.registry import probe_source, require_path
 from stpatch.slides.source import Probe, SlideSource
 
 
@@ -53,6 +53,25 @@ def check_slides(job: Job, *, tick: Callable[[], object] = lambda: None) -> list
         rows.append(row)
         tick()
     return rows
+
+
+def require_settings(job: Job) -> None:
+    """Refuse before any work what would stop the job in a late stage: files, columns, and paths of slides.
+
+    Raises
+    ------
+    ConfigError, InputMissingError, ProblemsError
+        All problems at once.
+    """
+    problems = check_settings(job)
+    if job.config.run.on_error == "stop":
+        for source in job.sources.values():
+            try:
+                require_path(source)
+            except StpatchError as error:
+                problems.append(error)
+    if problems:
+        raise one_or_many(problems)
 
 
 def check_settings(job: Job) -> list[StpatchError]:

@@ -23,10 +23,13 @@ GUESSED_GENES = 20000
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What is to come; `exact` says whether it is the plan or an estimate."""
+    """What is to come; `exact` says whether it is the plan or an estimate.
+
+    A slide whose headers do not tell its spots has None for its patches, and is in no sum.
+    """
 
     exact: bool
-    patches_by_slide: Mapping[str, int]
+    patches_by_slide: Mapping[str, int | None]
     patches_by_split: Mapping[str, int]
     shape: tuple[int, int, int]
     dtype: str
@@ -40,15 +43,21 @@ class Outlook:
 
     def text(self) -> str:
         """Return a few lines for people."""
-        total = sum(self.patches_by_slide.values())
-        lines = [f"{'plan' if self.exact else 'estimate, from the headers'}: {total} samples"]
-        lines += [f"  slide {slide_id:<24} {count:>10}" for slide_id, count in self.patches_by_slide.items()]
+        known = [count for count in self.patches_by_slide.values() if count is not None]
+        unknown = len(self.patches_by_slide) - len(known)
+        lines = [f"{'plan' if self.exact else 'estimate, from the headers'}: {sum(known)} samples"]
+        if unknown:
+            lines[0] += (
+                f", not counting {unknown} slide{'s' if unknown > 1 else ''} whose headers do not tell the spots"
+            )
+        shown = {slide_id: "?" if count is None else count for slide_id, count in self.patches_by_slide.items()}
+        lines += [f"  slide {slide_id:<24} {count:>10}" for slide_id, count in shown.items()]
         lines += [f"  split {name:<24} {count:>10}" for name, count in self.patches_by_split.items()]
         channels, height, width = self.shape
         lines += [
             f"  sample                         {channels} channels x {height} x {width}, {self.dtype}",
-            f"  dataset                        about {_human(self.bytes)}",
-            f"  memory                         about {_human(self.memory)} a worker",
+            f"  dataset                        about {human_size(self.bytes)}",
+            f"  memory                         about {human_size(self.memory)} a worker",
             f"  tasks                          {self.tasks}; array range 0-{max(self.tasks - 1, 0)}",
         ]
         return "\n".join(lines)
@@ -75,24 +84,29 @@ def plan_outlook(job: Job) -> Outlook:
 def estimate_outlook(job: Job) -> Outlook:
     """Return an estimate from the headers: spots of a slide are taken to cover a square without gaps."""
     config = job.config
-    by_slide, largest = {}, 0
+    by_slide: dict[str, int | None] = {}
+    largest, widest = 0, 1
     for source in job.sources.values():
         probe = probe_source(source, config.ingest)
-        spots = probe.n_spots or 0
-        by_slide[source.slide_id] = _expected_patches(config, spots) * config.channels.draws
-        largest = max(largest, spots * (probe.n_genes or GUESSED_GENES))
-    total = sum(by_slide.values())
-    fractions = config.split.fractions
-    height, width = (1, 1) if config.crop.unit == "spot" else config.crop.size
+        by_slide[source.slide_id] = None
+        if probe.n_spots is not None or config.crop.unit == "slide":
+            spots = probe.n_spots or 0
+            by_slide[source.slide_id] = _expected_patches(config, spots) * config.channels.draws
+            largest = max(largest, spots * (probe.n_genes or GUESSED_GENES))
+            widest = max(widest, math.ceil(math.sqrt(spots)))
+    total = sum(count for count in by_slide.values() if count is not None)
+    by_split = _by_split(job, by_slide)
+    sizes = {"spot": (1, 1), "slide": (widest, widest), "patch": config.crop.size}
+    height, width = sizes[config.crop.unit]
     shape = (config.channels.n, height, width)
     dtype = "uint16" if config.shards.values == "counts" else config.shards.dtype
     return Outlook(
         exact=False,
         patches_by_slide=by_slide,
-        patches_by_split={name: round(total * share) for name, share in fractions.items()},
+        patches_by_split=by_split,
         shape=shape,
         dtype=dtype,
-        tasks=sum(math.ceil(round(total * share) / config.shards.patches) for share in fractions.values()),
+        tasks=sum(math.ceil(count / config.shards.patches) for count in by_split.values()),
         bytes=_stored_bytes(total, shape, dtype, config.shards.encoding),
         memory=int(1.5 * 0.15 * 6 * largest + 400e6),
     )
@@ -104,9 +118,33 @@ def _expected_patches(config: Config, spots: int) -> int:
         return 1
     if crop.unit == "spot" or crop.method == "centered":
         return spots
+    pixels = spots if config.grid.size is None else config.grid.size**2
     if crop.method == "random":
-        return math.ceil(crop.density * spots / (crop.size[0] * crop.size[1]))
-    return math.ceil(spots / (crop.strides[0] * crop.strides[1]))
+        return math.ceil(crop.density * pixels / (crop.size[0] * crop.size[1]))
+    side = math.sqrt(pixels)
+    if crop.edge == "drop":
+        return math.prod(
+            max(int((side - size) // stride) + 1, 0) for size, stride in zip(crop.size, crop.strides, strict=True)
+        )
+    return math.prod(math.ceil(side / stride) for stride in crop.strides)
+
+
+def _by_split(job: Job, by_slide: Mapping[str, int | None]) -> dict[str, int]:
+    """Deal the expected patches: by the samplesheet where it names the splits, else by their shares."""
+    split, known = job.config.split, {slide_id: count or 0 for slide_id, count in by_slide.items()}
+    column = split.column
+    if column is None and split.folds is None and split.blocks is None and any(s.split for s in job.sources.values()):
+        column = "split"
+    if column is not None:
+        dealt: dict[str, int] = {}
+        for slide_id, count in known.items():
+            source = job.sources[slide_id]
+            name = source.split if column == "split" else source.metadata.get(column, "")
+            dealt[name or "?"] = dealt.get(name or "?", 0) + count
+        return dealt
+    folds = split.folds or 0
+    shares = {f"fold{i}": 1 / folds for i in range(folds)} or split.fractions
+    return {name: round(sum(known.values()) * share) for name, share in shares.items()}
 
 
 def _stored_bytes(samples: int, shape: tuple[int, int, int], dtype: str, encoding: str) -> int:
@@ -115,7 +153,8 @@ def _stored_bytes(samples: int, shape: tuple[int, int, int], dtype: str, encodin
     return int(samples * (each + 4 * shape[1] * shape[2] + 4 * shape[0] + 4096))
 
 
-def _human(size: int) -> str:
+def human_size(size: int) -> str:
+    """Return a number of bytes as people read it."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6)):
         if size >= scale:
             return f"{size / scale:.1f} {unit}"

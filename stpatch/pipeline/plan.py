@@ -103,13 +103,7 @@ def run(job: Job, _unit: str) -> Outcome:
         seed=job.config.dataset.seed,
     )
     if not len(plan.split):
-        found = f"{sum(receipt.facts['patches'] for receipt in cropped.values())} patches before the split"
-        raise StpatchError(
-            "no patch is left",
-            where=f"{len(cropped)} slides",
-            found=found,
-            mend="see crop (size, min_coverage, min_spots, edge) and split",
-        )
+        raise _no_patch(job, cropped)
     _write(job.plan_path, plan)
     counts = np.bincount(plan.split, minlength=len(plan.splits))
     facts = {
@@ -121,6 +115,31 @@ def run(job: Job, _unit: str) -> Outcome:
         "largest_patch": np.max([receipt.facts["largest_patch"] for receipt in cropped.values()], axis=0).tolist(),
     }
     return Outcome(outputs=[(job.plan_path, None)], facts=facts)
+
+
+def _no_patch(job: Job, cropped: Mapping[str, Receipt], most: int = 4) -> StpatchError:
+    """Return the error of an empty plan, with the numbers that show why it is empty."""
+    crop = job.config.crop
+    patches = sum(receipt.facts["patches"] for receipt in cropped.values())
+    grids = [
+        f"{slide_id} {receipt.facts['grid'][0]} x {receipt.facts['grid'][1]} pixels with "
+        f"{job.receipt('ingest', slide_id).facts['spots']} spots"
+        for slide_id, receipt in list(cropped.items())[:most]
+    ]
+    if patches:
+        found = f"{patches} patches before the split, none in a split"
+    else:
+        found = "; ".join(grids) + (f"; and {len(cropped) - most} more" if len(cropped) > most else "")
+    least = (
+        f"{crop.min_spots} spots" if crop.min_spots is not None else f"{crop.min_coverage:.0%} of pixels with a spot"
+    )
+    return StpatchError(
+        "no patch is left",
+        where=f"{len(cropped)} slide{'s' if len(cropped) > 1 else ''}",
+        found=found,
+        expected=f"patches of {crop.size[0]} x {crop.size[1]} pixels with at least {least}",
+        mend="see crop (size, min_coverage, min_spots, edge), grid (method, pitch_um) and split",
+    )
 
 
 def _check_names(job: Job, cropped: Mapping[str, Receipt]) -> None:
@@ -149,7 +168,10 @@ def _notes(job: Job, dealt: Mapping[str, NDArray[np.object_]], plan: Plan) -> li
         notes.append(f"{outside} patches lie across blocks of different splits and are in none")
     if job.config.split.folds is None and job.config.split.column is None:
         bare = [name for name, share in job.config.split.fractions.items() if share > 0 and name not in plan.splits]
-        notes += [f"split {name} has no patch: there are too few groups (or blocks) to deal" for name in bare]
+        notes += [
+            f"split {name} has no patch: too few groups (or blocks) to deal, or none of its own has one"
+            for name in bare
+        ]
     empty = [slide_id for slide_id, splits in dealt.items() if not len(splits)]
     notes += [f"slide {slide_id} has no patch: none passes crop.min_coverage and min_spots" for slide_id in empty]
     return notes

@@ -57,6 +57,12 @@ def reader_of(platform: str) -> Reader:
     return _READERS[platform]
 
 
+def require_path(source: SlideSource) -> None:
+    """Raise `InputMissingError` where a slide's path names nothing."""
+    if not source.path.exists():
+        raise InputMissingError("there is no such file or folder", where=_place(source), found=source.path)
+
+
 def probe_source(source: SlideSource, options: IngestSection) -> Probe:
     """Recognize a slide by content.
 
@@ -65,8 +71,7 @@ def probe_source(source: SlideSource, options: IngestSection) -> Probe:
     InputError
         Nothing recognizes it, or several platforms do (the candidates are named), or its layout is incomplete.
     """
-    if not source.path.exists():
-        raise InputMissingError("there is no such file or folder", where=_place(source), found=source.path)
+    require_path(source)
     platform = source.platform if source.platform != "auto" else options.platform
     if platform != "auto":
         probe = reader_of(platform).probe(source, options)
