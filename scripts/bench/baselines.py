@@ -86,7 +86,7 @@ def _rows(image: Any, window: tuple[int, int, int, int]) -> tuple[Any, Any]:
     spots, places = [], []
     inside = image.window(*window)
     for row in range(inside.row, inside.end_row):
-        for column in range(inside.column, inside.end_column):
+        for column in range(inside.col, inside.end_col):
             pixel = row * image.shape[1] + column
             for spot in image.pixel_spots[image.pixel_start[pixel] : image.pixel_start[pixel + 1]]:
                 spots.append(spot)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import cProfile
 import json
 import resource
+import shutil
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ def main() -> None:
     if name == "shard":
         compile_kernels(announce=lambda text: print(text, file=sys.stderr))
     units = stage.units(job)
+    shutil.rmtree(job.work / "receipts" / name, ignore_errors=True)  # done again, whatever an earlier run has done
     started = time.perf_counter() - begun
     watch = MemoryWatch()
     profile = cProfile.Profile() if "--profile" in sys.argv else None

@@ -5,6 +5,7 @@ The workers have started and loaded their kernels before the clock runs: each ha
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -23,8 +24,9 @@ def main() -> None:
     job = Job(config)
     units = STAGES["shard"].units(job)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(run_unit, job, "shard", unit) for unit in units[:workers] * 2]:
+        for future in [pool.submit(run_unit, job, "shard", unit) for unit in units[:workers]]:
             raise_error(future.result()[1])
+        shutil.rmtree(job.work / "receipts" / "shard")  # done again
         begun = time.perf_counter()
         for _, error in pool.map(run_unit, [job] * len(units), ["shard"] * len(units), units):
             raise_error(error)

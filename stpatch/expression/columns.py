@@ -22,12 +22,14 @@ def add_counts(data, indices, total, squares, detected):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_values(data, indices, indptr, scale, method, table, total):  # type: ignore[no-untyped-def]
-    """Add the normalized values to `total` (genes,); `table` is scratch for one spot's small counts."""
+def add_values(data, indices, indptr, scale, method, table, total, stored):  # type: ignore[no-untyped-def]
+    """Add the normalized values to `total` and their number to `stored`; `table` is scratch for small counts."""
     for spot in range(len(indptr) - 1):
         fill_table(scale[spot], method, table)
         for j in range(indptr[spot], indptr[spot + 1]):
-            total[np.uintp(indices[j])] += value_of(data[j], scale[spot], method, table)
+            gene = np.uintp(indices[j])
+            total[gene] += value_of(data[j], scale[spot], method, table)
+            stored[gene] += 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

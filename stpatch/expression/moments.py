@@ -138,11 +138,11 @@ class ValueMoments:
             scale = spot_scale(totals, float(normalization.target_sum or 0))
             table = np.empty(min(max(counts.nnz // max(n_spots, 1) // ENTRIES_PER_COUNT, 2), LARGEST_TABLE))
         part = (counts.data, counts.indices, counts.indptr, scale, method, table)
-        total, m2 = np.zeros(n_genes), np.zeros(n_genes)
-        columns.add_values(*part, total)
+        total, m2, stored = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes, np.int64)
+        columns.add_values(*part, total, stored)
         mean = total / max(n_spots, 1)
         columns.add_deviations(*part, mean, m2)
-        m2 += (n_spots - np.bincount(counts.indices, minlength=n_genes)) * mean**2
+        m2 += (n_spots - stored) * mean**2
         return cls(n=np.full(n_genes, n_spots, dtype=np.int64), mean=mean, m2=m2)
 
     @classmethod
