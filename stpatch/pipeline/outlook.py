@@ -45,7 +45,8 @@ class Outlook:
         """Return a few lines for people."""
         known = [count for count in self.patches_by_slide.values() if count is not None]
         unknown = len(self.patches_by_slide) - len(known)
-        lines = [f"{'plan' if self.exact else 'estimate, from the headers'}: {sum(known)} samples"]
+        plural = "" if sum(known) == 1 else "s"
+        lines = [f"{'plan' if self.exact else 'estimate, from the headers'}: {sum(known)} sample{plural}"]
         if unknown:
             lines[0] += (
                 f", not counting {unknown} slide{'s' if unknown > 1 else ''} whose headers do not tell the spots"
