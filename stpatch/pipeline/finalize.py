@@ -81,9 +81,11 @@ def run(job: Job, unit: str) -> Outcome:
 
 def _clear(job: Job, plan: Plan) -> None:
     """Remove what an older plan left: shards that are none any more, their folders, and files of temporary names."""
+    for root in job.roots.values():
+        remove_temporaries(root)  # first of all: a receipt under a temporary name must not pass for an old one
     tasks = plan.tasks()
     folder = job.work / "receipts" / "shard"
-    for path in folder.glob("*.json"):
+    for path in folder.glob("[!.]*.json"):
         task = path.name.removesuffix(".json").removesuffix(".failed")
         if task in tasks:
             continue
@@ -91,8 +93,6 @@ def _clear(job: Job, plan: Plan) -> None:
         for output in receipt.outputs if receipt else ():
             place_of(output.path, job.roots).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-    for root in job.roots.values():
-        remove_temporaries(root)
     remove_empty_folders(job.output)
 
 

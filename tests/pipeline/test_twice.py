@@ -32,3 +32,16 @@ def test_a_folder_rebuilt_under_other_configs_keeps_no_trace_of_them(tmp_path: P
     built("build", write_config(tmp_path, split={"folds": 2}), "-q")
     built("build", write_config(tmp_path), "-q")
     assert sorted(dataset.rglob("*")) == before, "no folder is left either"
+
+
+def test_a_receipt_that_a_kill_left_under_a_temporary_name_removes_nothing(tmp_path: Path) -> None:
+    config = write_corpus(tmp_path)
+    built("build", config, "-q")
+    before = digests(tmp_path / "out")
+    receipts = tmp_path / "out.work" / "receipts" / "shard"
+    for path in sorted(receipts.glob("*.json")):
+        path.with_name(f".tmp-0123-{path.name}").write_bytes(path.read_bytes())
+    (tmp_path / "out.work" / "receipts" / "finalize" / "corpus.json").unlink()
+    built("build", config, "-q")
+    assert digests(tmp_path / "out") == before
+    assert not list(receipts.glob(".*"))
