@@ -225,7 +225,8 @@ class MoleculeBinner:
         )
         n_bins, n_pairs, largest = (int(n) for n in _merge(first[:4], second[:4], merged[:4]))
         self._check_sum(largest)
-        for array, size in zip(merged[:4], (n_bins, n_bins, n_pairs, n_pairs), strict=True):
+        arrays: tuple[NDArray[Any], ...] = merged[:4]
+        for array, size in zip(arrays, (n_bins, n_bins, n_pairs, n_pairs), strict=True):
             array.resize(size, refcheck=False)  # gives the unused end back without a copy
         self._runs.append(_narrowed(merged._replace(largest=largest)))
 
