@@ -58,7 +58,8 @@ def load_config(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
         Every problem at once, each with file and key.
     """
     if not path.is_file():
-        raise ConfigError("there is no such config", where=path, mend="name an existing file; stpatch init makes one")
+        what = "the config is a folder" if path.is_dir() else "there is no such config"
+        raise ConfigError(what, where=path, mend="name an existing file; stpatch init makes one")
     try:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -93,6 +93,11 @@ def _clear(job: Job, plan: Plan) -> None:
         for output in receipt.outputs if receipt else ():
             place_of(output.path, job.roots).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
+    known = {place_of(item.path, job.roots) for task in tasks for item in job.receipt("shard", task).outputs}
+    for pattern in ("*/*.tar", "*.zarr/*/c/**/*"):  # a kill between a shard and its receipt leaves one that none knows
+        for path in job.output.glob(pattern):
+            if path.is_file() and path not in known:
+                path.unlink()
     remove_empty_folders(job.output)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _fields(manifest: Manifest) -> str:
     if layout.genes:
         rows.append((f"genes{end}", f"(C,) int32 gene ids of the channels, see genes.parquet; {manifest.pad_id} = pad"))
     rows += [
-        (f"label_{name}{end}", "(H, W) int16, -1 = none: " + ", ".join(manifest.labels[name])) for name in layout.labels
+        (f"label_{name}{end}", f"(H, W) int16, -1 = none: {_few(manifest.labels[name])}") for name in layout.labels
     ]
     if layout.format == "tar":
         rows.append(("meta.json", "key, slide_id, row, col, n_spots" + (", shape of x" if layout.variable else "")))
@@ -113,6 +114,11 @@ def _fields(manifest: Manifest) -> str:
         *(f"| `{name}` | {_cell(what)} |" for name, what in rows),
     ]
     return "\n".join([*lines, "", *_normalization(manifest)])
+
+
+def _few(categories: Sequence[str], most: int = 12) -> str:
+    more = f", ... ({len(categories)} in all, see manifest.json)" if len(categories) > most else ""
+    return ", ".join(categories[:most]) + more
 
 
 def _normalization(manifest: Manifest) -> list[str]:

@@ -73,7 +73,10 @@ def canonical_slide(
         raise InputError(
             "no spot is left after QC",
             where=where,
-            found=", ".join(f"{d.spots} {reason}" for reason, d in qc.by_reason(reasons, totals, kind="spots").items())
+            found=", ".join(
+                f"{item.spots} of {len(keep)} spots: {reason}"
+                for reason, item in qc.by_reason(reasons, totals, kind="spots").items()
+            )
             or "a matrix without spots",
             mend="see ingest.qc: in_tissue, min_counts, min_genes, ...",
         )

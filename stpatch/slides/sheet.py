@@ -58,7 +58,7 @@ def read_sources(section: SlidesSection) -> list[SlideSource]:
 def _sheet_rows(sheet: Path) -> list[tuple[str, Mapping[str, str]]]:
     if not sheet.is_file():
         raise ConfigError(
-            "there is no such samplesheet",
+            "the samplesheet is a folder" if sheet.is_dir() else "there is no such samplesheet",
             where=f"key slides.sheet, {sheet}",
             mend="check slides.sheet; it is taken from the config's folder",
         )

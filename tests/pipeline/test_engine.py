@@ -192,6 +192,18 @@ def test_a_deleted_manifest_is_written_again(copied: Path) -> None:
     assert digests(copied / "out") == before
 
 
+def test_a_shard_without_a_receipt_does_not_stay(copied: Path) -> None:
+    before = digests(copied / "out")
+    for name in ("train/train-000099.tar", "train.zarr/x/c/0/0/0/0"):  # as a kill after a shard, and a config set back
+        path = copied / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no one knows me")
+    (copied / "out" / "manifest.json").unlink()
+    built("build", copied / "config.yaml", "-q")
+    assert digests(copied / "out") == before
+    assert not (copied / "out" / "train.zarr").exists()
+
+
 def break_slide(folder: Path) -> None:
     """Give slide A1 a cell of text."""
     path = folder / "st" / "ST-cnts" / "A1.tsv.gz"

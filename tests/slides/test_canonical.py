@@ -223,11 +223,11 @@ def test_labels_follow_their_spots() -> None:
     [
         (raw_slide(np.zeros((0, 2), int)), {}, ["the matrix is empty", "0 spots x 2 genes"]),
         (raw_slide(np.zeros((2, 0), int)), {}, ["the matrix is empty"]),
-        (raw_slide(np.zeros((2, 2), int)), {}, ["no spot is left", "2 min_counts"]),
+        (raw_slide(np.zeros((2, 2), int)), {}, ["no spot is left", "2 of 2 spots: min_counts"]),
         (
             raw_slide(np.ones((2, 2), int), spots=pd.DataFrame({"in_tissue": [False, False]})),
             {},
-            ["no spot is left", "2 out of tissue"],
+            ["no spot is left", "2 of 2 spots: out of tissue"],
         ),
         (
             raw_slide(np.ones((2, 1), int), xy=np.array([[0.0, 0.0], [np.nan, 1.0]])),
