@@ -15,17 +15,16 @@ from stpatch.cli.app import app
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 LIGHT = """
-import json, resource, sys
+import json, sys
 sys.argv = ["stpatch", *json.loads(sys.argv[1])]
 from stpatch.cli.app import main
 try:
     main()
 except SystemExit as end:
     code = end.code or 0
-usage = resource.getrusage(resource.RUSAGE_SELF)
 heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"numpy", "pandas", "scipy", "anndata", "zarr",
     "pyarrow", "numba", "matplotlib", "h5py", "torch", "webdataset"})
-print(json.dumps({"code": code, "seconds": usage.ru_utime + usage.ru_stime, "heavy": heavy}), file=sys.stderr)
+print(json.dumps({"code": code, "heavy": heavy}), file=sys.stderr)
 """
 
 
@@ -45,13 +44,8 @@ def test_all_commands_are_there() -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["build"], ["run"]], ids=" ".join)
-def test_help_imports_nothing_heavy_and_is_quick(words: list[str]) -> None:
-    looks = [look(*words, "--help")]
-    while len(looks) < 3 and looks[-1]["seconds"] >= 0.5:  # type: ignore[operator]
-        looks.append(look(*words, "--help"))  # a busy machine counts caches against us
-    assert looks[-1]["heavy"] == []
-    assert looks[-1]["code"] == 0
-    assert min(item["seconds"] for item in looks) < 0.5  # type: ignore[type-var]
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    assert look(*words, "--help") == {"code": 0, "heavy": []}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
