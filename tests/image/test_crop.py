@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -276,8 +274,5 @@ def test_take_by_mask_and_by_position():
     assert windows(patches.take(np.array([2, 0]))) == [(2, 0), (0, 0)]
 
 
-def test_a_large_slide_takes_a_moment():
-    spots = np.ones((840, 840), dtype=np.int32)
-    start = time.perf_counter()
-    assert len(cut(spots, method="centered")) == 840 * 840
-    assert time.perf_counter() - start < 5
+def test_a_large_slide_has_a_patch_for_every_spot():
+    assert len(cut(np.ones((840, 840), dtype=np.int32), method="centered")) == 840 * 840
