@@ -67,18 +67,9 @@ what = "batches of 256 spots, all genes, no windows"
 print(json.dumps({"samples": made, "seconds": time.perf_counter() - begun, "what": what}))
 """
 
-CELLFM = """
-import json, sys, time, warnings
-warnings.simplefilter("ignore")
-import importlib
-module = importlib.import_module("cellfm_datasets")
-raise SystemExit("no interface for .h5ad slides in this version: " + ", ".join(n for n in dir(module) if n[0] != "_"))
-"""
-
 PEERS = {
     "spatialdata": (["spatialdata", "geopandas"], SPATIALDATA),
     "scdataset": (["scdataset", "anndata"], SCDATASET),
-    "cellfm-datasets": (["cellfm-datasets"], CELLFM),
 }
 
 
