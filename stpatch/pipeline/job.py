@@ -15,7 +15,7 @@ from stpatch.slides.sheet import read_sources
 from stpatch.slides.source import SlideSource
 from stpatch.storage import sha256_file
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Part of every request: raised when a stage's results change, so that old ones are redone."""
 
 SLIDE_STAGES = ("ingest", "normalize", "crop")

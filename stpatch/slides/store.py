@@ -1,7 +1,8 @@
 """A slide's store in the work dir: an AnnData file that scanpy opens.
 
 The counts lie as three contiguous, uncompressed HDF5 arrays, so that a stage maps them into memory instead of reading
-them: a window touches its own rows and nothing else.
+them: a window touches its own rows and nothing else. Gene numbers are as narrow as the slide allows, since what a window
+costs is mostly the bytes of its rows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from stpatch.slides.slide import Slide
 from stpatch.storage import atomic_path, canonical_json
 
 _FACTS = "stpatch"
+_UINT16_NUMBERS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class CountsView:
     """The counts of a stored slide, mapped read-only: CSR arrays, (spots + 1,) `indptr`."""
 
     data: NDArray[Any]
-    indices: NDArray[np.int32]
+    indices: NDArray[np.uint16] | NDArray[np.int32]
     indptr: NDArray[np.int64]
 
 
@@ -79,7 +81,7 @@ def write_slide(path: Path, slide: Slide) -> None:
             group.attrs["shape"] = np.array(slide.counts.shape, np.int64)
             for name, array in (
                 ("data", slide.counts.data),
-                ("indices", slide.counts.indices.astype(np.int32, copy=False)),
+                ("indices", slide.counts.indices.astype(gene_number_dtype(slide.n_genes), copy=False)),
                 ("indptr", slide.counts.indptr.astype(np.int64, copy=False)),
             ):
                 group.create_dataset(name, data=array)
@@ -140,6 +142,11 @@ def read_labels(path: Path) -> pd.DataFrame:
         obs = file["obs"]
         names = [name for name in _columns(obs) if name.startswith("label_")]
         return pd.DataFrame({name.removeprefix("label_"): _categorical(obs[name]) for name in names})
+
+
+def gene_number_dtype(n_genes: int) -> np.dtype[Any]:
+    """Return the dtype of stored gene numbers: uint16 where they fit, else int32."""
+    return np.dtype(np.uint16 if n_genes <= _UINT16_NUMBERS else np.int32)
 
 
 def open_counts(path: Path) -> CountsView:

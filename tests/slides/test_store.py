@@ -13,6 +13,7 @@ from scipy import sparse
 from stpatch.errors import InputError
 from stpatch.slides.slide import Slide
 from stpatch.slides.store import (
+    gene_number_dtype,
     open_counts,
     read_genes,
     read_labels,
@@ -100,11 +101,17 @@ def test_a_part_can_be_read_alone(tmp_path: Path) -> None:
     assert read_labels(path)["layer"].cat.codes.tolist() == [0, 1, -1, 0, 1, 0]
 
 
+@pytest.mark.parametrize(("n_genes", "dtype"), [(1, "uint16"), (2**16, "uint16"), (2**16 + 1, "int32")])
+def test_gene_numbers_are_as_narrow_as_they_can_be(n_genes: int, dtype: str) -> None:
+    assert gene_number_dtype(n_genes) == dtype
+    assert np.iinfo(gene_number_dtype(n_genes)).max >= n_genes - 1
+
+
 def test_counts_are_mapped_and_read_only(tmp_path: Path) -> None:
     slide, path = a_slide(), tmp_path / "A1.h5ad"
     write_slide(path, slide)
     view = open_counts(path)
-    assert (view.data.dtype, view.indices.dtype, view.indptr.dtype) == (np.uint16, np.int32, np.int64)
+    assert (view.data.dtype, view.indices.dtype, view.indptr.dtype) == (np.uint16, np.uint16, np.int64)
     np.testing.assert_array_equal(view.data, slide.counts.data)
     np.testing.assert_array_equal(view.indices, slide.counts.indices)
     np.testing.assert_array_equal(view.indptr, slide.counts.indptr)
