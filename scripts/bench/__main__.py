@@ -2,8 +2,8 @@
 
     python -m scripts.bench [--quick] [--folder DIR] [--out DIR] [--only PART ...] [--repeats N]
 
-Parts: stages, kernels, workers, commands, memory, build, peers, growth. Prints one table of ratios and writes
-bench.json and bench.png. Simulated slides and environments of peers stay in the folder for the next run.
+Prints one table of ratios and writes bench.json (as each part ends) and bench.png. Simulated slides and the peers'
+environments stay in the folder for the next run.
 """
 
 from __future__ import annotations
@@ -14,188 +14,200 @@ import json
 import os
 import platform
 import sys
+import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from scripts.bench import corpus, report
-from scripts.bench.baselines import measure_baselines
+from scripts.bench import corpus
+from scripts.bench.baselines import measure_kernels
+from scripts.bench.build import measure_build, measure_small_slides
+from scripts.bench.chart import draw
 from scripts.bench.growth import measure_growth
-from scripts.bench.limits import measure_limits
+from scripts.bench.limits import measure_machine
 from scripts.bench.peers import measure_peers
+from scripts.bench.pool import HERE, measure_pool
+from scripts.bench.read import measure_reading
+from scripts.bench.report import table
 from scripts.bench.stages import (
-    forget,
+    folders_of,
     measure_all,
-    measure_build,
     measure_command,
-    measure_stage,
-    measure_workers,
+    measure_first_run,
+    sheet_of,
     write_config,
 )
 
 PARTS = ("stages", "kernels", "workers", "commands", "memory", "build", "peers", "growth")
 DENSITY = {"visium": 32, "hd": 8}
-SMALL_SLIDES = 200
+OVERLAP = {"method": "tiles", "stride": 2, "density": 2}
+SMALL_SLIDES, FEW_SLIDES = 200, 10
+
+
+class Bench:
+    """One run: its corpora, its configs, and one method a part."""
+
+    def __init__(self, folder: Path, *, quick: bool, repeats: int) -> None:
+        self.folder, self.quick, self.repeats = folder, quick, repeats
+        visium = corpus.VISIUM[:1] if quick else corpus.VISIUM
+        hd = (corpus.resized(corpus.HD[0], spots=20_000),) if quick else corpus.HD
+        suffix = "-quick" if quick else ""
+        self.sheets = {
+            "visium": corpus.write_slides(folder / "slides" / f"visium{suffix}", visium),
+            "hd": corpus.write_slides(folder / "slides" / f"hd{suffix}", hd),
+        }
+        self.configs = {
+            f"{kind}-{rule}": self.config(kind, rule, method="random", density=DENSITY[kind])
+            for kind in self.sheets
+            for rule in ("patch", "panel")
+        }
+
+    def config(self, kind: str, rule: str, name: str = "", **crop: Any) -> Path:
+        """Write the config of a corpus and a rule."""
+        return write_config(self.folder, f"{kind}-{rule}{name}", self.sheets[kind], rule=rule, crop=crop)
+
+    def built(self, name: str) -> dict[str, dict[str, Any]]:
+        """Return the measured stages of a config, whose build is then there."""
+        return measure_all(self.configs[name], self.repeats)
+
+    def stages(self) -> Any:
+        """Return every stage of every config, and what a first run pays for compiling."""
+        return {"configs": {name: self.built(name) for name in self.configs}, **measure_first_run(self.folder)}
+
+    def kernels(self) -> Any:
+        """Return the kernels against their plain versions, and what the machine allows."""
+        machine = measure_machine(self.folder)
+        found: dict[str, Any] = {"machine": machine}
+        for kind in self.sheets:
+            shard = {rule: self.built(f"{kind}-{rule}")["shard"] for rule in ("patch", "panel")}
+            found[kind] = measure_kernels(self.configs[f"{kind}-patch"], self.configs[f"{kind}-panel"], machine)
+            for rule, limits in found[kind]["limits"].items():
+                limits["shard us"] = shard[rule]["seconds"] / shard[rule]["samples"] * 1e6
+        return found
+
+    def workers(self) -> Any:
+        """Return the seconds of the shard stage in this process, in a pool of one process and of two."""
+        found = {}
+        for name, config in self.configs.items():
+            samples = self.built(name)["shard"]["samples"]
+            runs = {count: measure_pool(config, count, repeats=2 * self.repeats - 1) for count in (HERE, 1, 2)}
+            here, one, two = (median(runs[count]) for count in (HERE, 1, 2))
+            found[name] = {
+                "samples": samples,
+                "seconds": {"here": runs[HERE], "one process": runs[1], "two processes": runs[2]},
+                "two to one": one / two,
+                "two to here": here / two,
+            }
+        return found
+
+    def commands(self) -> Any:
+        """Return the time to the first byte of three commands."""
+        one = corpus.first_rows(self.sheets["visium"], 1)
+        check = write_config(self.folder, "check-one", one)
+        config = self.configs["visium-patch"]
+        measure_command("build", str(config), "--quiet", repeats=1)
+        return {
+            name: measure_command(*words, repeats=self.repeats + 2)
+            for name, words in {
+                "--help": ("--help",),
+                "check, one slide": ("check", str(check)),
+                "build, up to date": ("build", str(config), "--quiet"),
+            }.items()
+        }
+
+    def memory(self) -> Any:
+        """Return each stage's peak against the bound, and the peaks of builds of few and of many slides."""
+        found: dict[str, Any] = {"configs": {}}
+        for name, config in self.configs.items():
+            runs = self.built(name)
+            largest = max(csr_bytes(config, slide_id) for slide_id in corpus.slide_ids(sheet_of(config)))
+            found["configs"][name] = {
+                "csr": largest,
+                "bound": int(1.5 * largest + 400e6),
+                "stages": {stage: run["peak"] for stage, run in runs.items()},
+            }
+        count = 50 if self.quick else SMALL_SLIDES
+        specs = tuple(
+            corpus.SlideSpec(name=f"small{i:03d}", spots=1_000, genes=2_000, filled=0.1, seed=i) for i in range(count)
+        )
+        sheet = corpus.write_slides(self.folder / "slides" / f"small-{count}", specs)
+        found["small slides"] = measure_small_slides(self.folder, sheet, few=FEW_SLIDES)
+        return found
+
+    def build(self) -> Any:
+        """Return whole builds of the corpora, with few patches a slide and with many."""
+        found = {name: measure_build(config) for name, config in self.configs.items()}
+        for name in self.configs:
+            kind, rule = name.split("-")
+            found[f"{name}, stride 2"] = measure_build(self.config(kind, rule, "-overlap", **OVERLAP))
+        return found
+
+    def peers(self) -> Any:
+        """Return the peers, and stpatch's own rates on the same slides with a fixed panel."""
+        ours = {}
+        for kind in self.sheets:
+            shard = self.built(f"{kind}-panel")["shard"]
+            ours[kind] = {
+                "cut and stored/s": shard["samples"] / shard["seconds"],
+                "read/s": measure_reading(folders_of(self.configs[f"{kind}-panel"])[0]),
+            }
+        rows = measure_peers(self.folder / "peers", {kind: sheet.parent for kind, sheet in self.sheets.items()})
+        return {"ours": ours, "rows": rows}
+
+    def growth(self) -> Any:
+        """Return how rate and memory go with the size of the work."""
+        return measure_growth(self.folder / "growth", quick=self.quick)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one Visium-like slide, a smaller HD-like one, few points")
     parser.add_argument("--folder", type=Path, default=Path("out/bench"), help="where slides and builds lie")
-    parser.add_argument(
-        "--out", type=Path, default=None, help="where bench.json and bench.png go (default: the folder)"
-    )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--out", type=Path, help="where bench.json and bench.png go (default: the folder)")
+    parser.add_argument("--only", nargs="+", choices=("all", *PARTS), default=["all"])
     parser.add_argument("--repeats", type=int, default=3, help="runs of a shard stage, of which the median counts")
     options = parser.parse_args()
     folder, out = options.folder.absolute(), (options.out or options.folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {"machine": machine(), "versions": versions(), "quick": options.quick}
-    sheets = corpora(folder, quick=options.quick)
+    bench = Bench(folder, quick=options.quick, repeats=options.repeats)
+    found: dict[str, Any] = {"machine": machine(), "versions": versions(), "quick": options.quick, "took": {}}
     for part in PARTS:
-        if part in options.only:
+        if "all" in options.only or part in options.only:
             print(f"== {part}", flush=True)
-            found[part] = MEASURES[part](folder, sheets, options)
+            begun, load = time.perf_counter(), os.getloadavg()[0]
+            found[part] = getattr(bench, part)()
+            found["took"][part] = {"seconds": time.perf_counter() - begun, "load before": load}
             (out / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(report.table(found))
-    report.chart(found, out / "bench.png")
+    print(table(found))
+    draw(found, out / "bench.png")
     print(f"wrote {out / 'bench.json'} and {out / 'bench.png'}")
 
 
-def corpora(folder: Path, *, quick: bool) -> dict[str, Path]:
-    """Simulate the two corpora; return their samplesheets."""
-    visium = corpus.VISIUM[:1] if quick else corpus.VISIUM
-    hd = (corpus.resized(corpus.HD[0], spots=20_000),) if quick else corpus.HD
-    return {
-        "visium": corpus.write_slides(folder / "slides" / "visium", visium),
-        "hd": corpus.write_slides(folder / "slides" / ("hd-quick" if quick else "hd"), hd),
-    }
+def csr_bytes(config: Path, slide_id: str) -> int:
+    """Return the bytes of a stored slide's values and indices, as stored."""
+    from stpatch.slides.store import open_counts
 
-
-def configs(folder: Path, sheets: dict[str, Path]) -> dict[str, Path]:
-    """Return the four configs: each corpus with each rule."""
-    return {
-        f"{kind}-{rule}": write_config(
-            folder, f"{kind}-{rule}", sheet, rule=rule, crop={"method": "random", "density": DENSITY[kind]}
-        )
-        for kind, sheet in sheets.items()
-        for rule in ("patch", "panel")
-    }
-
-
-def stages(folder: Path, sheets: dict[str, Path], options: argparse.Namespace) -> Any:
-    return {name: measure_all(path, repeats=options.repeats) for name, path in configs(folder, sheets).items()}
-
-
-def kernels(folder: Path, sheets: dict[str, Path], _options: argparse.Namespace) -> Any:
-    found = {}
-    for kind, slide in (("visium", "visium0"), ("hd", _first_slide(sheets["hd"]))):
-        pairs, patches = measure_baselines(configs(folder, sheets)[f"{kind}-patch"], slide)
-        found[kind] = {"kernels": pairs, "limits": measure_limits(folder, patches)}
-    return found
-
-
-def workers(folder: Path, sheets: dict[str, Path], options: argparse.Namespace) -> Any:
-    found = {}
-    for name, path in configs(folder, sheets).items():
-        runs = [measure_workers(path) for _ in range(options.repeats)]
-        ratios = sorted(run["1"] / run["2"] for run in runs)
-        found[name] = {"runs": runs, "one / two": ratios[len(ratios) // 2]}
-    return found
-
-
-def commands(folder: Path, sheets: dict[str, Path], options: argparse.Namespace) -> Any:
-    one = folder / "one.csv"
-    lines = sheets["visium"].read_text().splitlines()
-    slide = sheets["visium"].with_name("visium0.h5ad")
-    one.write_text(f"{lines[0]}\n{lines[1].replace(slide.name, str(slide))}\n")
-    check = write_config(folder, "check-one", one)
-    built = configs(folder, sheets)["visium-patch"]
-    measure_command("build", str(built), "--quiet", repeats=1)
-    return {
-        "--help": measure_command("--help", repeats=options.repeats + 2),
-        "check, one slide": measure_command("check", str(check), repeats=options.repeats + 2),
-        "build, up to date": measure_command("build", str(built), "--quiet", repeats=options.repeats + 2),
-    }
-
-
-def memory(folder: Path, sheets: dict[str, Path], _options: argparse.Namespace) -> Any:
-    found: dict[str, Any] = {}
-    for name, path in configs(folder, sheets).items():
-        slides = folder / f"{name}.work" / "slides"
-        largest = max(_csr_bytes(file) for file in slides.glob("*.h5ad"))
-        runs = {stage: measure_stage(path, stage) for stage in ("ingest", "normalize", "crop", "shard")}
-        peak = max(run["peak"] for run in runs.values())
-        bound = int(1.5 * largest + 400e6)
-        found[name] = {"csr": largest, "bound": bound, "peak": peak, "stages": runs}
-    specs = tuple(
-        corpus.SlideSpec(name=f"small{i:03d}", spots=1_000, genes=2_000, filled=0.1, seed=i)
-        for i in range(SMALL_SLIDES)
-    )
-    sheet = corpus.write_slides(folder / "slides" / "small", specs)
-    for count in (10, SMALL_SLIDES):
-        few = sheet.with_name(f"first{count}.csv")
-        few.write_text("\n".join(sheet.read_text().splitlines()[: count + 1]) + "\n")
-        path = write_config(folder, f"small-{count}", few, shards={"patches": 256})
-        forget(path)
-        found[f"build of {count} small slides"] = measure_command("build", str(path), "--quiet", repeats=1)
-    return found
-
-
-def build(folder: Path, sheets: dict[str, Path], _options: argparse.Namespace) -> Any:
-    return {name: measure_build(path) for name, path in configs(folder, sheets).items()}
-
-
-def peers(folder: Path, sheets: dict[str, Path], _options: argparse.Namespace) -> Any:
-    return measure_peers(folder / "peers", sheets["hd"].parent)
-
-
-def growth(folder: Path, _sheets: dict[str, Path], options: argparse.Namespace) -> Any:
-    return measure_growth(folder / "growth", quick=options.quick)
-
-
-MEASURES = {
-    "stages": stages,
-    "kernels": kernels,
-    "workers": workers,
-    "commands": commands,
-    "memory": memory,
-    "build": build,
-    "peers": peers,
-    "growth": growth,
-}
+    view = open_counts(folders_of(config)[1] / "slides" / f"{slide_id}.h5ad")
+    return int(view.data.nbytes + view.indices.nbytes)
 
 
 def machine() -> dict[str, Any]:
     """Return what the figures depend on."""
-    model = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": model[0] if model else platform.processor(),
-        "processors": os.cpu_count(),
-        "load": os.getloadavg(),
+        "processor": models[0] if models else platform.processor() or platform.machine(),
+        "processors": len(os.sched_getaffinity(0)),
+        "load": [round(load, 2) for load in os.getloadavg()],
     }
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is measured."""
+    """Return the versions of what is measured; the peers' are in their rows."""
     names = ("stpatch", "numpy", "scipy", "numba", "numcodecs", "anndata", "h5py")
     return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in names}}
-
-
-def _lines(path: str) -> list[str]:
-    file = Path(path)
-    return file.read_text().splitlines() if file.exists() else []
-
-
-def _first_slide(sheet: Path) -> str:
-    return sheet.read_text().splitlines()[1].split(",")[0]
-
-
-def _csr_bytes(path: Path) -> int:
-    """Return the bytes of a stored slide's values and indices, as stored."""
-    from stpatch.slides.store import open_counts
-
-    view = open_counts(path)
-    return int(view.data.nbytes + view.indices.nbytes)
 
 
 if __name__ == "__main__":

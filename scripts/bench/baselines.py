@@ -1,87 +1,248 @@
-"""Each hot kernel against plain NumPy and SciPy doing the same on the same windows."""
+"""Each hot kernel against what a careful user of NumPy and SciPy writes, on the same windows."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import tarfile
+import warnings
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from scripts.bench.limits import best
+from scripts.bench.corpus import slide_ids
+from scripts.bench.limits import best, measure_limits
+from scripts.bench.stages import folders_of, measure_stage, sheet_of
+
+WINDOWS = 40
+TARGET = 1e4
+
+Pair = tuple[Callable[[int], object], Callable[[int], object]]
+"""A kernel and its plain version, both of a window's number."""
 
 
-class Window:
-    """One slide opened as the shard stage does it, and some of its windows in the stage's order."""
+class Opened:
+    """A planned build's first slide, opened as the shard stage does it, and windows in that stage's order."""
 
-    def __init__(self, config: Path, slide_id: str, count: int) -> None:
+    def __init__(self, config: Path) -> None:
         from stpatch.config_file import load_config
         from stpatch.pipeline.channels import read_channels
         from stpatch.pipeline.cutter import open_cutter
         from stpatch.pipeline.job import Job
         from stpatch.pipeline.shard import dataset_layout
+        from stpatch.slides.store import open_counts
 
-        job = Job(load_config(config))
-        channels = read_channels(job.channels_path)
-        self.cutter = open_cutter(job, slide_id, channels=channels, layout=dataset_layout(job), categories={})
+        self.job = Job(load_config(config))
+        self.slide_id = slide_ids(sheet_of(config))[0]
+        self.layout = dataset_layout(self.job)
+        channels = read_channels(self.job.channels_path)
+        self.cutter = open_cutter(self.job, self.slide_id, channels=channels, layout=self.layout, categories={})
         patches = self.cutter.patches
         order = np.lexsort((patches.col, patches.row))
-        self.positions = [int(i) for i in order[:: max(1, len(order) // count)][:count]]
+        self.positions = [int(i) for i in order[:: max(1, len(order) // WINDOWS)][:WINDOWS]]
         self.windows = [self.cutter.window(position) for position in self.positions]
+        self.view = open_counts(self.job.slide_path(self.slide_id))
+        self.spots = [spots_of(self.cutter.image, window) for window in self.windows]
+
+    @cached_property
+    def counts(self) -> sparse.csr_matrix:
+        """The slide's counts as SciPy holds them after reading: in memory, both index arrays int32."""
+        from stpatch.pipeline.crop import read_cut
+
+        view, n_genes = self.view, len(read_cut(self.job.patches_path(self.slide_id)).gene_ids)
+        parts = (np.array(view.data), view.indices.astype(np.int32), view.indptr.astype(np.int32))
+        return sparse.csr_matrix(parts, shape=(len(view.indptr) - 1, n_genes))
+
+    @property
+    def window_bytes(self) -> float:
+        """Mean bytes of stored counts in a window: a value and an index each."""
+        stored = self.view.data.dtype.itemsize + self.view.indices.dtype.itemsize
+        lengths = np.diff(self.view.indptr)
+        return float(np.mean([lengths[spots].sum() for spots, _ in self.spots])) * stored
+
+    def samples(self) -> list[Any]:
+        """Return the windows' samples."""
+        return [self.cutter.cut(position, 0) for position in self.positions]
 
 
-def measure_baselines(config: Path, slide_id: str, *, count: int = 40) -> tuple[dict[str, dict[str, float]], list[Any]]:
-    """Return microseconds a patch of each kernel, ours and plain, and the patches that came out."""
-    opened = Window(config, slide_id, count)
-    cutter, windows = opened.cutter, opened.windows
-    image, rule = cutter.image, cutter.rule
-    n_genes = len(rule.gene_ids)
-    counts = sparse.csr_matrix((len(image.indptr) - 1, n_genes), dtype=image.data.dtype)
-    counts.data, counts.indices, counts.indptr = image.data, image.indices, image.indptr
-    rows = [_rows(image, window) for window in windows]
-    totals = image.spot_totals
+def measure_kernels(patch_config: Path, panel_config: Path, machine: dict[str, float]) -> dict[str, Any]:
+    """Return microseconds of each kernel, ours and plain, and the limits of the patches of both rules.
+
+    Parameters
+    ----------
+    patch_config, panel_config
+        Planned builds of one corpus.
+    machine
+        As `measure_machine` found it.
+    """
+    of_patch, of_panel = Opened(patch_config), Opened(panel_config)
+    samples, panel_samples = of_patch.samples(), of_panel.samples()
+    pairs = {
+        **rule_pairs(of_patch),
+        "gather, panel": panel_pair(of_panel),
+        "encode": encode_pair(samples),
+        "tar": tar_pair(of_patch, samples),
+    }
+    kernels = {}
+    for name, (ours, plain) in pairs.items():
+        ours(0), plain(0)
+        kernels[name] = {
+            "ours us": _each(ours, 5),
+            "plain us": _each(plain, 2),
+        }
+    kernels["normalize, a slide"] = slide_moments(of_patch)
+    kernels["ingest, a slide"] = ingest(patch_config)
+    return {
+        "kernels": kernels,
+        "frame bytes": {"ours": _size(encode_pair(samples)[0]), "plain": _size(encode_pair(samples)[1])},
+        "limits": {
+            "patch": measure_limits(machine, [sample.x for sample in samples], of_patch.window_bytes),
+            "panel": measure_limits(machine, [sample.x for sample in panel_samples], of_panel.window_bytes),
+        },
+    }
+
+
+def rule_pairs(opened: Opened) -> dict[str, Pair]:
+    """Return the steps of the per-patch rule: moments of a window, the draw, the chosen genes' counts."""
+    from stpatch.pipeline.cutter import channel_of_gene
+
+    cutter, windows, spots, counts = opened.cutter, opened.windows, opened.spots, opened.counts
+    image, rule, n_genes = cutter.image, cutter.rule, counts.shape[1]
+    scales = TARGET / image.spot_totals
     choices = [rule.choose(window, number=i, draw=0) for i, window in enumerate(windows)]
-    luts = [_lut(choice.positions, n_genes) for choice in choices]
-    numbers = range(len(windows))
+    luts = [channel_of_gene(choice.positions, n_genes) for choice in choices]
     channels = len(choices[0].positions)
 
     def plain_moments(i: int) -> Any:
-        part = counts[rows[i][0]].astype(np.float64)
-        part.data *= np.repeat(1e4 / totals[rows[i][0]], np.diff(part.indptr))
-        np.log1p(part.data, out=part.data)
-        mean = np.asarray(part.mean(axis=0)).ravel()
-        part.data **= 2
-        return np.asarray(part.mean(axis=0)).ravel() - mean**2
+        rows = spots[i][0]
+        part = counts[rows].astype(np.float64)
+        values = np.log1p(part.data * np.repeat(scales[rows], np.diff(part.indptr)))
+        sums = np.bincount(part.indices, values, n_genes) / len(rows)
+        return np.bincount(part.indices, values * values, n_genes) / len(rows) - sums * sums
 
-    variances = [plain_moments(i) for i in numbers]
+    variances = [plain_moments(i) for i in range(len(windows))]
 
     def plain_draw(i: int) -> Any:
         weights = np.maximum(variances[i], 0)
         return np.sort(np.random.default_rng(i).choice(n_genes, channels, replace=False, p=weights / weights.sum()))
 
     def plain_gather(i: int) -> Any:
-        spots, places = rows[i]
+        rows, places = spots[i]
         out = np.zeros((channels, windows[i][2] * windows[i][3]), np.uint16)
-        out[:, places] = counts[spots][:, np.maximum(choices[i].positions, 0)].toarray().T
+        out[:, places] = counts[rows][:, np.maximum(choices[i].positions, 0)].toarray().T
         return out
 
-    measured = [rule.moments.measure(*windows[0])]
-    pairs = {
+    measured = rule.moments.measure(*windows[0])
+    return {
         "moments": (lambda i: rule.moments.measure(*windows[i]), plain_moments),
-        "draw": (lambda i: rule.rule.choose(measured[0], slide_id="a", number=i), plain_draw),
+        "draw": (lambda i: rule.rule.choose(measured, slide_id="a", number=i), plain_draw),
         "gather": (lambda i: image.gather(*windows[i], luts[i], channels), plain_gather),
     }
-    found = {}
-    for name, (ours, plain) in pairs.items():
-        ours(0)
-        found[name] = {
-            "ours us": best(lambda call=ours: [call(i) for i in numbers], 5) / len(numbers) * 1e6,
-            "plain us": best(lambda call=plain: [call(i) for i in numbers], 2) / len(numbers) * 1e6,
-        }
-    return found, [image.gather(*windows[i], luts[i], channels) for i in numbers]
 
 
-def _rows(image: Any, window: tuple[int, int, int, int]) -> tuple[Any, Any]:
+def panel_pair(opened: Opened) -> Pair:
+    """Return the gather of a panel's genes from a slide that was reduced to them once."""
+    cutter, windows, spots = opened.cutter, opened.windows, opened.spots
+    positions = cutter.rule.choice.positions
+    reduced = opened.counts[:, np.maximum(positions, 0)]
+
+    def plain(i: int) -> Any:
+        rows, places = spots[i]
+        out = np.zeros((len(positions), windows[i][2] * windows[i][3]), np.uint16)
+        out[:, places] = reduced[rows].toarray().T
+        return out
+
+    return lambda i: cutter.image.gather(*windows[i]), plain
+
+
+def encode_pair(samples: list[Any]) -> Pair:
+    """Return our frame and the default codec of numcodecs (and of zarr 2): Blosc, LZ4, bytes shuffled, its threads."""
+    from numcodecs import Blosc, blosc
+
+    from stpatch.shards.codec import encode
+
+    codec = Blosc()
+
+    def plain(i: int) -> Any:
+        blosc.use_threads = None
+        return codec.encode(samples[i].x)
+
+    return lambda i: encode(samples[i].x), plain
+
+
+def tar_pair(opened: Opened, samples: list[Any]) -> Pair:
+    """Return the writing of a sample's members, with the SHA-256 of what is written."""
+    from stpatch.shards.shard import encode_sample
+    from stpatch.shards.tar import TarShard
+
+    members = [encode_sample(sample, opened.layout) for sample in samples]
+
+    def plain(i: int) -> Any:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, data in members[i].items():
+                info = tarfile.TarInfo(f"{samples[i].key}.{name}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+    def ours(i: int) -> Any:
+        shard = TarShard(io.BytesIO())
+        shard.add(samples[i].key, members[i])
+        return shard.finish()
+
+    return ours, plain
+
+
+def slide_moments(opened: Opened) -> dict[str, float]:
+    """Time the stage normalize's pass over a slide: moments of counts and of normalized values."""
+    from stpatch.expression.statistics import slide_statistics
+    from stpatch.slides.store import read_slide
+
+    slide = read_slide(opened.job.slide_path(opened.slide_id))
+    counts, totals = opened.counts, opened.cutter.image.spot_totals
+
+    def plain() -> Any:
+        values = counts.astype(np.float64)
+        values.data *= np.repeat(TARGET / totals, np.diff(values.indptr))
+        np.log1p(values.data, out=values.data)
+        raw = counts.astype(np.float64)
+        return [(part.sum(axis=0), part.power(2).sum(axis=0), part.getnnz(axis=0)) for part in (raw, values)]
+
+    normalization = opened.cutter.normalization
+    return {
+        "ours us": best(lambda: slide_statistics(slide, normalization=normalization), 2) * 1e6,
+        "plain us": best(plain, 1) * 1e6,
+    }
+
+
+def ingest(config: Path) -> dict[str, float]:
+    """Time the stage ingest, checksums included, against reading, summing and writing with anndata."""
+    import anndata
+
+    sheet = sheet_of(config)
+    path = sheet.with_name(f"{slide_ids(sheet)[0]}.h5ad")
+    target = folders_of(config)[1] / "plain.h5ad"
+    run = measure_stage(config, "ingest")
+
+    def plain() -> None:
+        slide = anndata.read_h5ad(path)
+        slide.obs["totals"] = np.asarray(slide.X.sum(axis=1)).ravel()
+        slide.var["totals"] = np.asarray(slide.X.sum(axis=0)).ravel()
+        slide[slide.obs["totals"] > 0].copy().write_h5ad(target)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seconds = best(plain, 2)
+    target.unlink()
+    return {"ours us": run["seconds"] / run["units"] * 1e6, "plain us": seconds * 1e6}
+
+
+def spots_of(image: Any, window: tuple[int, int, int, int]) -> tuple[Any, Any]:
     """Return a window's spots and their pixels in it."""
     spots, places = [], []
     inside = image.window(*window)
@@ -94,7 +255,9 @@ def _rows(image: Any, window: tuple[int, int, int, int]) -> tuple[Any, Any]:
     return np.array(spots), np.array(places)
 
 
-def _lut(positions: Any, n_genes: int) -> Any:
-    from stpatch.pipeline.cutter import channel_of_gene
+def _each(call: Callable[[int], object], repeats: int) -> float:
+    return best(lambda: [call(i) for i in range(WINDOWS)], repeats) / WINDOWS * 1e6
 
-    return channel_of_gene(positions, n_genes)
+
+def _size(call: Callable[[int], Any]) -> float:
+    return float(np.mean([len(call(i)) for i in range(WINDOWS)]))

@@ -25,19 +25,39 @@ def best(call: Callable[[], object], repeats: int = 5) -> float:
     return min(times)
 
 
-def measure_limits(folder: Path, patches: Sequence[NDArray[Any]]) -> dict[str, float]:
-    """Return bytes a second of memcpy, SHA-256 and disk, and patches a second of the codec alone on these patches."""
-    from stpatch.shards.codec import encode
-
+def measure_machine(folder: Path) -> dict[str, float]:
+    """Return bytes a second of memcpy, SHA-256 and writing to disk."""
     source, target = np.ones(SIZE, np.uint8), np.empty(SIZE, np.uint8)
     target[:] = 0
-    encode(patches[0])
     return {
         "memcpy GB/s": SIZE / best(lambda: np.copyto(target, source)) / 1e9,
         "sha256 GB/s": SIZE / best(lambda: hashlib.sha256(source), 2) / 1e9,
         "disk write GB/s": SIZE / best(lambda: _write(folder / "limit.bin", source), 3) / 1e9,
-        "codec patches/s": len(patches) / best(lambda: [encode(patch) for patch in patches]),
     }
+
+
+def measure_limits(machine: dict[str, float], patches: Sequence[NDArray[Any]], window_bytes: float) -> dict[str, float]:
+    """Return what one patch takes at least: its window copied, its frame encoded, hashed and written.
+
+    Parameters
+    ----------
+    machine
+        As `measure_machine` found it.
+    patches
+        Some of the dataset's.
+    window_bytes
+        Mean bytes of stored counts in a patch's window.
+    """
+    from stpatch.shards.codec import encode
+
+    frame_bytes = float(np.mean([len(encode(patch)) for patch in patches]))
+    seconds = {
+        "copy us": window_bytes / machine["memcpy GB/s"] / 1e3,
+        "codec us": best(lambda: [encode(patch) for patch in patches]) / len(patches) * 1e6,
+        "sha256 us": frame_bytes / machine["sha256 GB/s"] / 1e3,
+        "disk us": frame_bytes / machine["disk write GB/s"] / 1e3,
+    }
+    return {"window bytes": window_bytes, "frame bytes": frame_bytes, **seconds, "sum us": sum(seconds.values())}
 
 
 def _write(path: Path, data: NDArray[np.uint8]) -> None:

@@ -1,6 +1,8 @@
-"""Times the shard stage in a pool of worker processes: `python -m scripts.bench.pool CONFIG WORKERS`.
+"""Times the shard stage in worker processes: `python -m scripts.bench.pool CONFIG WORKERS REPEATS`; 0 workers: here.
 
-The workers have started and loaded their kernels before the clock runs: each has done one shard.
+As in a build, one worker is the process itself, which encodes on a second thread, and two are a pool of processes with
+one thread each; a pool of one tells what the second process adds. The clock runs when the workers have started and
+loaded their kernels: each has done some shards.
 """
 
 from __future__ import annotations
@@ -8,7 +10,18 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from scripts.bench.stages import run_child
+
+HERE = 0
+
+
+def measure_pool(config: Path, workers: int, *, repeats: int) -> list[float]:
+    """Return the seconds that the shard stage of a planned build took in so many workers, each time."""
+    return [float(line) for line in run_child("pool", str(config), str(workers), str(repeats))]
 
 
 def main() -> None:
@@ -16,26 +29,31 @@ def main() -> None:
     from concurrent.futures import ProcessPoolExecutor
 
     from stpatch.config_file import load_config
+    from stpatch.pipeline import workers as of_build
     from stpatch.pipeline.job import Job
     from stpatch.pipeline.stages import STAGES
-    from stpatch.pipeline.workers import run_unit
 
-    config, workers = load_config(Path(sys.argv[1])), int(sys.argv[2])
-    job = Job(config)
+    count, repeats = int(sys.argv[2]), int(sys.argv[3])
+    job = Job(load_config(Path(sys.argv[1])))
     units = STAGES["shard"].units(job)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(run_unit, job, "shard", unit) for unit in units[:workers]]:
-            raise_error(future.result()[1])
-        shutil.rmtree(job.work / "receipts" / "shard")  # done again
+    if count == HERE:
+        time_stage(job, lambda: [of_build.run_unit(job, "shard", unit) for unit in units], repeats)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, of_build._start_worker, (job.config,)) as pool:
+        time_stage(job, lambda: list(pool.map(of_build._run_in_worker, ["shard"] * len(units), units)), repeats)
+
+
+def time_stage(job: Any, run: Callable[[], list[Any]], repeats: int) -> None:
+    """Print the seconds of each run of the stage but the first, in which the workers start."""
+    for number in range(repeats + 1):
+        shutil.rmtree(job.work / "receipts" / "shard", ignore_errors=True)  # done again
         begun = time.perf_counter()
-        for _, error in pool.map(run_unit, [job] * len(units), ["shard"] * len(units), units):
-            raise_error(error)
-        print(time.perf_counter() - begun)
-
-
-def raise_error(error: Exception | None) -> None:
-    if error is not None:
-        raise error
+        for _, error in run():
+            if error is not None:
+                raise error
+        if number:
+            print(time.perf_counter() - begun, flush=True)
 
 
 if __name__ == "__main__":

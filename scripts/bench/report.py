@@ -1,140 +1,165 @@
-"""The bench's figures as one table of ratios and one chart."""
+"""The bench's figures as one table of ratios, at most 120 columns wide."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 PUBLISHED = {"visium": 21.0, "hd": 13.0}
 """Crops a second of the paper's code on these corpora, the better figure where it varies."""
 
 TARGETS = {"visium-patch": 600, "hd-patch": 2_500, "visium-panel": 3_000, "hd-panel": 6_000}
+BUILD_TARGETS = {"patch": 25, "panel": 100}
+"""How many times the paper's patches a second a whole build makes."""
 COMMANDS = {"--help": 0.3, "check, one slide": 1.5, "build, up to date": 1.5}
+WORKERS_TARGET, SHARE_TARGET = 1.8, 0.4
+WIDTHS = (40, 16, 50, 8)
 
 Row = tuple[str, str, str, str]
 
 
 def table(found: dict[str, Any]) -> str:
-    """Return all figures: what, measured, against what, ratio."""
-    rows: list[Row] = [("what", "measured", "against", "ratio")]
-    for part in (_stages, _kernels, _workers, _commands, _memory, _build, _peers, _growth):
-        rows += part(found)
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", str(found["versions"]), str(found["machine"])])
+    """Return all figures: what, measured, against what, ratio; a block a part."""
+    lines = [_line(("what", "measured", "against", "ratio"))]
+    for part, rows in BLOCKS.items():
+        if part in found:
+            took = found["took"][part]
+            title = f"-- {part} ({took['seconds']:.0f} s, load before {took['load before']:.1f}) "
+            lines += ["", title.ljust(sum(WIDTHS) + 6, "-")]
+            lines += [_line(row) for row in rows(found[part])]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    machine = found["machine"]
+    return "\n".join([*lines, "", versions, f"{machine['processors']} processors, {machine['processor']}"])
 
 
-def _stages(found: dict[str, Any]) -> list[Row]:
-    rows = []
-    for name, runs in found.get("stages", {}).items():
+def _line(row: Row) -> str:
+    return "  ".join(_cut(text, width).ljust(width) for text, width in zip(row, WIDTHS, strict=True)).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _stages(part: dict[str, Any]) -> Iterator[Row]:
+    for name, runs in part["configs"].items():
         shard = runs["shard"]
         wall, cpu = shard["samples"] / shard["seconds"], shard["samples"] / shard["cpu"]
         target, paper = TARGETS[name], PUBLISHED[name.split("-")[0]]
-        rows.append((f"shard {name}, patches/s", f"{wall:,.0f}", f"target {target:,}", f"{wall / target:.2f}"))
-        rows.append((f"shard {name}, patches/processor s", f"{cpu:,.0f}", f"target {target:,}", f"{cpu / target:.2f}"))
-        rows.append((f"shard {name}, patches/s", f"{wall:,.0f}", f"the paper's code {paper:g}", f"{wall / paper:.0f}"))
+        yield (f"{name}: patches/s", f"{wall:,.0f}", f"target {target:,}", f"{wall / target:.2f}")
+        yield ("  a processor second", f"{cpu:,.0f}", f"target {target:,}", f"{cpu / target:.2f}")
+        yield ("", f"{wall:,.0f}", f"the paper's code {paper:g}", f"{wall / paper:.0f}")
         whole = sum(run["seconds"] for run in runs.values())
         for stage, run in runs.items():
             share = run["seconds"] / whole
-            rows.append((f"  {stage} {name}, s", f"{run['seconds']:.2f}", f"all stages {whole:.2f}", f"{share:.0%}"))
-    return rows
+            against = f"all stages {whole:.2f}; peak {run['peak'] / 1e6:.0f} MB, start-up {run['startup']:.1f} s"
+            yield (f"  {stage}, s", f"{run['seconds']:.2f}", against, f"{share:.0%}")
+    first, second = part["first run"], part["second run"]
+    yield ("first run ever, tiny dataset, s", f"{first:.1f}", f"second run {second:.1f}", f"{first / second:.1f}")
 
 
-def _kernels(found: dict[str, Any]) -> list[Row]:
-    rows = []
-    for kind, part in found.get("kernels", {}).items():
-        for name, pair in part["kernels"].items():
+def _kernels(part: dict[str, Any]) -> Iterator[Row]:
+    machine = part["machine"]
+    for name, value in machine.items():
+        yield (name, f"{value:.2f}", "", "")
+    for kind in PUBLISHED:
+        for name, pair in part[kind]["kernels"].items():
             ratio = pair["plain us"] / pair["ours us"]
-            against = f"NumPy and SciPy {pair['plain us']:,.0f}"
-            rows.append((f"{name} {kind}, us a patch", f"{pair['ours us']:,.0f}", against, f"{ratio:.0f}"))
-        for name, value in part["limits"].items():
-            rows.append((f"limit {kind}: {name}", f"{value:,.1f}", "", ""))
-    return rows
+            yield (f"{kind}: {name}, us", f"{pair['ours us']:,.1f}", f"plain {pair['plain us']:,.1f}", f"{ratio:.1f}")
+        size = part[kind]["frame bytes"]
+        plain = f"numcodecs' default {size['plain']:,.0f}"
+        yield (f"{kind}: frame, bytes", f"{size['ours']:,.0f}", plain, f"{size['plain'] / size['ours']:.2f}")
+        for rule, limits in part[kind]["limits"].items():
+            shares = " + ".join(f"{limits[f'{name} us']:.0f} {name}" for name in ("copy", "codec", "sha256", "disk"))
+            against = f"limits: {shares} = {limits['sum us']:.0f}"
+            ratio = limits["shard us"] / limits["sum us"]
+            yield (f"{kind}-{rule}: shard stage, us a patch", f"{limits['shard us']:,.0f}", against, f"{ratio:.1f}")
 
 
-def _workers(found: dict[str, Any]) -> list[Row]:
-    return [
-        (f"two workers {name}", f"{part['one / two']:.2f}", "target 1.8", f"{part['one / two'] / 1.8:.2f}")
-        for name, part in found.get("workers", {}).items()
-    ]
+def _workers(part: dict[str, Any]) -> Iterator[Row]:
+    for name, run in part.items():
+        against = f"one {run['samples'] / _median(run, 'one process'):,.0f}; target {WORKERS_TARGET}"
+        rate = run["samples"] / _median(run, "two processes")
+        yield (f"{name}: two processes, patches/s", f"{rate:,.0f}", against, f"{run['two to one']:.2f}")
+        here = run["samples"] / _median(run, "here")
+        yield ("", f"{rate:,.0f}", f"one with a second thread {here:,.0f}", f"{run['two to here']:.2f}")
 
 
-def _commands(found: dict[str, Any]) -> list[Row]:
-    return [
-        (
-            f"stpatch {name}, s",
-            f"{run['seconds']:.2f}",
-            f"target {COMMANDS[name]}",
-            f"{run['seconds'] / COMMANDS[name]:.2f}",
-        )
-        for name, run in found.get("commands", {}).items()
-    ]
+def _median(run: dict[str, Any], name: str) -> float:
+    seconds = sorted(run["seconds"][name])
+    return float(seconds[len(seconds) // 2])
 
 
-def _memory(found: dict[str, Any]) -> list[Row]:
-    rows = []
-    for name, part in found.get("memory", {}).items():
-        against = f"1.5 CSR + 400 MB = {part['bound'] / 1e6:.0f}" if "bound" in part else ""
-        ratio = f"{part['peak'] / part['bound']:.2f}" if "bound" in part else ""
-        rows.append((f"peak {name}, MB", f"{part['peak'] / 1e6:.0f}", against, ratio))
-    return rows
+def _commands(part: dict[str, Any]) -> Iterator[Row]:
+    for name, run in part.items():
+        target = COMMANDS[name]
+        yield (f"stpatch {name}, s", f"{run['seconds']:.2f}", f"target {target}", f"{run['seconds'] / target:.2f}")
 
 
-def _build(found: dict[str, Any]) -> list[Row]:
-    rows = []
-    for name, run in found.get("build", {}).items():
-        rate, paper = run["samples"] / (run["seconds"] + run["validate"]), PUBLISHED[name.split("-")[0]]
-        rows.append((f"build {name}, patches/s", f"{rate:,.0f}", f"the paper's code {paper:g}", f"{rate / paper:.0f}"))
-    return rows
+def _memory(part: dict[str, Any]) -> Iterator[Row]:
+    for name, run in part["configs"].items():
+        for stage, peak in run["stages"].items():
+            against = f"1.5 x {run['csr'] / 1e6:.0f} (CSR) + 400 = {run['bound'] / 1e6:.0f}"
+            yield (f"{name}: {stage}, peak MB", f"{peak / 1e6:.0f}", against, f"{peak / run['bound']:.2f}")
+    few, many = part["small slides"].items()
+    against = f"{few[0]} slides {few[1]['peak'] / 1e6:.0f}"
+    ratio = many[1]["peak"] / few[1]["peak"]
+    yield (f"build of {many[0]} slides, peak MB", f"{many[1]['peak'] / 1e6:.0f}", against, f"{ratio:.2f}")
+    rates = [run["samples"] / run["seconds"] for run in (few[1], many[1])]
+    against = f"{few[0]} slides {rates[0]:,.0f}"
+    yield (f"build of {many[0]} slides, patches/s", f"{rates[1]:,.0f}", against, f"{rates[1] / rates[0]:.2f}")
 
 
-def _peers(found: dict[str, Any]) -> list[Row]:
-    rows = []
-    for name, run in found.get("peers", {}).items():
-        if "skipped" in run:
-            rows.append((f"peer {name}", "skipped", run["skipped"], ""))
-        else:
-            rows.append((f"peer {name} {run['version']}, samples/s", f"{run['samples/s']:,.0f}", run["what"], ""))
-    return rows
+def _build(part: dict[str, Any]) -> Iterator[Row]:
+    for name, run in part.items():
+        kind, rule = name.split(",")[0].split("-")
+        rate, target = run["samples"] / (run["seconds"] + run["validate"]), BUILD_TARGETS[rule]
+        against = f"the paper's code {PUBLISHED[kind]:g}; target {target} times"
+        yield (f"{name}: patches/s", f"{rate:,.0f}", against, f"{rate / PUBLISHED[kind]:.0f}")
+        stages = {**run["stages"], "validate": run["validate"]}
+        whole = sum(stages.values())
+        most = sorted(stages.items(), key=lambda item: -item[1])[:4]
+        shares = ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in most)
+        peak = f"peak {run['peak'] / 1e6:.0f} MB"
+        yield (f"  {run['samples']:,} patches, {peak}, s", f"{whole:.2f}", shares, "")
+        share = (run["cut cpu"] + run["encode cpu"]) / run["cpu"]
+        against = f"whole build {run['cpu']:.2f}; target {SHARE_TARGET:.0%}"
+        yield ("  cut and encode, processor s", f"{share * run['cpu']:.2f}", against, f"{share:.0%}")
 
 
-def _growth(found: dict[str, Any]) -> list[Row]:
-    return [
-        (
-            f"growth, {row['axis']} {row['point']}: patches/s",
-            f"{row['samples/s']:,.0f}",
-            f"{row['samples']} patches, peak {row['shard peak MB']:.0f} MB, of it mapped {row['shard mapped MB']:.0f}",
-            f"ingest {row['ingest s']:.1f} s, {row['ingest peak MB']:.0f} MB",
-        )
-        for row in found.get("growth", [])
-    ]
+def _peers(part: dict[str, Any]) -> Iterator[Row]:
+    for kind, run in part["ours"].items():
+        yield (f"stpatch {kind}, panel: cut and stored/s", f"{run['cut and stored/s']:,.0f}", "", "")
+        yield (f"stpatch {kind}, panel: read at random/s", f"{run['read/s']:,.0f}", "", "")
+    for row in part["rows"]:
+        name = f"{row['peer']} {row.get('version', '')} {row.get('corpus', '')}"
+        if "skipped" in row:
+            yield (name, "skipped", row["skipped"], "")
+            continue
+        ours = part["ours"][row["corpus"]]
+        ratio = "/".join(f"{ours[key] / row['samples/s']:.0f}" for key in ("cut and stored/s", "read/s"))
+        yield (f"{name}: samples/s", f"{row['samples/s']:,.0f}", row["what"], ratio)
+    yield ("", "", "ratio: stpatch cut and stored / read, to the peer", "")
 
 
-def chart(found: dict[str, Any], path: Path) -> None:
-    """Draw the shard stage against its targets and the growth of its rate."""
-    import matplotlib as mpl
+def _growth(part: dict[str, Any]) -> Iterator[Row]:
+    for axis, run in part.items():
+        for row in run["points"]:
+            against = (
+                f"{row['samples/cpu s']:,.0f} a processor s; {row['work MB/s']:,.0f} MB of work/s; "
+                f"{row['shard peak MB']:.0f} MB"
+            )
+            yield (f"{axis} {row['point']:,}: patches/s", f"{row['samples/s']:,.0f}", against, "")
+        against = "0: as the work; above: faster than its work"
+        yield (f"{axis}: growth of time a byte of work", f"{run['exponent']:+.2f}", against, "")
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
 
-    axes = list(dict.fromkeys(row["axis"] for row in found.get("growth", [])))
-    figure, panels = plt.subplots(1, 1 + len(axes), figsize=(4 * (1 + len(axes)), 3.5), squeeze=False)
-    first = panels[0][0]
-    names = list(found.get("stages", {}))
-    rates = [found["stages"][name]["shard"]["samples"] / found["stages"][name]["shard"]["seconds"] for name in names]
-    first.bar(names, rates, label="shard stage")
-    first.bar(names, [PUBLISHED[name.split("-")[0]] for name in names], label="the paper's code", width=0.4)
-    first.scatter(names, [TARGETS[name] for name in names], color="black", marker="_", s=300, label="target", zorder=3)
-    first.set_yscale("log")
-    first.set_ylabel("patches/s")
-    first.tick_params(axis="x", rotation=30)
-    first.legend(fontsize="small")
-    for panel, axis in zip(panels[0][1:], axes, strict=True):
-        rows = [row for row in found["growth"] if row["axis"] == axis]
-        panel.plot([row["point"] for row in rows], [row["samples/s"] for row in rows], marker="o")
-        panel.set_yscale("log")
-        panel.set_title(axis, fontsize="medium")
-        panel.set_ylabel("patches/s")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+BLOCKS = {
+    "stages": _stages,
+    "kernels": _kernels,
+    "workers": _workers,
+    "commands": _commands,
+    "memory": _memory,
+    "build": _build,
+    "peers": _peers,
+    "growth": _growth,
+}

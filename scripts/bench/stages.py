@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from scripts.bench.corpus import SlideSpec, write_slides
 
 STAGES = ("ingest", "normalize", "select", "crop", "plan", "shard", "finalize")
 RULES = {
     "patch": {"scope": "patch", "method": "variance_sampled", "n": 512},
     "panel": {"scope": "panel", "method": "variance", "n": 512},
 }
+WARM = SlideSpec(name="warm", spots=100, genes=40, filled=0.3, lattice="square")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -40,30 +46,91 @@ def write_config(folder: Path, name: str, sheet: Path, *, rule: str = "patch", *
     return path
 
 
+def measure_stages(config: Path, stages: Sequence[str], *, profile: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Run stages in one fresh process: start-up, seconds and processor seconds without it, and peaks of memory."""
+    words = [*stages, "--warm", str(warm_config(config.parent, rule_of(config)))]
+    lines = run_child("child", str(config), *words, *(["--profile", str(profile)] if profile else []))
+    return {run["stage"]: run for run in map(json.loads, lines)}
+
+
 def measure_stage(config: Path, stage: str) -> dict[str, Any]:
-    """Run one stage in a fresh process: seconds without start-up, processor seconds, peak memory."""
-    command = [sys.executable, "-m", "scripts.bench.child", str(config), stage]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"stage {stage} of {config} failed:\n{done.stderr[-4000:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    """Run one stage in a process of its own."""
+    return measure_stages(config, (stage,))[stage]
 
 
-def measure_all(config: Path, *, repeats: int) -> dict[str, dict[str, Any]]:
-    """Run all stages in order; the shard stage `repeats` times, of which the median counts."""
+@functools.cache
+def measure_all(config: Path, repeats: int) -> dict[str, dict[str, Any]]:
+    """Run all stages in order, each in a process of its own; the shard stage `repeats` times, the median counts.
+
+    Several parts of the bench need a finished build: it is measured once a run.
+    """
+    forget(config)
     found = {}
     for stage in STAGES:
         runs = [measure_stage(config, stage) for _ in range(repeats if stage == "shard" else 1)]
         found[stage] = sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2]
-    found["shard"]["samples"] = samples_of(config)
+    found["shard"] |= {"samples": samples_of(config), "bytes": dataset_bytes(config)}
     return found
+
+
+def measure_first_run(folder: Path) -> dict[str, float]:
+    """Run all stages of a tiny dataset with an empty cache of compiled loops, and again with what that left."""
+    config = warm_config(folder, "patch")
+    found = {}
+    with tempfile.TemporaryDirectory(dir=folder) as cache:
+        for name in ("first run", "second run"):
+            begun = time.perf_counter()
+            run_child("child", str(config), *STAGES, environment={"NUMBA_CACHE_DIR": cache})
+            found[name] = time.perf_counter() - begun
+    return found
+
+
+@functools.cache
+def warm_config(folder: Path, rule: str) -> Path:
+    """Build a tiny dataset once a run of the bench; its stages are what a measured process warms up on."""
+    sheet = write_slides(folder / "slides" / "warm", (WARM,))
+    config = write_config(folder, f"warm-{rule}", sheet, rule=rule, channels={"n": 8}, crop={"size": [4, 4]})
+    forget(config)
+    run_child("child", str(config), *STAGES)
+    return config
+
+
+def rule_of(config: Path) -> str:
+    """Return which of `RULES` a config follows."""
+    return str(json.loads(config.read_text())["channels"]["scope"])
+
+
+def run_child(module: str, *words: str, environment: Mapping[str, str] | None = None) -> list[str]:
+    """Run a module of the bench in a fresh process; return the lines that it printed."""
+    command = [sys.executable, "-m", f"scripts.bench.{module}", *words]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})}
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[2:])} failed:\n{done.stderr[-4000:]}")
+    return done.stdout.splitlines()
+
+
+def sheet_of(config: Path) -> Path:
+    """Return a config's samplesheet."""
+    return Path(json.loads(config.read_text())["slides"]["sheet"])
+
+
+def folders_of(config: Path) -> tuple[Path, Path]:
+    """Return a config's dataset and its work dir."""
+    output = Path(json.loads(config.read_text())["dataset"]["output"])
+    return output, output.with_name(output.name + ".work")
 
 
 def samples_of(config: Path) -> int:
     """Return how many samples a planned build has."""
-    output = Path(json.loads(config.read_text())["dataset"]["output"])
-    with np.load(output.with_name(output.name + ".work") / "plan.npz") as plan:
+    with np.load(folders_of(config)[1] / "plan.npz") as plan:
         return len(plan["split"])
+
+
+def dataset_bytes(config: Path) -> int:
+    """Return the bytes of a dataset's shards."""
+    return sum(path.stat().st_size for path in folders_of(config)[0].rglob("*.tar"))
 
 
 def measure_command(*words: str, repeats: int = 3) -> dict[str, float]:
@@ -86,32 +153,7 @@ def measure_command(*words: str, repeats: int = 3) -> dict[str, float]:
     return {"seconds": statistics.median(walls), "cpu": statistics.median(processors), "peak": max(peaks)}
 
 
-def forget(config: Path, *stages: str) -> None:
-    """Remove the receipts of some stages, so that a build does them again; without stages, all that was made."""
-    output = Path(json.loads(config.read_text())["dataset"]["output"])
-    work = output.with_name(output.name + ".work")
-    if not stages:
-        shutil.rmtree(output, ignore_errors=True)
-        shutil.rmtree(work, ignore_errors=True)
-    for stage in stages:
-        shutil.rmtree(work / "receipts" / stage, ignore_errors=True)
-    (output / "manifest.json").unlink(missing_ok=True)
-
-
-def measure_build(config: Path) -> dict[str, float]:
-    """Build from nothing to the validated dataset."""
-    forget(config)
-    built = measure_command("build", str(config), "--quiet", repeats=1)
-    output = json.loads(config.read_text())["dataset"]["output"]
-    checked = measure_command("validate", output, repeats=1)
-    return {**built, "validate": checked["seconds"], "samples": samples_of(config)}
-
-
-def measure_workers(config: Path) -> dict[str, float]:
-    """Time the shard stage of a build with one worker process (in a pool, as two are) and with two."""
-    found = {}
-    for workers in (1, 2):
-        command = [sys.executable, "-m", "scripts.bench.pool", str(config), str(workers)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        found[str(workers)] = float(done.stdout.splitlines()[-1])
-    return found
+def forget(config: Path) -> None:
+    """Remove all that a config's build has made."""
+    for folder in folders_of(config):
+        shutil.rmtree(folder, ignore_errors=True)

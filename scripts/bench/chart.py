@@ -1,0 +1,131 @@
+"""The bench's figures as one picture: rates against targets, builds, kernels, peers, memory, growth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scripts.bench.report import PUBLISHED, TARGETS
+
+COLUMNS = 4
+OURS, THEIRS, WORK = "#2b6ca3", "#c9a227", "#8a8a8a"
+
+Panel = Callable[[Any], None]
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Draw a panel for each part that was measured, and one for each axis of growth."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = _panels(found)
+    rows = max(1, -(-len(panels) // COLUMNS))
+    figure, grid = plt.subplots(rows, COLUMNS, figsize=(4.6 * COLUMNS, 3.6 * rows), squeeze=False)
+    for place, panel in zip(grid.flat, panels, strict=False):
+        panel(place)
+    for place in grid.flat[len(panels) :]:
+        place.set_axis_off()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _panels(found: dict[str, Any]) -> list[Panel]:
+    panels: list[Panel] = []
+    if "stages" in found:
+        panels.append(lambda place: _shard(place, found["stages"]["configs"]))
+    if "build" in found:
+        panels.append(lambda place: _build(place, found["build"]))
+    if "kernels" in found:
+        panels.append(lambda place: _kernels(place, found["kernels"]))
+    if "peers" in found:
+        panels.append(lambda place: _peers(place, found["peers"]))
+    if "memory" in found:
+        panels.append(lambda place: _memory(place, found["memory"]["configs"]))
+    for axis, run in found.get("growth", {}).items():
+        panels.append(lambda place, axis=axis, run=run: _growth(place, axis, run))
+    return panels
+
+
+def _shard(place: Any, configs: dict[str, Any]) -> None:
+    names = list(configs)
+    rates = [run["shard"]["samples"] / run["shard"]["seconds"] for run in configs.values()]
+    place.bar(names, rates, color=OURS, label="stpatch")
+    place.bar(names, [PUBLISHED[name.split("-")[0]] for name in names], width=0.4, color=THEIRS, label="paper's code")
+    place.scatter(names, [TARGETS[name] for name in names], color="black", marker="_", s=900, label="target", zorder=3)
+    place.set(yscale="log", title="shard stage, patches/s", ylim=(5, None))
+    place.tick_params(axis="x", rotation=20)
+    place.legend(fontsize="x-small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18), markerscale=0.3)
+
+
+def _build(place: Any, builds: dict[str, Any]) -> None:
+    names = list(builds)
+    start = [0.0] * len(names)
+    for stage in (*next(iter(builds.values()))["stages"], "validate"):
+        parts = [{**run["stages"], "validate": run["validate"]} for run in builds.values()]
+        shares = [part[stage] / sum(part.values()) for part in parts]
+        place.barh(names, shares, left=start, label=stage)
+        start = [left + share for left, share in zip(start, shares, strict=True)]
+    place.set(title="whole build and validate: share of the time", xlim=(0, 1))
+    place.tick_params(axis="y", labelsize="small")
+    place.invert_yaxis()
+    place.legend(fontsize="x-small", ncols=5, loc="upper center", bbox_to_anchor=(0.4, -0.08))
+
+
+def _kernels(place: Any, part: dict[str, Any]) -> None:
+    pairs = {f"{name}, {kind}": pair for kind in PUBLISHED for name, pair in part[kind]["kernels"].items()}
+    ratios = [pair["plain us"] / pair["ours us"] for pair in pairs.values()]
+    place.barh(list(pairs), ratios, color=OURS)
+    place.axvline(1, color="black", linewidth=0.8)
+    place.set(xscale="log", title="kernels: times as fast as the plain version")
+    place.tick_params(axis="y", labelsize="x-small")
+    place.invert_yaxis()
+
+
+def _peers(place: Any, part: dict[str, Any]) -> None:
+    rates, colours = {}, []
+    for kind, ours in part["ours"].items():
+        for what, rate in ours.items():
+            rates[f"stpatch, {what.removesuffix('/s')}, {kind}"] = rate
+            colours.append(OURS)
+        for row in part["rows"]:
+            if row.get("corpus") == kind and "skipped" not in row:
+                genes = ", all genes" if "all genes" in row["what"] else ""
+                rates[f"{row['peer']}{genes}, {kind}"] = row["samples/s"]
+                colours.append(THEIRS)
+    place.barh(list(rates), list(rates.values()), color=colours)
+    place.set(xscale="log", title="peers: windows of 16 x 16 a second")
+    place.tick_params(axis="y", labelsize="x-small")
+    place.invert_yaxis()
+
+
+def _memory(place: Any, configs: dict[str, Any]) -> None:
+    names = list(configs)
+    place.bar(names, [max(run["stages"].values()) / 1e6 for run in configs.values()], color=OURS, label="largest stage")
+    bounds = [run["bound"] / 1e6 for run in configs.values()]
+    place.scatter(names, bounds, color="black", marker="_", s=900, label="bound", zorder=3)
+    place.set(title="peak memory, MB", ylim=(0, None))
+    place.tick_params(axis="x", rotation=20)
+    place.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18), markerscale=0.3)
+
+
+def _growth(place: Any, axis: str, run: dict[str, Any]) -> None:
+    numbers = [row["point"] for row in run["points"]]
+    place.plot(numbers, [row["samples/s"] for row in run["points"]], marker="o", color=OURS)
+    place.set(xscale="log", yscale="log", title=f"{axis}: time a byte of work grows as {axis} ^ {run['exponent']:+.2f}")
+    place.set_xticks(numbers, [f"{number:,}" for number in numbers], fontsize="small")
+    place.minorticks_off()
+    place.set_ylabel("patches/s", color=OURS)
+    place.title.set_fontsize("small")
+    work = place.twinx()
+    work.plot(numbers, [row["work MB/s"] for row in run["points"]], marker="s", linestyle="--", color=WORK)
+    work.set(yscale="log")
+    work.set_ylabel("MB of work/s", color=WORK)
+    for scale in (place, work):
+        low, high = scale.get_ylim()
+        if high < 10 * low:  # a flat line shall look flat
+            middle = (low * high) ** 0.5
+            scale.set_ylim(middle / 4, middle * 4)
