@@ -80,7 +80,7 @@ def watch_parts() -> dict[str, float]:
 
     Two clock readings a sample and a part: far below what they measure.
     """
-    from stpatch.pipeline import encoder
+    from stpatch.pipeline import shard
     from stpatch.pipeline.cutter import Cutter
 
     spent = {"cut cpu": 0.0, "encode cpu": 0.0}
@@ -96,7 +96,7 @@ def watch_parts() -> dict[str, float]:
         return run
 
     Cutter.cut = timed("cut cpu", Cutter.cut)  # type: ignore[method-assign]
-    encoder.encode_sample = timed("encode cpu", encoder.encode_sample)
+    shard.encode_sample = timed("encode cpu", shard.encode_sample)
     return spent
 
 

@@ -28,6 +28,8 @@ SHIFT, SHIFTED_SUM, SHIFTED_SQUARES, ENTRIES = 0, 1, 2, 3
 DOUBTFUL = 1e-6
 """Below this squared coefficient of variation, plain sums may have lost the variance: it is measured carefully."""
 
+NEARLY_ONE = 1.0 - 1e-9
+
 SUMMED, AVERAGED = 0, 1
 """What a pixel of several spots holds: the normalized sum of their counts, or the mean of their normalized values."""
 
@@ -229,15 +231,20 @@ def sum_window(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def moments_of_sums(sums, n, mean, variance):  # type: ignore[no-untyped-def]
-    """Turn sums into moments over all `n` occupied pixels; return the number of doubtful genes, marked by -1."""
-    doubtful = 0
+    """Turn sums into moments over all `n` occupied pixels; return the number of doubtful genes, marked by -1.
+
+    Without branches, and with one division for all genes, so that several genes are done at once.
+    """
+    share = 1.0 / n
     for gene in range(len(sums)):
-        average = sums[gene, SUM] / n
-        spread = sums[gene, SQUARES] / n - average * average
-        doubt = average != 0.0 and not spread > DOUBTFUL * (average * average)
-        doubtful += doubt
+        average = sums[gene, SUM] * share
+        square = average * average
+        spread = sums[gene, SQUARES] * share - square
         mean[gene] = average
-        variance[gene] = -1.0 if doubt else max(spread, 0.0)
+        variance[gene] = -1.0 if (spread <= DOUBTFUL * square) & (average != 0.0) else spread
+    doubtful = 0
+    for gene in range(len(variance)):
+        doubtful += variance[gene] < 0.0
     return doubtful
 
 
@@ -258,7 +265,10 @@ def average_window(  # type: ignore[no-untyped-def]
     data, indices, indptr, totals, pixel_start, pixel_spots, columns, window, corner, width, target, method,
     channels, out,
 ):  # fmt: skip
-    """Add the mean of the spots' normalized values to `out` (channels, height * width), float64."""
+    """Add the mean of the spots' normalized values to `out` (channels + 1, height * width), float64.
+
+    `channels` (genes,) is each gene's plane in `out`, the last one for a gene without a channel.
+    """
     for grid_row in range(window[0], window[1]):
         for grid_column in range(window[2], window[3]):
             pixel = grid_row * columns + grid_column
@@ -268,9 +278,9 @@ def average_window(  # type: ignore[no-untyped-def]
                 spot = pixel_spots[k]
                 scale = target / totals[spot] if totals[spot] > 0 else 0.0
                 for j in range(indptr[spot], indptr[spot + 1]):
-                    channel = channels[np.uintp(indices[j])]
-                    if channel >= 0:
-                        out[np.uintp(channel), place] += normalized(float(data[j]), scale, method) / share
+                    channel = np.uintp(channels[np.uintp(indices[j])])
+                    if channel + 1 < len(out):
+                        out[channel, place] += normalized(float(data[j]), scale, method) / share
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -298,20 +308,16 @@ def gene_uniforms(gene_ids, key_words, purpose, out):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def positive_genes(weights, gene_ids, places, positive, ids):  # type: ignore[no-untyped-def]
-    """Write places, weights and ids of the genes of positive weight, one after another; return their number.
+def keys_below(weights, uniforms, bound, keys, places):  # type: ignore[no-untyped-def]
+    """Write the keys Exp(1) / weight that are at most `bound`, and their places; return their number.
 
-    The outputs have one to spare: every gene is written, and the next one overwrites it unless it counts.
+    The outputs have one to spare. As -log(u) >= 1 - u, most genes are done without their logarithm; the last digits of
+    the comparison are left to the logarithm. A gene without weight has no key.
     """
     found = np.uintp(0)
     for i in range(len(weights)):
-        places[found], positive[found], ids[found] = i, weights[i], gene_ids[i]
-        found += np.uintp(weights[i] > 0.0)
+        if (1.0 - uniforms[i]) * NEARLY_ONE <= bound * weights[i]:
+            key = -log(uniforms[i]) / weights[i]
+            keys[found], places[found] = key, i
+            found += np.uintp(key <= bound)
     return found
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def exponential_keys(weights, scores):  # type: ignore[no-untyped-def]
-    """Turn uniform numbers into Exp(1) / weight."""
-    for i in range(len(scores)):
-        scores[i] = -log(scores[i]) / weights[i]

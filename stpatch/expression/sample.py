@@ -20,7 +20,8 @@ from stpatch.seeds import key_of
 
 DRAW, FILL = np.uint32(0), np.uint32(1)
 """Streams of one key: the rule's own draw, and the fill of channels that the rule leaves free."""
-SAMPLE_STEP = 16
+MARGIN = 1.5
+"""Keys of a patch are made up to so many times the largest that the patch before it took."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,9 +92,13 @@ class PatchRule:
         return bool(np.array_equal(self._order, np.arange(len(self._order))))
 
     @cached_property
-    def _buffers(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
+    def _buffers(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         size = len(self.gene_ids) + 1
-        return np.empty(size, np.int64), np.empty(size), np.empty(size, np.int32), np.empty(size)
+        return np.empty(size), np.empty(size), np.empty(size, np.int64)
+
+    @cached_property
+    def _bound(self) -> list[float]:
+        return [math.inf]
 
     @cached_property
     def _allowed(self) -> NDArray[np.bool_] | None:
@@ -108,21 +113,28 @@ class PatchRule:
             return _smallest(scores, self.n)
         weights = moments.mean if self.method == "mean" else moments.variance
         weights = weights if self._in_order else weights[self._order]
-        places, positive, ids, _ = self._buffers
-        found = kernels.positive_genes(weights, self._sorted_ids, places, positive, ids)
-        places, positive, ids = places[:found], positive[:found], ids[:found]
         if self._allowed is not None:
-            allowed = self._allowed[places]
-            places, positive, ids = places[allowed], positive[allowed], ids[allowed]
+            weights = np.where(self._allowed, weights, 0.0)
         if self.method == "variance_sampled":
-            scores = self._uniforms(ids, key, DRAW)
-            kernels.exponential_keys(positive, scores)
-        else:
-            scores = -positive
-        return np.asarray(places[_smallest(scores, self.n)])
+            return self._drawn(weights, self._uniforms(self._sorted_ids, key, DRAW))
+        return _smallest(np.where(weights > 0, -weights, np.inf), self.n)
+
+    def _drawn(self, weights: NDArray[np.float64], uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the ascending places of the n smallest keys.
+
+        Neighbouring patches have n-th keys of about the same size, so only keys up to a little above the last patch's
+        are made, and all where these are too few: the bound saves time and decides nothing.
+        """
+        keys, places = self._buffers[1], self._buffers[2]
+        found = kernels.keys_below(weights, uniforms, self._bound[0], keys, places)
+        if found < self.n:
+            found = kernels.keys_below(weights, uniforms, math.inf, keys, places)
+        taken = _smallest(keys[:found], self.n)
+        self._bound[0] = MARGIN * keys[taken].max() if len(taken) == self.n else math.inf
+        return np.asarray(places[taken])
 
     def _uniforms(self, gene_ids: NDArray[np.int32], key: NDArray[np.uint32], stream: np.uint32) -> NDArray[np.float64]:
-        out = self._buffers[3][: len(gene_ids)]
+        out = self._buffers[0][: len(gene_ids)]
         kernels.gene_uniforms(gene_ids, key, stream, out)
         return out
 
@@ -141,7 +153,7 @@ def _words(key: int) -> NDArray[np.uint32]:
 def _smallest(scores: NDArray[np.float64], n: int) -> NDArray[np.int64]:
     """Return the ascending places of the n smallest finite scores, ties to the first."""
     if n < len(scores):
-        bound = _nth_smallest(scores, n)
+        bound = np.partition(scores, n - 1)[n - 1]
         if np.isfinite(bound):
             chosen = scores <= bound
             spare = int(np.count_nonzero(chosen)) - n
@@ -149,15 +161,3 @@ def _smallest(scores: NDArray[np.float64], n: int) -> NDArray[np.int64]:
                 chosen[np.flatnonzero(scores == bound)[-spare:]] = False
             return np.flatnonzero(chosen)
     return np.flatnonzero(np.isfinite(scores))
-
-
-def _nth_smallest(scores: NDArray[np.float64], n: int) -> np.float64:
-    """Return the n-th smallest score, from the few below a bound that a sample of the scores gives."""
-    sample = scores[::SAMPLE_STEP]
-    rank = n // SAMPLE_STEP + 4 * math.isqrt(n // SAMPLE_STEP + 1) + 1
-    if rank < len(sample) // 2:
-        few = scores[scores <= np.partition(sample, rank)[rank]]
-        if len(few) >= n:
-            scores = few
-    nth: np.float64 = np.partition(scores, n - 1)[n - 1]
-    return nth

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stpatch.expression import kernels
 from stpatch.expression.normalize import Normalization, normalize_dense
+from stpatch.image.panel import PanelImage
 from stpatch.image.patch import SlideImage
 
 GENES_AT_ONCE = 1024
@@ -52,23 +53,19 @@ class WindowMoments:
     keeps its digits whatever the mean (Chan, Golub and LeVeque 1983), and a constant gene gives exact zeros.
     """
 
-    def __init__(self, image: SlideImage, normalization: Normalization, *, n_genes: int) -> None:
+    def __init__(self, image: SlideImage, normalization: Normalization) -> None:
         """Prepare the buffers.
 
         Parameters
         ----------
         image
-            The slide, all measured genes (no panel).
+            The slide.
         normalization
             The slide's; its totals are over all measured genes.
-        n_genes
-            Number of measured genes.
         """
-        if image.panel_channels is not None:
-            raise ValueError("window moments need all genes, the image is reduced to a panel")
         if image.data.dtype.kind == "f" and normalization.method != "none":
             raise ValueError(f"values that are normalized already cannot be normalized by {normalization.method}")
-        image.check_genes(n_genes)
+        n_genes = image.n_genes
         self._image = image
         self._normalization = normalization
         self._n_genes = n_genes
@@ -146,10 +143,8 @@ class WindowMoments:
         if not len(occupied):
             return 0
         for start in range(0, self._n_genes, GENES_AT_ONCE):
-            genes = np.arange(start, min(start + GENES_AT_ONCE, self._n_genes))
-            channels = np.full(self._n_genes, -1, dtype=np.int32)
-            channels[genes] = np.arange(len(genes), dtype=np.int32)
-            block = gather_normalized(image, *place, channels, len(genes), self._normalization, positions=genes)
+            genes = np.arange(start, min(start + GENES_AT_ONCE, self._n_genes), dtype=np.int32)
+            block = gather_normalized(image, *place, genes, self._normalization)
             values = block.reshape(len(genes), -1)[:, occupied].astype(np.float64)
             first = values[:, :1]
             offset = (values - first).mean(axis=1)
@@ -168,27 +163,24 @@ def occupied_pixels(image: SlideImage, row: int, col: int, height: int, width: i
 
 
 def gather_normalized(
-    image: SlideImage,
+    image: SlideImage | PanelImage,
     row: int,
     col: int,
     height: int,
     width: int,
-    channel_of_gene: NDArray[np.int32] | None,
-    n_channels: int,
+    genes: NDArray[np.int32],
     normalization: Normalization,
-    *,
-    positions: NDArray[np.int64] | NDArray[np.int32] | None = None,
 ) -> NDArray[np.float32]:
     """Return a window's normalized values.
 
     Parameters
     ----------
-    image, row, col, height, width, channel_of_gene, n_channels
+    image
+        The slide, or the slide reduced to these channels.
+    row, col, height, width, genes
         As in `stpatch.image.patch.SlideImage.gather`.
     normalization
         The slide's, over all its genes.
-    positions
-        (channels,) the slide's gene of each channel, -1 = pad; needed for ``pearson_residuals``.
 
     Returns
     -------
@@ -196,29 +188,26 @@ def gather_normalized(
         (channels, height, width) float32; empty pixels and pads are 0. With collisions ``mean`` the mean of the spots'
         normalized values, else the normalized sum of their counts.
     """
-    if image.collisions == "mean" and normalization.keeps_zeros:
-        return _average(image, (row, col, height, width), channel_of_gene, n_channels, normalization)
-    counts = image.gather(row, col, height, width, channel_of_gene, None if channel_of_gene is None else n_channels)
-    totals = image.totals(row, col, height, width)
-    if positions is not None:
-        normalization = normalization.of_genes(positions)
-    return normalize_dense(counts, totals, normalization)
+    if isinstance(image, PanelImage):
+        counts = image.gather(row, col, height, width)
+    elif image.collisions == "mean" and normalization.keeps_zeros:
+        return _average(image, (row, col, height, width), genes, normalization)
+    else:
+        counts = image.gather(row, col, height, width, genes)
+    return normalize_dense(counts, image.totals(row, col, height, width), normalization.of_genes(genes))
 
 
 def _average(
     image: SlideImage,
     place: tuple[int, int, int, int],
-    channel_of_gene: NDArray[np.int32] | None,
-    n_channels: int,
+    genes: NDArray[np.int32],
     normalization: Normalization,
 ) -> NDArray[np.float32]:
     row, col, height, width = place
-    if channel_of_gene is None:
-        channel_of_gene = np.arange(n_channels, dtype=np.int32)
-    out = np.zeros((n_channels, height * width))
+    out, planes = np.zeros((len(genes) + 1, height * width)), image.offsets(genes, 1)
     kernels.average_window(
         image.data, image.indices, image.indptr, image.spot_totals,
         image.pixel_start, image.pixel_spots, image.shape[1], image.window(*place), (row, col), width,
-        float(normalization.target_sum or 1.0), kernels.METHOD_CODES[normalization.method], channel_of_gene, out,
+        float(normalization.target_sum or 1.0), kernels.METHOD_CODES[normalization.method], planes, out,
     )  # fmt: skip
-    return out.astype(np.float32).reshape(n_channels, height, width)
+    return out[: len(genes)].astype(np.float32).reshape(len(genes), height, width)

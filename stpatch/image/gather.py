@@ -1,6 +1,7 @@
 """Compiled loops that find a window's counts of chosen genes.
 
-The loops trust their arguments; `stpatch.image.patch.SlideImage` checks them.
+The loops trust their arguments; `stpatch.image.patch.SlideImage` and `stpatch.image.panel.PanelImage` check them.
+Places are unsigned, as numba tests every signed place for being negative.
 """
 
 from __future__ import annotations
@@ -21,79 +22,110 @@ def sound_rows(indices, indptr, n_genes):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(cache=True, nogil=True)
-def find_hits(indices, start, end, chosen, hits):  # type: ignore[no-untyped-def]
-    """Write the places (from `start`) of a row's chosen genes to `hits`; return their number.
+@njit(cache=True, nogil=True, inline="always")
+def place_row(data, indices, start, end, offsets, place, out):  # type: ignore[no-untyped-def]
+    """Write a row's counts to flat `out`, each at the offset of its gene plus `place`.
 
-    Every place is written and the next one overwrites it unless it is a hit: no branch, so nothing is mispredicted.
-    Four at a time, and all unsigned, as numba tests every signed place for being negative.
+    There is no branch to mispredict: genes that are not wanted share one offset, whose values mean nothing. Four at a
+    time, so that the loads of one do not wait for the stores of another.
     """
     one, two, three, four = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4)
-    begin = np.uintp(start)
-    size = np.uintp(end) - begin
-    i = found = np.uintp(0)
-    while i + four <= size:
-        j = begin + i
-        second = found + np.uintp(chosen[np.uintp(indices[j])])
-        third = second + np.uintp(chosen[np.uintp(indices[j + one])])
-        fourth = third + np.uintp(chosen[np.uintp(indices[j + two])])
-        after = fourth + np.uintp(chosen[np.uintp(indices[j + three])])
-        hits[found], hits[second], hits[third], hits[fourth] = i, i + one, i + two, i + three
-        found = after
-        i += four
-    while i < size:
-        hits[found] = i
-        found += np.uintp(chosen[np.uintp(indices[begin + i])])
-        i += one
-    return found
+    j, stop = np.uintp(start), np.uintp(end)
+    while j + four <= stop:
+        first = np.uintp(offsets[np.uintp(indices[j])]) + place
+        second = np.uintp(offsets[np.uintp(indices[j + one])]) + place
+        third = np.uintp(offsets[np.uintp(indices[j + two])]) + place
+        fourth = np.uintp(offsets[np.uintp(indices[j + three])]) + place
+        a, b, c, d = data[j], data[j + one], data[j + two], data[j + three]
+        out[first], out[second], out[third], out[fourth] = a, b, c, d
+        j += four
+    while j < stop:
+        out[np.uintp(offsets[np.uintp(indices[j])]) + place] = data[j]
+        j += one
+
+
+@njit(cache=True, nogil=True, inline="always")
+def add_row(data, indices, start, end, offsets, place, out):  # type: ignore[no-untyped-def]
+    """Add a row's counts to flat `out`: a pixel of several spots."""
+    for j in range(np.uintp(start), np.uintp(end)):
+        out[np.uintp(offsets[np.uintp(indices[j])]) + place] += data[j]
 
 
 @njit(cache=True, nogil=True)
 def gather_window(  # type: ignore[no-untyped-def]
-    data, indices, indptr, pixel_start, pixel_spots, columns, window, corner, width, chosen, channels, hits, out
+    data, indices, indptr, pixel_start, pixel_spots, columns, window, corner, width, offsets, out
 ):
-    """Add the chosen genes' counts to `out` (channels, height * width).
+    """Write the chosen genes' counts to `out`, flat (channels + 1, height * width) and zero; its last plane is scratch.
 
-    `corner` is the patch's top-left pixel, `chosen` (genes,) uint8 marks the genes that `channels` (genes,) places.
+    `corner` is the patch's top-left pixel; `offsets` (genes,) are where the plane of a gene's channel begins in `out`,
+    the scratch plane's for a gene without one.
     """
     for grid_row in range(window[0], window[1]):
         for grid_col in range(window[2], window[3]):
             pixel = grid_row * columns + grid_col
             place = np.uintp((grid_row - corner[0]) * width + grid_col - corner[1])
-            for k in range(pixel_start[pixel], pixel_start[pixel + 1]):
+            first, end = pixel_start[pixel], pixel_start[pixel + 1]
+            if end - first == 1:
+                spot = pixel_spots[first]
+                place_row(data, indices, indptr[spot], indptr[spot + 1], offsets, place, out)
+                continue
+            for k in range(first, end):
                 spot = pixel_spots[k]
-                found = find_hits(indices, indptr[spot], indptr[spot + 1], chosen, hits)
-                begin = np.uintp(indptr[spot])
-                for hit in range(found):
-                    entry = begin + np.uintp(hits[np.uintp(hit)])
-                    out[np.uintp(channels[np.uintp(indices[entry])]), place] += data[entry]
+                add_row(data, indices, indptr[spot], indptr[spot + 1], offsets, place, out)
 
 
 @njit(cache=True, nogil=True)
-def gather_panel_window(  # type: ignore[no-untyped-def]
-    data, indices, indptr, pixel_start, pixel_spots, columns, window, corner, width, out
+def fill_panel_rows(  # type: ignore[no-untyped-def]
+    data, indices, indptr, pixel_start, pixel_spots, columns, window, channels, row_of_pixel, filled, rows
 ):
-    """Add counts to `out` (channels, height * width), `indices` being channels already."""
+    """Fill the panel's rows of a window's pixels that no window has touched yet.
+
+    `rows` (occupied pixels + 1, channels and at least one to spare) begins as zeros; `channels` (genes,) is a gene's
+    column in it, the spare one for a gene that the panel has not.
+    """
+    out, stride = rows.reshape(-1), rows.shape[1]
     for grid_row in range(window[0], window[1]):
-        for grid_col in range(window[2], window[3]):
-            pixel = grid_row * columns + grid_col
-            place = np.uintp((grid_row - corner[0]) * width + grid_col - corner[1])
-            for k in range(pixel_start[pixel], pixel_start[pixel + 1]):
+        for pixel in range(grid_row * columns + window[2], grid_row * columns + window[3]):
+            row = row_of_pixel[pixel]
+            if filled[row]:
+                continue
+            filled[row] = True
+            place, first, end = np.uintp(row * stride), pixel_start[pixel], pixel_start[pixel + 1]
+            if end - first == 1:
+                spot = pixel_spots[first]
+                place_row(data, indices, indptr[spot], indptr[spot + 1], channels, place, out)
+                continue
+            for k in range(first, end):
                 spot = pixel_spots[k]
-                for j in range(indptr[spot], indptr[spot + 1]):
-                    out[np.uintp(indices[j]), place] += data[j]
+                add_row(data, indices, indptr[spot], indptr[spot + 1], channels, place, out)
 
 
 @njit(cache=True, nogil=True)
-def reduce_to_chosen(data, indices, indptr, channels, out_data, out_channels, out_indptr):  # type: ignore[no-untyped-def]
-    """Copy the entries of genes with a channel, row by row; return their number. The outputs have one to spare."""
-    found = np.uintp(0)
-    out_indptr[0] = 0
-    for row in range(len(indptr) - 1):
-        for j in range(indptr[row], indptr[row + 1]):
-            channel = channels[np.uintp(indices[j])]
-            out_data[found] = data[j]
-            out_channels[found] = channel
-            found += np.uintp(channel >= 0)
-        out_indptr[row + 1] = found
-    return found
+def transpose_rows(rows, row_of_place, out):  # type: ignore[no-untyped-def]
+    """Write `out` (channels, places): each place's row of `rows`, eight places at a time."""
+    n_channels, n_places, eight, one = np.uintp(out.shape[0]), np.uintp(out.shape[1]), np.uintp(8), np.uintp(1)
+    place = np.uintp(0)
+    while place + eight <= n_places:
+        a, b = rows[np.uintp(row_of_place[place])], rows[np.uintp(row_of_place[place + np.uintp(1)])]
+        c, d = rows[np.uintp(row_of_place[place + np.uintp(2)])], rows[np.uintp(row_of_place[place + np.uintp(3)])]
+        e, f = rows[np.uintp(row_of_place[place + np.uintp(4)])], rows[np.uintp(row_of_place[place + np.uintp(5)])]
+        g, h = rows[np.uintp(row_of_place[place + np.uintp(6)])], rows[np.uintp(row_of_place[place + np.uintp(7)])]
+        channel = np.uintp(0)
+        while channel < n_channels:
+            plane = out[channel]
+            plane[place] = a[channel]
+            plane[place + np.uintp(1)] = b[channel]
+            plane[place + np.uintp(2)] = c[channel]
+            plane[place + np.uintp(3)] = d[channel]
+            plane[place + np.uintp(4)] = e[channel]
+            plane[place + np.uintp(5)] = f[channel]
+            plane[place + np.uintp(6)] = g[channel]
+            plane[place + np.uintp(7)] = h[channel]
+            channel += one
+        place += eight
+    while place < n_places:
+        row, channel = np.uintp(row_of_place[place]), np.uintp(0)
+        while channel < n_channels:
+            out[channel, place] = rows[row, channel]
+            channel += one
+        place += one

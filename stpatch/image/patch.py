@@ -5,7 +5,7 @@ A window is (row, col, height, width) in pixels; it may pass the grid's edges, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError
 
-_LARGEST_UINT16 = 2**16 - 1
+GeneNumbers = NDArray[np.uint16] | NDArray[np.int32]
+_LARGEST_UINT16, _LARGEST_INT32 = 2**16 - 1, 2**31 - 1
 
 
 class Window(NamedTuple):
@@ -33,7 +34,8 @@ class SlideImage:
     ----------
     data, indices, indptr
         The slide's CSR counts, (spots, genes), rows with sorted genes; often memory-mapped, never copied.
-        With `panel_channels` the indices are channels already.
+    n_genes
+        Number of the slide's measured genes.
     spot_totals
         (spots,) float64, counts over all measured genes.
     pixel_start, pixel_spots
@@ -47,13 +49,12 @@ class SlideImage:
         (rows, columns) float64, a pixel's count over all measured genes; 0 where it is empty.
     count_dtype
         The dtype that holds every pixel's count of every measured gene: uint16 or uint32; float32 for normalized input.
-    panel_channels
-        Number of channels where `indices` are channels, else None.
     """
 
     data: NDArray[Any]
-    indices: NDArray[np.int32]
+    indices: GeneNumbers
     indptr: NDArray[np.int64]
+    n_genes: int
     spot_totals: NDArray[np.float64]
     pixel_start: NDArray[np.int64]
     pixel_spots: NDArray[np.int64]
@@ -61,16 +62,15 @@ class SlideImage:
     collisions: str
     pixel_totals: NDArray[np.float64]
     count_dtype: np.dtype[Any]
-    panel_channels: int | None = None
-    _scratch: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
         cls,
         *,
         data: NDArray[Any],
-        indices: NDArray[np.int32],
+        indices: GeneNumbers,
         indptr: NDArray[np.int64],
+        n_genes: int,
         totals: NDArray[np.float64],
         grid_pixel: NDArray[np.int64],
         grid_shape: tuple[int, int],
@@ -82,6 +82,8 @@ class SlideImage:
         ----------
         data, indices, indptr
             CSR counts, (spots, genes), rows with sorted genes.
+        n_genes
+            Number of measured genes.
         totals
             (spots,) counts over all measured genes.
         grid_pixel
@@ -94,8 +96,10 @@ class SlideImage:
         Raises
         ------
         InputError
-            The arrays do not belong together.
+            The arrays do not belong together, or a row names a gene that the slide has not.
         """
+        from stpatch.image import gather as kernels
+
         n_spots = len(indptr) - 1
         n_pixels = int(grid_shape[0]) * int(grid_shape[1])
         lengths = {"totals": len(totals), "grid": len(grid_pixel)}
@@ -112,6 +116,15 @@ class SlideImage:
                 "a slide's spots lie outside its grid",
                 found=f"pixels {grid_pixel.min()} to {grid_pixel.max()}",
                 expected=f"-1 to {n_pixels - 1}",
+            )
+        bad = kernels.sound_rows(indices, indptr, n_genes)
+        if bad >= 0:
+            raise InputError(
+                "a slide's counts name genes that it has not",
+                where=f"row {bad}",
+                found=f"genes up to {indices[indptr[bad] : indptr[bad + 1]].max(initial=0)}",
+                expected=f"0 to {n_genes - 1}",
+                mend="delete the slide's file in the work dir and build again",
             )
         placed = np.flatnonzero(grid_pixel >= 0)
         pixel_spots = placed[np.argsort(grid_pixel[placed], kind="stable")]
@@ -134,6 +147,7 @@ class SlideImage:
             data=data,
             indices=indices,
             indptr=np.asarray(indptr, dtype=np.int64),
+            n_genes=n_genes,
             spot_totals=np.asarray(totals, dtype=np.float64),
             pixel_start=pixel_start,
             pixel_spots=pixel_spots,
@@ -149,43 +163,15 @@ class SlideImage:
         top, left = min(max(row, 0), rows), min(max(col, 0), columns)
         return Window(top, min(max(row + height, top), rows), left, min(max(col + width, left), columns))
 
-    def with_panel(self, channel_of_gene: NDArray[np.int32], n_channels: int) -> SlideImage:
-        """Return the image reduced to the genes of a panel, whose windows then touch nothing else.
-
-        Parameters
-        ----------
-        channel_of_gene
-            (genes,) int32, the channel of each of the slide's genes, -1 for none.
-        n_channels
-            Number of channels.
-        """
-        from stpatch.image import gather as kernels
-
-        self._check_channels(channel_of_gene, n_channels)
-        n_entries = len(self.data) + 1  # of room, not of memory: pages that are never written are never taken
-        data = np.empty(n_entries, dtype=self.data.dtype)
-        channels = np.empty(n_entries, dtype=np.int32)
-        indptr = np.empty_like(self.indptr)
-        found = kernels.reduce_to_chosen(self.data, self.indices, self.indptr, channel_of_gene, data, channels, indptr)
-        return replace(
-            self,
-            data=data[:found],
-            indices=channels[:found],
-            indptr=indptr,
-            panel_channels=n_channels,
-            _scratch={},
-        )
-
     def gather(
         self,
         row: int,
         col: int,
         height: int,
         width: int,
-        channel_of_gene: NDArray[np.int32] | None = None,
-        n_channels: int | None = None,
+        genes: NDArray[np.int32],
         *,
-        out: NDArray[Any] | None = None,
+        room: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Return a window's counts.
 
@@ -193,41 +179,48 @@ class SlideImage:
         ----------
         row, col, height, width
             The window, in pixels.
-        channel_of_gene
-            (genes,) int32, the channel of each of the slide's genes, -1 for none; left out for an image `with_panel`.
-        n_channels
-            Number of channels; left out for an image `with_panel`.
-        out
-            (channels, height, width), C order, of `count_dtype` or wider: overwritten and returned.
+        genes
+            (channels,) int32, the slide's gene of each channel, -1 for none; no gene twice.
+        room
+            (channels + 1, height, width), C order, of `count_dtype` or wider: overwritten, its last plane by scratch.
 
         Returns
         -------
         numpy.ndarray
-            (channels, height, width) of `count_dtype`; empty pixels are 0. With collisions ``mean`` use
-            `stpatch.expression.window.gather_normalized`, as counts have no mean.
+            (channels, height, width) of `count_dtype`, the planes of `room` if it was given; empty pixels are 0. With
+            collisions ``mean`` use `stpatch.expression.window.gather_normalized`, as counts have no mean.
         """
         from stpatch.image import gather as kernels
 
-        channels = n_channels if self.panel_channels is None else self.panel_channels
-        if channels is None or (channel_of_gene is None) != (self.panel_channels is not None):
-            raise ValueError("give channel_of_gene and n_channels, or neither for an image with a panel")
-        if out is None:
-            out = np.zeros((channels, height, width), dtype=self.count_dtype)
-        elif out.shape != (channels, height, width) or not np.can_cast(self.count_dtype, out.dtype):
-            raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {(channels, height, width)}")
-        else:
-            out[...] = 0
+        n_channels = len(genes)
+        shape = (n_channels + 1, height, width)
+        if room is None:
+            room = np.empty(shape, self.count_dtype)
+        elif room.shape != shape or not np.can_cast(self.count_dtype, room.dtype):
+            raise ValueError(f"room is {room.dtype} {room.shape}, needs {self.count_dtype} {shape}")
+        room[:n_channels] = 0
+        offsets = self.offsets(genes, height * width)
         window = self.window(row, col, height, width)
-        flat = out.reshape(channels, height * width)
-        place = (self.pixel_start, self.pixel_spots, self.shape[1], window, (row, col), width)
-        if channel_of_gene is None:
-            kernels.gather_panel_window(self.data, self.indices, self.indptr, *place, flat)
-            return out
-        self._check_channels(channel_of_gene, channels)
-        chosen = (channel_of_gene >= 0).view(np.uint8)
-        hits = self._buffer("hits", len(channel_of_gene) + 4)
-        kernels.gather_window(self.data, self.indices, self.indptr, *place, chosen, channel_of_gene, hits, flat)
-        return out
+        kernels.gather_window(
+            self.data, self.indices, self.indptr, self.pixel_start, self.pixel_spots, self.shape[1],
+            window, (row, col), width, offsets, room.reshape(-1),
+        )  # fmt: skip
+        return room[:n_channels]
+
+    def offsets(self, genes: NDArray[np.int32], step: int) -> NDArray[Any]:
+        """Return (genes,) `step` times each of the slide's genes' channel; the number of channels, for one without.
+
+        Raises
+        ------
+        ValueError
+            A channel's gene is none of the slide's.
+        """
+        if genes.ndim != 1 or (len(genes) and not -1 <= genes.min() <= genes.max() < self.n_genes):
+            raise ValueError(f"a channel's gene is none of the slide's {self.n_genes}")
+        end = len(genes) * step
+        offsets = np.full(self.n_genes + 1, end, np.int32 if end + step <= _LARGEST_INT32 else np.int64)
+        offsets[genes] = np.arange(0, end, step)  # channels without a gene write to the entry to spare, the last
+        return offsets[: self.n_genes]
 
     def totals(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
         """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
@@ -236,41 +229,13 @@ class SlideImage:
         out[top - row : end - row, left - col : right - col] = self.pixel_totals[top:end, left:right]
         return out
 
-    def _buffer(self, name: str, size: int) -> NDArray[np.uint32]:
-        buffer = self._scratch.get(name)
-        if buffer is None or len(buffer) < size:
-            buffer = self._scratch[name] = np.zeros(size, dtype=np.uint32)
-        return buffer
-
-    def _check_channels(self, channel_of_gene: NDArray[np.int32], n_channels: int) -> None:
-        n_genes = len(channel_of_gene)
-        if self.panel_channels is not None:
-            raise ValueError("the image has a panel already")
-        if channel_of_gene.dtype != np.int32 or (n_genes and channel_of_gene.max() >= n_channels):
-            raise ValueError(f"channel_of_gene must be int32 and below {n_channels}")
-        self.check_genes(n_genes)
-
-    def check_genes(self, n_genes: int) -> None:
-        """Raise `InputError` if a row of the counts names a gene beyond the slide's `n_genes`; once a slide."""
-        from stpatch.image import gather as kernels
-
-        if self._scratch.get("genes") is not None and len(self._scratch["genes"]) == n_genes:
-            return
-        bad = kernels.sound_rows(self.indices, self.indptr, n_genes)
-        if bad >= 0:
-            raise InputError(
-                "a slide's counts name genes that it has not",
-                where=f"row {bad}",
-                found=f"genes {self.indices[self.indptr[bad] : self.indptr[bad + 1]].max(initial=-1)}",
-                expected=f"0 to {n_genes - 1}",
-                mend="delete the slide's file in the work dir and build again",
-            )
-        self._scratch["genes"] = np.empty(n_genes, dtype=np.int8)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the counts: values, gene numbers and row pointers, mapped or not."""
+        return self.data.nbytes + self.indices.nbytes + self.indptr.nbytes
 
 
-def _largest_sum(
-    data: NDArray[Any], indices: NDArray[np.int32], indptr: NDArray[np.int64], spots: NDArray[np.int64]
-) -> int:
+def _largest_sum(data: NDArray[Any], indices: GeneNumbers, indptr: NDArray[np.int64], spots: NDArray[np.int64]) -> int:
     """Return the largest count of a gene, summed over some spots."""
     parts = [slice(int(indptr[spot]), int(indptr[spot + 1])) for spot in spots]
     genes = np.concatenate([indices[part] for part in parts])

@@ -17,6 +17,7 @@ from stpatch.expression.statistics import SlideStatistics
 from stpatch.expression.window import Moments, WindowMoments, gather_normalized
 from stpatch.image.crop import Patches
 from stpatch.image.grid import Grid
+from stpatch.image.panel import PanelImage, panel_bytes
 from stpatch.image.patch import SlideImage
 from stpatch.pipeline.channels import Channels
 from stpatch.pipeline.crop import read_cut
@@ -28,8 +29,6 @@ from stpatch.slides.store import open_counts, read_labels
 
 Window = tuple[int, int, int, int]
 
-REDUCE_BELOW = 4
-"""A panel of less than one gene in so many is worth a reduced copy of the slide's counts."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -49,14 +48,6 @@ class ChannelChoice:
     ids: NDArray[np.int32]
 
 
-def channel_of_gene(positions: NDArray[np.int32], n_genes: int) -> NDArray[np.int32]:
-    """Turn (C,) positions of genes into (genes,) int32 numbers of channels, -1 for none."""
-    lut = np.full(n_genes, -1, np.int32)
-    on = positions >= 0
-    lut[positions[on]] = np.flatnonzero(on)
-    return lut
-
-
 class FixedChannels:
     """The panel, or the slide's own list: the same channels for every patch."""
 
@@ -68,7 +59,6 @@ class FixedChannels:
         positions = np.full(len(wanted), -1, np.int32)
         positions[found] = known[place[found]]
         self.choice = ChannelChoice(positions=positions, ids=wanted)
-        self.lut = channel_of_gene(positions, len(gene_ids))
 
 
 class PatchChannels:
@@ -112,7 +102,9 @@ class Cutter:
     Attributes
     ----------
     image
-        All measured genes; reduced to the panel where the channels are fixed and values are counts.
+        The slide, all measured genes.
+    panel
+        The slide reduced to fixed channels, where that takes no more memory than its counts.
     rule
         How channels are chosen.
     labels
@@ -121,6 +113,7 @@ class Cutter:
 
     slide_id: str
     image: SlideImage
+    panel: PanelImage | None
     grid: Grid
     patches: Patches
     rule: FixedChannels | PatchChannels
@@ -129,9 +122,14 @@ class Cutter:
     draws: int
     values: str
     labels: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
+    _rooms: dict[tuple[int, ...], NDArray[Any]] = field(default_factory=dict, repr=False)
 
-    def cut(self, position: int, draw: int) -> Sample:
-        """Return the sample of a patch (its position in the slide's list) and draw."""
+    def cut(self, position: int, draw: int, *, fleeting: bool = False) -> Sample:
+        """Return the sample of a patch (its position in the slide's list) and draw.
+
+        With `fleeting`, its `x` may lie in memory that the next fleeting cut overwrites: fresh memory for every patch
+        costs more than its counts.
+        """
         number = int(self.patches.number[position])
         window = self.window(position)
         if isinstance(self.rule, PatchChannels):
@@ -148,7 +146,7 @@ class Cutter:
             meta["draw"] = draw
         return Sample(
             key=sample_key(self.slide_id, number, draw, draws=self.draws),
-            x=self._values(window, choice),
+            x=self._values(window, choice, fleeting=fleeting),
             totals=self.image.totals(*window),
             genes=choice.ids if self.layout.genes else None,
             labels={name: _window_of(plane, window) for name, plane in self.labels.items()},
@@ -158,7 +156,7 @@ class Cutter:
     @property
     def nbytes(self) -> int:
         """Bytes of counts that the cutter holds, mapped or in memory."""
-        return self.image.data.nbytes + self.image.indices.nbytes + self.image.indptr.nbytes
+        return self.image.nbytes + (0 if self.panel is None else self.panel.nbytes)
 
     def window(self, position: int) -> Window:
         """Return (row, col, height, width) of a patch."""
@@ -170,13 +168,14 @@ class Cutter:
             int(patches.width[position]),
         )
 
-    def _values(self, window: Window, choice: ChannelChoice) -> NDArray[Any]:
-        n_channels = len(choice.positions)
-        lut = self._lut(choice)
+    def _values(self, window: Window, choice: ChannelChoice, *, fleeting: bool) -> NDArray[Any]:
+        genes = choice.positions
         if self.values == "counts":
-            out = np.empty((n_channels, *window[2:]), self.layout.dtype)
-            return self.image.gather(*window, lut, None if lut is None else n_channels, out=out)
-        values = gather_normalized(self.image, *window, lut, n_channels, self.normalization, positions=choice.positions)
+            room = self._room((len(genes) + 1, *window[2:]), fleeting=fleeting)
+            if self.panel is not None:
+                return self.panel.gather(*window, out=room[: len(genes)])
+            return self.image.gather(*window, genes, room=room)
+        values = gather_normalized(self.panel or self.image, *window, genes, self.normalization)
         if self.layout.dtype == "float16" and (largest := float(np.abs(values).max(initial=0))) > LARGEST_HALF:
             raise ConfigError(
                 "a value is larger than float16 holds",
@@ -187,12 +186,13 @@ class Cutter:
             )
         return values.astype(self.layout.dtype, copy=False)
 
-    def _lut(self, choice: ChannelChoice) -> NDArray[np.int32] | None:
-        if self.image.panel_channels is not None:
-            return None
-        if isinstance(self.rule, FixedChannels):
-            return self.rule.lut
-        return channel_of_gene(choice.positions, len(self.rule.gene_ids))
+    def _room(self, shape: tuple[int, ...], *, fleeting: bool) -> NDArray[Any]:
+        if not fleeting:
+            return np.empty(shape, self.layout.dtype)
+        if shape not in self._rooms:
+            self._rooms.clear()  # one at a time: slides as single samples differ in shape
+            self._rooms[shape] = np.empty(shape, self.layout.dtype)
+        return self._rooms[shape]
 
 
 def open_cutter(
@@ -207,6 +207,7 @@ def open_cutter(
         data=view.data,
         indices=view.indices,
         indptr=view.indptr,
+        n_genes=len(cut.gene_ids),
         totals=totals,
         grid_pixel=cut.grid.pixel,
         grid_shape=cut.grid.shape,
@@ -216,15 +217,17 @@ def open_cutter(
     gene_ids = cut.gene_ids
     wanted = channels.panel if channels.slide_panels is None else channels.slide_panels[slide_id]
     rule: FixedChannels | PatchChannels
+    panel = None
     if wanted is not None:
         rule = FixedChannels(wanted, gene_ids)
-        if len(wanted) * REDUCE_BELOW < len(gene_ids):
-            image = image.with_panel(rule.lut, len(wanted))
+        if image.collisions != "mean" and panel_bytes(image, len(wanted)) <= image.nbytes:
+            panel = PanelImage(image, rule.choice.positions)
     else:
         rule = _patch_rule(job, slide_id, image, normalization, channels, gene_ids)
     return Cutter(
         slide_id=slide_id,
         image=image,
+        panel=panel,
         grid=cut.grid,
         patches=cut.patches,
         rule=rule,
@@ -255,7 +258,7 @@ def _patch_rule(
         candidates=candidates,
         seed=job.config.dataset.seed,
     )
-    moments = WindowMoments(image, normalization, n_genes=len(gene_ids))
+    moments = WindowMoments(image, normalization)
     return PatchChannels(rule, moments, channels, gene_ids, slide_id)
 
 

@@ -19,7 +19,7 @@ from stpatch.pipeline.plan import Plan, read_plan, task_digest
 from stpatch.pipeline.spool import Spool
 from stpatch.shards.layout import Layout
 from stpatch.shards.sample import Sample, label_name
-from stpatch.shards.shard import write_encoded
+from stpatch.shards.shard import encode_sample, write_encoded
 from stpatch.storage import atomic_file, digest
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ def request(job: Job, task: str) -> dict[str, Any]:
 
 def run(job: Job, task: str) -> Outcome:
     """Cut, encode and write the samples of one shard."""
-    from stpatch.pipeline.encoder import encoded_ahead
-
     plan = read_plan(job.plan_path)
     samples = plan.tasks()[task]
     channels, layout = read_channels(job.channels_path), dataset_layout(job)
@@ -61,8 +59,8 @@ def run(job: Job, task: str) -> Outcome:
     split, number = plan.splits[plan.split[first]], int(plan.shard[first])
     with Spool(job.work / "spool") as spool:
         cuts = _cut(job, plan, samples, channels=channels, layout=layout, categories=categories)
-        for place, key, parts in encoded_ahead(cuts, layout):
-            spool.put(place, key, parts)
+        for place, sample in cuts:
+            spool.put(place, sample.key, encode_sample(sample, layout))
         record = write_encoded(job.output, spool.in_order(), split=split, number=number, layout=layout)
     rows_path = job.rows_path(task)
     ranges = np.array(record.ranges, np.int64).reshape(-1, 2)
@@ -101,11 +99,12 @@ def _cut(
     layout: Layout,
     categories: Mapping[str, list[str]],
 ) -> Iterator[tuple[int, Sample]]:
-    """Yield all samples of a task and their places in the shard, slide by slide."""
+    """Yield all samples of a task and their places in the shard, slide by slide; each is overwritten by the next."""
     for slide, members in _by_slide(plan.slide[samples]):
         cutter = _cutter(job, plan.slides[slide], channels=channels, layout=layout, categories=categories)
         for sample in _by_place(cutter, plan, samples.start + members):
-            yield int(sample) - samples.start, cutter.cut(int(plan.patch[sample]), int(plan.draw[sample]))
+            patch, draw = int(plan.patch[sample]), int(plan.draw[sample])
+            yield int(sample) - samples.start, cutter.cut(patch, draw, fleeting=True)
 
 
 def _cutter(

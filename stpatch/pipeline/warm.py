@@ -35,22 +35,22 @@ def _cut_a_patch(dtype: np.dtype[np.generic]) -> None:
     from stpatch.expression.normalize import Normalization
     from stpatch.expression.sample import PatchRule
     from stpatch.expression.window import WindowMoments
+    from stpatch.image.panel import PanelImage
     from stpatch.image.patch import SlideImage
 
-    data, indices, indptr = np.array([1, 2, 3], dtype), np.array([0, 1, 1], np.int32), np.array([0, 2, 3])
+    data, indices, indptr = np.array([1, 2, 3], dtype), np.array([0, 1, 1], np.uint16), np.array([0, 2, 3])
     for array in (data, indices, indptr):
         array.setflags(write=False)  # as a mapped slide's are, which is another type to the compiler
     image = SlideImage.of(
-        data=data, indices=indices, indptr=indptr, totals=np.array([3.0, 3.0]),
+        data=data, indices=indices, indptr=indptr, n_genes=2, totals=np.array([3.0, 3.0]),
         grid_pixel=np.array([0, 1]), grid_shape=(1, 2), collisions="sum",
     )  # fmt: skip
     window = (0, 0, 1, 2)
     method = "none" if dtype.kind == "f" else "log1p_total"
-    moments = WindowMoments(image, Normalization(method=method, target_sum=1e4), n_genes=2).measure(*window)
+    moments = WindowMoments(image, Normalization(method=method, target_sum=1e4)).measure(*window)
     PatchRule(method="variance_sampled", n=1, gene_ids=np.array([1, 2], np.int32)).choose(
         moments, slide_id="", number=0
     )
-    channel_of_gene = np.array([0, -1], np.int32)
-    out = np.empty((1, 1, 2), image.count_dtype)
-    image.gather(*window, channel_of_gene, 1, out=out)
-    image.with_panel(channel_of_gene, 1).gather(*window, out=out)
+    genes, room = np.array([0], np.int32), np.empty((2, 1, 2), image.count_dtype)
+    image.gather(*window, genes, room=room)
+    PanelImage(image, genes).gather(*window, out=room[:1])

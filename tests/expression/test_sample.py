@@ -205,3 +205,32 @@ def test_wrong_rules_are_refused():
         rule(n=1, ids=[0, 1])
     with pytest.raises(ValueError, match="candidates are"):
         rule(n=1, ids=[1, 2], candidates=[True])
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_a_draw_does_not_depend_on_the_patches_before(seed, n):
+    rng = np.random.default_rng(seed)
+    ids = np.arange(1, 61)
+    used = rule(n=n, ids=ids)
+    for number in range(4):
+        weights = rng.exponential(size=60) ** 3 * rng.choice([0.0, 1e-6, 1.0, 1e3]) * (rng.random(60) < 0.8)
+        found = used.choose(moments(weights), slide_id="A1", number=number)
+        fresh = rule(n=n, ids=ids).choose(moments(weights), slide_id="A1", number=number)
+        np.testing.assert_array_equal(found, fresh)
+
+
+@given(st.integers(0, 2**32), st.floats(0, 3) | st.just(np.inf))
+@settings(max_examples=100, deadline=None)
+def test_keys_below_a_bound_are_the_plain_ones(seed, bound):
+    rng = np.random.default_rng(seed)
+    weights = rng.exponential(size=50) * (rng.random(50) < 0.7)
+    uniforms = rng.random(50) ** rng.choice([0.01, 1, 20])
+    keys, places = np.empty(51), np.empty(51, np.int64)
+    found = kernels.keys_below(weights, uniforms, bound, keys, places)
+    plain = {
+        i: -kernels.log(u) / w for i, (u, w) in enumerate(zip(uniforms.tolist(), weights.tolist(), strict=True)) if w
+    }
+    assert dict(zip(places[:found].tolist(), keys[:found].tolist(), strict=True)) == {
+        i: key for i, key in plain.items() if key <= bound
+    }

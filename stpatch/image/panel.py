@@ -1,0 +1,99 @@
+"""A slide's image with fixed channels: one dense row of counts an occupied pixel, so that a window is a transposition.
+
+A row is filled when a window first touches its pixel: what no window needs is never read, and windows that overlap
+share the work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.image import gather as kernels
+from stpatch.image.patch import SlideImage
+
+LINE = 64
+"""Bytes of a cache line."""
+
+
+class PanelImage:
+    """A slide reduced to the genes of a panel.
+
+    Parameters
+    ----------
+    image
+        All of the slide's genes; with collisions ``sum`` or ``first``, as counts have no mean.
+    genes
+        (channels,) int32, the slide's gene of each channel, -1 for none; no gene twice.
+    """
+
+    def __init__(self, image: SlideImage, genes: NDArray[np.int32]) -> None:
+        if image.collisions == "mean":
+            raise ValueError("counts have no mean")
+        self._image = image
+        self._n_channels = len(genes)
+        self._column = image.offsets(genes, 1)
+        occupied = np.diff(image.pixel_start) > 0
+        self._empty = int(np.count_nonzero(occupied))  # the last row: zeros, for every empty pixel
+        self._row = np.where(occupied, np.cumsum(occupied) - 1, self._empty)
+        self._filled = np.zeros(self._empty + 1, np.bool_)
+        self._filled[self._empty] = True
+        self._rows = np.zeros((self._empty + 1, _row_length(len(genes), image.count_dtype)), image.count_dtype)
+
+    @property
+    def count_dtype(self) -> np.dtype[Any]:
+        """The slide's, whatever the panel."""
+        return self._image.count_dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows, filled or not."""
+        return self._rows.nbytes
+
+    def gather(self, row: int, col: int, height: int, width: int, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return a window's (channels, height, width) counts; empty pixels are 0.
+
+        Parameters
+        ----------
+        row, col, height, width
+            The window, in pixels.
+        out
+            (channels, height, width), C order, of `count_dtype` or wider: overwritten and returned.
+        """
+        shape = (self._n_channels, height, width)
+        if out is None:
+            out = np.empty(shape, self.count_dtype)
+        elif out.shape != shape or not np.can_cast(self.count_dtype, out.dtype):
+            raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {shape}")
+        image = self._image
+        window = image.window(row, col, height, width)
+        kernels.fill_panel_rows(
+            image.data, image.indices, image.indptr, image.pixel_start, image.pixel_spots, image.shape[1],
+            window, self._column, self._row, self._filled, self._rows,
+        )  # fmt: skip
+        place = np.full((height, width), self._empty)
+        top, end, left, right = window
+        place[top - row : end - row, left - col : right - col] = self._row.reshape(image.shape)[top:end, left:right]
+        kernels.transpose_rows(self._rows, place.reshape(-1), out.reshape(self._n_channels, -1))
+        return out
+
+    def totals(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
+        """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
+        return self._image.totals(row, col, height, width)
+
+
+def panel_bytes(image: SlideImage, n_channels: int) -> int:
+    """Return the bytes that a panel's rows would take."""
+    n_rows = int(np.count_nonzero(np.diff(image.pixel_start))) + 1
+    return n_rows * _row_length(n_channels, image.count_dtype) * image.count_dtype.itemsize
+
+
+def _row_length(n_channels: int, dtype: np.dtype[Any]) -> int:
+    """Return the items of a row: the channels, one to spare, and an odd number of cache lines in all.
+
+    Rows a power of two apart would share a few sets of the cache.
+    """
+    lines = -(-(n_channels + 1) * dtype.itemsize // LINE) | 1
+    return lines * LINE // dtype.itemsize
