@@ -26,14 +26,18 @@ from scripts.bench.chart import draw
 from scripts.bench.growth import measure_growth
 from scripts.bench.limits import measure_machine
 from scripts.bench.peers import measure_peers
-from scripts.bench.pool import HERE, measure_pool
+from scripts.bench.pool import measure_pool, measure_processors
 from scripts.bench.read import measure_reading
 from scripts.bench.report import table
 from scripts.bench.stages import (
+    BEFORE_SHARD,
     folders_of,
+    forget,
     measure_all,
     measure_command,
     measure_first_run,
+    measure_stages,
+    samples_of,
     sheet_of,
     write_config,
 )
@@ -57,14 +61,14 @@ class Bench:
             "hd": corpus.write_slides(folder / "slides" / f"hd{suffix}", hd),
         }
         self.configs = {
-            f"{kind}-{rule}": self.config(kind, rule, method="random", density=DENSITY[kind])
+            f"{kind}-{rule}": self.config(kind, rule, crop={"method": "random", "density": DENSITY[kind]})
             for kind in self.sheets
             for rule in ("patch", "panel")
         }
 
-    def config(self, kind: str, rule: str, name: str = "", **crop: Any) -> Path:
+    def config(self, kind: str, rule: str, name: str = "", **sections: Any) -> Path:
         """Write the config of a corpus and a rule."""
-        return write_config(self.folder, f"{kind}-{rule}{name}", self.sheets[kind], rule=rule, crop=crop)
+        return write_config(self.folder, f"{kind}-{rule}{name}", self.sheets[kind], rule=rule, **sections)
 
     def built(self, name: str) -> dict[str, dict[str, Any]]:
         """Return the measured stages of a config, whose build is then there."""
@@ -86,18 +90,23 @@ class Bench:
         return found
 
     def workers(self) -> Any:
-        """Return the seconds of the shard stage in this process, in a pool of one process and of two."""
-        found = {}
-        for name, config in self.configs.items():
-            samples = self.built(name)["shard"]["samples"]
-            runs = {count: measure_pool(config, count, repeats=2 * self.repeats - 1) for count in (HERE, 1, 2)}
-            here, one, two = (median(runs[count]) for count in (HERE, 1, 2))
-            found[name] = {
+        """Return the seconds of the shard stage with one worker and with two, many shards for each."""
+        found: dict[str, Any] = {"two processors": measure_processors(), "configs": {}}
+        for name in self.configs:
+            kind, rule = name.split("-")
+            crop = {"method": "random", "density": DENSITY[kind]}
+            config = self.config(kind, rule, "-workers", crop=crop, shards={"patches": 64 if self.quick else 256})
+            measure_stages(config, BEFORE_SHARD)
+            samples = samples_of(config)
+            one, two = (measure_pool(config, count, repeats=2 * self.repeats - 1) for count in (1, 2))
+            found["configs"][name] = {
                 "samples": samples,
-                "seconds": {"here": runs[HERE], "one process": runs[1], "two processes": runs[2]},
-                "two to one": one / two,
-                "two to here": here / two,
+                "one": one,
+                "two": two,
+                "two to one": median(one) / median(two),
             }
+            forget(config)
+        found["two processors, after"] = measure_processors()
         return found
 
     def commands(self) -> Any:
@@ -139,7 +148,7 @@ class Bench:
         found = {name: measure_build(config) for name, config in self.configs.items()}
         for name in self.configs:
             kind, rule = name.split("-")
-            found[f"{name}, stride 2"] = measure_build(self.config(kind, rule, "-overlap", **OVERLAP))
+            found[f"{name}, stride 2"] = measure_build(self.config(kind, rule, "-overlap", crop=OVERLAP))
         return found
 
     def peers(self) -> Any:

@@ -89,7 +89,6 @@ def measure_kernels(patch_config: Path, panel_config: Path, machine: dict[str, f
     }
     kernels = {}
     for name, (ours, plain) in pairs.items():
-        ours(0), plain(0)
         kernels[name] = {
             "ours us": _each(ours, 5),
             "plain us": _each(plain, 2),
@@ -101,21 +100,27 @@ def measure_kernels(patch_config: Path, panel_config: Path, machine: dict[str, f
         "frame bytes": {"ours": _size(encode_pair(samples)[0]), "plain": _size(encode_pair(samples)[1])},
         "limits": {
             "patch": measure_limits(machine, [sample.x for sample in samples], of_patch.window_bytes),
-            "panel": measure_limits(machine, [sample.x for sample in panel_samples], of_panel.window_bytes),
+            "panel": measure_limits(
+                machine, [sample.x for sample in panel_samples], reduced_bytes(of_panel, panel_samples)
+            ),
         },
     }
 
 
+def reduced_bytes(opened: Opened, samples: list[Any]) -> float:
+    """Return the mean bytes of the panel's stored counts in a window."""
+    stored = opened.view.data.dtype.itemsize + opened.view.indices.dtype.itemsize
+    return float(np.mean([np.count_nonzero(sample.x) for sample in samples])) * stored
+
+
 def rule_pairs(opened: Opened) -> dict[str, Pair]:
     """Return the steps of the per-patch rule: moments of a window, the draw, the chosen genes' counts."""
-    from stpatch.pipeline.cutter import channel_of_gene
-
     cutter, windows, spots, counts = opened.cutter, opened.windows, opened.spots, opened.counts
     image, rule, n_genes = cutter.image, cutter.rule, counts.shape[1]
     scales = TARGET / image.spot_totals
     choices = [rule.choose(window, number=i, draw=0) for i, window in enumerate(windows)]
-    luts = [channel_of_gene(choice.positions, n_genes) for choice in choices]
     channels = len(choices[0].positions)
+    room = np.empty((channels + 1, *windows[0][2:]), opened.layout.dtype)  # one for all, as in the stage
 
     def plain_moments(i: int) -> Any:
         rows = spots[i][0]
@@ -140,12 +145,12 @@ def rule_pairs(opened: Opened) -> dict[str, Pair]:
     return {
         "moments": (lambda i: rule.moments.measure(*windows[i]), plain_moments),
         "draw": (lambda i: rule.rule.choose(measured, slide_id="a", number=i), plain_draw),
-        "gather": (lambda i: image.gather(*windows[i], luts[i], channels), plain_gather),
+        "gather": (lambda i: image.gather(*windows[i], choices[i].positions, room=room), plain_gather),
     }
 
 
 def panel_pair(opened: Opened) -> Pair:
-    """Return the gather of a panel's genes from a slide that was reduced to them once."""
+    """Return the gather of a panel's genes from a slide that was reduced to them once, beforehand in both versions."""
     cutter, windows, spots = opened.cutter, opened.windows, opened.spots
     positions = cutter.rule.choice.positions
     reduced = opened.counts[:, np.maximum(positions, 0)]
@@ -156,7 +161,8 @@ def panel_pair(opened: Opened) -> Pair:
         out[:, places] = reduced[rows].toarray().T
         return out
 
-    return lambda i: cutter.image.gather(*windows[i]), plain
+    room = np.empty((len(positions), *windows[0][2:]), opened.layout.dtype)
+    return lambda i: cutter.panel.gather(*windows[i], out=room), plain
 
 
 def encode_pair(samples: list[Any]) -> Pair:

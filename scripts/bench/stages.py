@@ -20,6 +20,7 @@ import numpy as np
 from scripts.bench.corpus import SlideSpec, write_slides
 
 STAGES = ("ingest", "normalize", "select", "crop", "plan", "shard", "finalize")
+BEFORE_SHARD = STAGES[: STAGES.index("shard")]
 RULES = {
     "patch": {"scope": "patch", "method": "variance_sampled", "n": 512},
     "panel": {"scope": "panel", "method": "variance", "n": 512},

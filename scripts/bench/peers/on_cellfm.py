@@ -26,8 +26,8 @@ def main() -> None:
     block = tuple(SIDE * step for step in spacing(slide.obsm["spatial"]))
     with tempfile.TemporaryDirectory(dir=Path(sys.argv[1]).parent) as folder:
         for what, vocabulary in (
-            ("HF stream, blocks of 16 x 16, all genes, sparse", genes),
-            (f"HF stream, blocks of 16 x 16, {GENES} genes, dense", genes[top_genes(slide.X)]),
+            ("stream of blocks, all genes, sparse", genes),
+            (f"stream of blocks, {GENES} genes, dense", genes[top_genes(slide.X)]),
         ):
             begun = time.perf_counter()
             store = convert(Path(folder) / str(len(vocabulary)), paths, vocabulary)

@@ -24,8 +24,8 @@ def main() -> None:
         return batch[:, genes].toarray().T.reshape(GENES, SIDE, SIDE)
 
     for what, transform in (
-        ("stream of .h5ad, a window of 16 x 16 a batch, all genes, sparse", None),
-        (f"stream of .h5ad, a window of 16 x 16 a batch, {GENES} genes, dense", dense),
+        ("a window a batch of .h5ad, all genes, sparse", None),
+        (f"a window a batch of .h5ad, {GENES} genes, dense", dense),
     ):
         report(again(lambda transform=transform: epoch(slides, transform)), what, seconds=seconds)
 

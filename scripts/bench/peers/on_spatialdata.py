@@ -21,7 +21,7 @@ warnings.simplefilter("ignore")
 
 def main() -> None:
     slides = [opened(path) for path in slide_paths(sys.argv[1])]
-    what = f"rasterize_bins + tiles of 16 x 16, {GENES} genes, from memory"
+    what = f"rasterize_bins + tiles, {GENES} genes, dense"
     report((tile for slide in slides for tile in tiles(slide)), what)  # whole slides: their tiles are made together
 
 
