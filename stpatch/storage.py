@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import re
 import uuid
@@ -79,6 +80,14 @@ def remove_empty_folders(folder: Path) -> None:
     for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
         with contextlib.suppress(OSError):  # it holds something
             path.rmdir()
+
+
+def release_pages(*arrays: Any) -> None:
+    """Give back the memory of arrays that are mapped from files; what is touched again is read again."""
+    for array in arrays:
+        mapped = getattr(array.base, "base", None)
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def canonical_json(value: Any, *, indent: int | None = None) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from stpatch.storage import (
     is_safe_id,
     key_text,
     read_json,
+    release_pages,
     remove_temporaries,
     sha256_file,
     write_bytes,
@@ -112,3 +114,24 @@ def test_key_texts_are_webdataset_safe(text: str) -> None:
     key = key_text(text)
     assert set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-")
     assert key_text(key) == key
+
+
+def test_released_pages_are_read_again(tmp_path: Path) -> None:
+    path, expected = tmp_path / "array", np.arange(4_000_000)
+    expected.tofile(path)
+    mapped = np.memmap(path, dtype=expected.dtype, mode="r").view(np.ndarray)
+    in_memory = expected.copy()
+    np.testing.assert_array_equal(mapped, expected)
+    before = mapped_bytes()
+    release_pages(mapped, in_memory)
+    if before is not None:
+        assert before - (mapped_bytes() or 0) > 0.9 * expected.nbytes
+    np.testing.assert_array_equal(mapped, expected)
+    np.testing.assert_array_equal(in_memory, expected)
+
+
+def mapped_bytes() -> int | None:
+    """Return the bytes of mapped files in this process' memory, where the system tells them."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile")), None)

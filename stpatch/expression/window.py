@@ -97,6 +97,11 @@ class WindowMoments:
             mean[:] = variance[:] = 0.0
         return Moments(n_pixels=n_pixels, mean=mean, variance=variance)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers."""
+        return self._tables.nbytes + self._sums.nbytes * 4
+
     def _table_size(self) -> int:
         """Return how many small counts are worth a table: none where nothing is computed."""
         n_spots = len(self._image.spot_totals)

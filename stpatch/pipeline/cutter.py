@@ -26,6 +26,7 @@ from stpatch.pipeline.plan import sample_key
 from stpatch.shards.layout import Layout
 from stpatch.shards.sample import NO_LABEL, Sample, label_name
 from stpatch.slides.store import open_counts, read_labels
+from stpatch.storage import release_pages
 
 Window = tuple[int, int, int, int]
 
@@ -155,8 +156,13 @@ class Cutter:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of counts that the cutter holds, mapped or in memory."""
-        return self.image.nbytes + (0 if self.panel is None else self.panel.nbytes)
+        """Bytes that the cutter holds in memory, the mapped counts aside."""
+        moments = self.rule.moments.nbytes if isinstance(self.rule, PatchChannels) else 0
+        return moments + self.image.pixel_start.nbytes * 3 + (0 if self.panel is None else self.panel.nbytes)
+
+    def rest(self) -> None:
+        """Give back the mapped counts' memory until the next cut."""
+        release_pages(self.image.data, self.image.indices, self.image.indptr)
 
     def window(self, position: int) -> Window:
         """Return (row, col, height, width) of a patch."""

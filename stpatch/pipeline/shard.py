@@ -25,8 +25,8 @@ from stpatch.storage import atomic_file, digest
 if TYPE_CHECKING:
     from stpatch.pipeline.cutter import Cutter
 
-KEPT_BYTES = 96 << 20
-"""Counts of slides that a worker keeps ready from one task to the next."""
+KEPT_BYTES = 64 << 20
+"""Memory of the slides that a worker keeps ready, mapped counts aside: from one task to the next."""
 
 _kept: dict[str, Cutter] = {}
 
@@ -112,7 +112,7 @@ def _cutter(
 ) -> Cutter:
     """Return a slide's cutter, as an earlier task of this process left it or a new one.
 
-    Those used last are kept, as far as `KEPT_BYTES` go.
+    Those used last are kept, as far as `KEPT_BYTES` go, without the pages of their counts.
     """
     from stpatch.pipeline.cutter import open_cutter
 
@@ -120,6 +120,8 @@ def _cutter(
     state = [*of_slide, job.receipt("select", "corpus").fingerprint, repr(layout), job.config.model_dump(mode="json")]
     key = digest([str(job.work), slide_id, *state, {name: list(known) for name, known in categories.items()}])
     cutter = _kept.pop(key, None)
+    for other in _kept.values():
+        other.rest()
     while _kept and sum(other.nbytes for other in _kept.values()) > KEPT_BYTES:
         del _kept[next(iter(_kept))]
     if cutter is None:
