@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpatch.pipeline.job import Job, Outcome, file_digest
+from stpatch.pipeline.receipts import measured_meanwhile
 from stpatch.storage import atomic_file
 
 if TYPE_CHECKING:
     from stpatch.slides.slide import Slide
+    from stpatch.slides.source import Probe
 
 
 def request(job: Job, slide_id: str) -> dict[str, Any]:
@@ -36,33 +38,19 @@ def place(job: Job, slide_id: str) -> str:
 
 def run(job: Job, slide_id: str) -> Outcome:
     """Read, harmonize, filter and store one slide."""
-    from stpatch.slides.canonical import canonical_slide
-    from stpatch.slides.genes import read_gene_map, read_vocabulary
-    from stpatch.slides.labels import attach_labels
-    from stpatch.slides.readers.registry import read_source
+    from stpatch.slides.matrix import row_facts
+    from stpatch.slides.readers.registry import probe_source
     from stpatch.slides.store import write_slide
 
-    source, section = job.sources[slide_id], job.config.ingest
-    gene_map = None if section.genes.map is None else read_gene_map(section.genes.map)
-    vocabulary = None if section.genes.vocabulary is None else read_vocabulary(section.genes.vocabulary)
-    probe, raw = read_source(source, section)
-    labels = attach_labels(raw, source, section.labels, source.labels)
-    slide = canonical_slide(
-        raw,
-        source=source,
-        probe=probe,
-        section=section,
-        labels=labels,
-        gene_map=gene_map,
-        vocabulary=vocabulary,
-        consume=True,
-    )
-    del raw
-    path, totals_path = job.slide_path(slide_id), job.totals_path(slide_id)
-    write_slide(path, slide)
-    totals, largest = spot_facts(slide)
-    with atomic_file(totals_path) as file:
-        np.savez(file, totals=totals, largest=largest)
+    probe = probe_source(job.sources[slide_id], job.config.ingest)
+    with measured_meanwhile(probe.files) as measured:
+        slide = read_canonical(job, slide_id, probe)
+        path, totals_path = job.slide_path(slide_id), job.totals_path(slide_id)
+        write_slide(path, slide)
+        totals, largest = row_facts((slide.counts.data, slide.counts.indices, slide.counts.indptr))
+        with atomic_file(totals_path) as file:
+            np.savez(file, totals=totals, largest=largest)
+        inputs = measured()
     facts = {
         "platform": slide.platform,
         "organism": slide.organism,
@@ -76,12 +64,27 @@ def run(job: Job, slide_id: str) -> Outcome:
         "record": dict(slide.record),
         "labels": {name: [str(text) for text in slide.labels[name].cat.categories] for name in slide.labels},
     }
-    return Outcome(outputs=[(path, None), (totals_path, None)], facts=facts, inputs=probe.files)
+    return Outcome(outputs=[(path, None), (totals_path, None)], facts=facts, inputs=inputs)
 
 
-def spot_facts(slide: Slide) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
-    """Return (spots,) totals over all measured genes, and (spots,) the largest count of each spot."""
-    from stpatch.slides.matrix import row_maxima, row_sums
+def read_canonical(job: Job, slide_id: str, probe: Probe) -> Slide:
+    """Read one slide and make it canonical; the raw one is given up on the way."""
+    from stpatch.slides.canonical import canonical_slide
+    from stpatch.slides.genes import read_gene_map, read_vocabulary
+    from stpatch.slides.labels import attach_labels
+    from stpatch.slides.readers.registry import reader_of
 
-    csr = (slide.counts.data, slide.counts.indices, slide.counts.indptr)
-    return row_sums(csr, np.ones(slide.n_genes)), row_maxima(csr)
+    source, section = job.sources[slide_id], job.config.ingest
+    gene_map = None if section.genes.map is None else read_gene_map(section.genes.map)
+    vocabulary = None if section.genes.vocabulary is None else read_vocabulary(section.genes.vocabulary)
+    raw = reader_of(probe.platform).read(source, section, probe)
+    return canonical_slide(
+        raw,
+        source=source,
+        probe=probe,
+        section=section,
+        labels=attach_labels(raw, source, section.labels, source.labels),
+        gene_map=gene_map,
+        vocabulary=vocabulary,
+        consume=True,
+    )

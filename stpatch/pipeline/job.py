@@ -10,7 +10,7 @@ from typing import Any
 
 from stpatch.config import Config
 from stpatch.errors import StpatchError
-from stpatch.pipeline.receipts import Output, Receipt, ReceiptBook, measure
+from stpatch.pipeline.receipts import InputFile, Output, Receipt, ReceiptBook, measure
 from stpatch.slides.sheet import read_sources
 from stpatch.slides.source import SlideSource
 from stpatch.storage import sha256_file
@@ -24,11 +24,11 @@ SLIDE_STAGES = ("ingest", "normalize", "crop")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a unit made: its files (with their checksum where known), and facts for later stages."""
+    """What a unit made and from which files: its outputs (with their checksum where known), facts for later stages."""
 
     outputs: Sequence[tuple[Path, str | None]] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Sequence[Path] = ()
+    inputs: Sequence[InputFile] = ()
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ size and SHA-256, and its outputs' size and SHA-256. A unit whose receipt matche
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,17 @@ class InputFile:
         if stat.st_size != self.bytes:
             return False
         return stat.st_mtime_ns == self.mtime_ns or sha256_file(path) == self.sha256
+
+
+@contextlib.contextmanager
+def measured_meanwhile(paths: Iterable[Path]) -> Iterator[Callable[[], tuple[InputFile, ...]]]:
+    """Measure files on a second thread while this one reads them; yields what waits for their records."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        files = [thread.submit(InputFile.of, path.absolute()) for path in paths]
+        yield lambda: tuple(file.result() for file in files)
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from stpatch.errors import StpatchError, UnitsFailedError
 from stpatch.pipeline.job import CODE_VERSION, Job, Outcome
-from stpatch.pipeline.receipts import Failure, InputFile, Receipt, outputs_present, place_of
+from stpatch.pipeline.receipts import Failure, Receipt, outputs_present, place_of
 from stpatch.storage import digest
 
 CORPUS = "corpus"
@@ -82,7 +82,6 @@ class Stage:
         self._forget(job, unit)
         try:
             outcome: Outcome = self.module.run(job, unit)
-            inputs = tuple(InputFile.of(path.absolute()) for path in outcome.inputs)
         except StpatchError as error:
             self._fail(job, unit, request, error)
             raise
@@ -93,7 +92,7 @@ class Stage:
             unit=unit,
             request=request,
             place=place,
-            inputs=inputs,
+            inputs=tuple(outcome.inputs),
             outputs=tuple(job.measured(path, sha256) for path, sha256 in outcome.outputs),
             facts=dict(outcome.facts),
         )

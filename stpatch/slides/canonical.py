@@ -17,7 +17,7 @@ from stpatch.errors import InputError
 from stpatch.slides import genes as gene_identity
 from stpatch.slides import qc
 from stpatch.slides.formats.places import check_finite
-from stpatch.slides.matrix import Csr, column_sums, filter_in_place, relabel, row_sums
+from stpatch.slides.matrix import Csr, column_sums, filter_in_place, is_canonical, relabel, row_facts
 from stpatch.slides.slide import RawSlide, Slide
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.storage import plain_number
@@ -63,8 +63,13 @@ def canonical_slide(
         where=where,
     )
     order = place_order(raw)
-    raw_sums, _ = column_sums((raw.counts.data, raw.counts.indices, raw.counts.indptr), raw.counts.shape[1])
-    csr = relabel(raw.counts, rows=order, columns=harmonized.columns, dtype=_dtype(raw, harmonized), consume=consume)
+    n_raw = raw.counts.shape[1]
+    raw_csr = (raw.counts.data, raw.counts.indices, raw.counts.indptr)
+    raw_totals = row_facts(raw_csr)[0]
+    raw_sums = column_sums(raw_csr, n_raw)[0] if (harmonized.columns < 0).any() else np.zeros(n_raw)
+    dtype = _dtype(raw_csr, harmonized, largest_total=float(raw_totals.max()))
+    del raw_csr
+    csr = relabel(raw.counts, rows=order, columns=harmonized.columns, dtype=dtype, consume=consume)
     spots = raw.spots.iloc[order] if len(raw.spots.columns) else raw.spots
     mito = qc.mitochondrial(harmonized.genes["name"])
     reasons, totals = qc.spot_reasons(csr, spots=spots, mito=mito, section=section.qc)
@@ -81,7 +86,8 @@ def canonical_slide(
             mend="see ingest.qc: in_tissue, min_counts, min_genes, ...",
         )
     rare = qc.rare_genes(csr, keep_rows=keep, n_genes=len(mito), section=section.qc)
-    csr = filter_in_place(csr, keep_rows=keep, columns=np.arange(len(mito), dtype=np.int32))
+    if not keep.all():
+        csr = filter_in_place(csr, keep_rows=keep, columns=np.arange(len(mito), dtype=np.int32))
     if rare.all():
         raise InputError(
             "no gene is left after QC",
@@ -89,9 +95,10 @@ def canonical_slide(
             found=f"{len(mito)} genes, each in fewer than {section.qc.min_spots_per_gene} of {int(keep.sum())} spots",
             mend="see ingest.qc: min_spots_per_gene",
         )
-    rare_reasons = np.where(rare, "min_spots_per_gene", "").astype(object)
-    rare_dropped = qc.by_reason(rare_reasons, qc.gene_counts(csr, len(mito)), kind="genes")
+    rare_dropped: Mapping[str, qc.Dropped] = {}
     if rare.any():
+        rare_reasons = np.where(rare, "min_spots_per_gene", "").astype(object)
+        rare_dropped = qc.by_reason(rare_reasons, column_sums(csr, len(mito))[0], kind="genes")
         columns = np.where(rare, -1, np.cumsum(~rare) - 1).astype(np.int32)
         csr = filter_in_place(csr, keep_rows=np.ones(int(keep.sum()), bool), columns=columns)
     csr = _narrowed(csr, where)
@@ -104,12 +111,12 @@ def canonical_slide(
         rare_dropped,
     ):
         dropped.update({reason: item.as_json() for reason, item in part.items()})
-    kept = csr[0].sum(dtype=np.float64)
+    kept = row_facts(csr)[0].sum() if rare.any() else totals[keep].sum()
     record: dict[str, Any] = {
         "recognized": probe.reason,
         "version": raw.version or probe.version,
         "notes": [*raw.notes, *labels.attrs.get("notes", ()), *_mito_note(mito, section)],
-        "counts_in": plain_number(raw_sums.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
+        "counts_in": plain_number(raw_totals.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
         "counts_kept": plain_number(kept),
         "spots_in": int(raw.counts.shape[0]),
         "genes_in": int(raw.counts.shape[1]),
@@ -142,16 +149,19 @@ def place_order(raw: RawSlide) -> NDArray[np.int64]:
     By (array_row, array_col) where the platform has them; else by rows of pitch height (estimated from the spot density
     where there is no pitch), then x; equal places by spot id. A window's spots then lie in few runs of rows.
     """
-    ids = raw.spot_ids.astype(str)
+    keys: list[NDArray[Any]]
     if raw.array is not None:
-        return np.lexsort((ids, raw.array[:, 1], raw.array[:, 0]))
-    x, y = raw.xy[:, 0], raw.xy[:, 1]
-    pitch = raw.pitch
-    if not pitch:
-        area = float(np.ptp(x) * np.ptp(y)) if len(x) else 0.0
-        pitch = (area / len(x)) ** 0.5 if area > 0 else 1.0
-    bands = np.floor((y - y.min()) / pitch)
-    return np.lexsort((ids, y, x, bands))
+        keys = [raw.array[:, 1], raw.array[:, 0]]
+    else:
+        x, y = raw.xy[:, 0], raw.xy[:, 1]
+        pitch = raw.pitch
+        if not pitch:
+            area = float(np.ptp(x) * np.ptp(y)) if len(x) else 0.0
+            pitch = (area / len(x)) ** 0.5 if area > 0 else 1.0
+        keys = [y, x, np.floor((y - y.min()) / pitch)]
+    order = np.lexsort(keys)
+    tied = np.logical_and.reduce([np.diff(key[order]) == 0 for key in keys])
+    return np.lexsort([raw.spot_ids.astype(str), *keys]) if tied.any() else order
 
 
 def _check(raw: RawSlide, where: str) -> None:
@@ -159,26 +169,23 @@ def _check(raw: RawSlide, where: str) -> None:
     if n_spots == 0 or n_genes == 0:
         raise InputError("the matrix is empty", where=where, found=f"{n_spots} spots x {n_genes} genes")
     check_finite(raw.xy, where=where, ids=raw.spot_ids)
-    unique, counts = np.unique(raw.spot_ids.astype(str), return_counts=True)
-    if len(unique) != n_spots:
-        raise InputError("a spot id is given twice", where=where, found=str(unique[counts > 1][0]))
-    if raw.counts.nnz and raw.counts.data.min() < 0:
-        raise InputError("a count is negative", where=where, found=raw.counts.data.min())
+    ids = pd.Index(raw.spot_ids, dtype=object)
+    if not ids.is_unique:
+        raise InputError("a spot id is given twice", where=where, found=str(ids[ids.duplicated()].min()))
+    data = raw.counts.data
+    if data.dtype.kind != "u" and data.min(initial=0) < 0:
+        raise InputError("a count is negative", where=where, found=data.min())
 
 
-def _dtype(raw: RawSlide, harmonized: gene_identity.Harmonized) -> np.dtype[Any]:
+def _dtype(csr: Csr, harmonized: gene_identity.Harmonized, *, largest_total: float) -> np.dtype[Any]:
     """Return a dtype that holds every count of the harmonized matrix: columns of one gene are summed."""
-    counts = raw.counts
-    if not np.issubdtype(counts.dtype, np.integer):
+    if csr[0].dtype.kind not in "iu":
         return np.dtype(np.float32)
-    if counts.has_canonical_format:
+    largest = int(largest_total)  # no count is larger than its row's sum, even where a row gives a column twice
+    if largest >= 2**16 and is_canonical(csr):
         kept = harmonized.columns[harmonized.columns >= 0]
-        most_merged = int(np.bincount(kept).max()) if len(kept) else 1
-        largest = int(counts.data.max(initial=0)) * most_merged
-    else:  # a row may give a column twice: no count is larger than the row's sum
-        sums = row_sums((counts.data, counts.indices, counts.indptr), np.ones(counts.shape[1]))
-        largest = int(sums.max(initial=0))
-    return np.dtype(np.uint16) if largest < 2**16 else np.dtype(np.uint32) if largest < 2**32 else np.dtype(np.uint64)
+        largest = min(largest, int(csr[0].max()) * int(np.bincount(kept).max()))
+    return np.dtype(np.uint16 if largest < 2**16 else np.uint32 if largest < 2**32 else np.uint64)
 
 
 def _narrowed(csr: Csr, where: str) -> Csr:

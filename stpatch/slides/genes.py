@@ -56,6 +56,8 @@ class Harmonized:
 
 def bare_ensembl(text: str) -> str:
     """Return an Ensembl gene id without its version suffix, "" if `text` is none."""
+    if not text.startswith("ENS"):
+        return ""
     match = _ENSEMBL.fullmatch(text)
     return match.group(1) if match else ""
 
@@ -181,67 +183,69 @@ def harmonize(
     InputError
         No gene is left, or ``duplicates: error`` and there are some.
     """
-    names = genes["name"].to_numpy(dtype=object)
-    ensembl = np.array([bare_ensembl(text) for text in genes["ensembl_id"]], dtype=object)
-    from_name = np.array([bare_ensembl(text) for text in names], dtype=object)
-    ensembl = np.where(ensembl == "", from_name, ensembl)
+    names = genes["name"].tolist()
+    from_name = [bare_ensembl(text) for text in names]
+    ensembl = [bare_ensembl(text) or other for text, other in zip(genes["ensembl_id"], from_name, strict=True)]
     identity, mapped = _identities(names, ensembl, from_name, section=section, gene_map=gene_map)
     reasons = _reasons(genes, identity, section=section, patterns=control_patterns)
     return _merged(identity, mapped, names, ensembl, reasons, section=section, organism=organism, where=where)
 
 
 def _identities(
-    names: NDArray[np.object_],
-    ensembl: NDArray[np.object_],
-    from_name: NDArray[np.object_],
+    names: Sequence[str],
+    ensembl: Sequence[str],
+    from_name: Sequence[str],
     *,
     section: GenesSection,
     gene_map: GeneMap | None,
-) -> tuple[list[str | None], NDArray[np.bool_]]:
-    """Return each column's gene (None: the user's map leaves it out) and whether the map named it."""
+) -> tuple[list[str | None], set[str]]:
+    """Return each column's gene (None: the user's map leaves it out), and the genes that the map named."""
+    if section.identity == "ensembl":
+        identity: list[str | None] = list(ensembl)
+    else:
+        identity = [own or name or bare for own, name, bare in zip(from_name, names, ensembl, strict=True)]
     table = {} if gene_map is None else gene_map.names
-    mapped = np.zeros(len(names), bool)
-    identity: list[str | None] = []
-    for i, (name, bare, bare_name) in enumerate(zip(names, ensembl, from_name, strict=True)):
+    mapped: set[str] = set()
+    for i, (name, bare) in enumerate(zip(names, ensembl, strict=True) if table else ()):
         key = name if name in table else bare if bare in table else None
         if key is not None:
-            mapped[i] = True
-            identity.append(table[key] or None)
-        elif section.identity == "ensembl":
-            identity.append(bare)
-        else:
-            identity.append(bare_name or name or bare)
+            identity[i] = table[key] or None
+            mapped.add(table[key])
     return identity, mapped
 
 
 def _reasons(
     genes: pd.DataFrame, identity: Sequence[str | None], *, section: GenesSection, patterns: Sequence[str]
 ) -> NDArray[np.object_]:
-    types = [text.lower() for text in genes["feature_type"]]
-    typed = any(types)
-    control = re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE) if patterns else None
-    exclude = [re.compile(fnmatch.translate(pattern)) for pattern in section.exclude]
+    """Return (raw columns,) why a column is dropped, "" where it stays; the first reason counts."""
     reasons = np.full(len(identity), "", dtype=object)
-    for i, (gene, kind, name) in enumerate(zip(identity, types, genes["name"], strict=True)):
-        is_control = kind not in GENE_TYPES if typed else control is not None and control.fullmatch(name) is not None
-        if is_control and not section.keep_controls:
-            reasons[i] = "control"
-        elif gene is None:
-            reasons[i] = "left out by the gene map"
-        elif not gene:
-            reasons[i] = "no Ensembl id" if section.identity == "ensembl" else "no name"
-        elif gene == PAD:
-            reasons[i] = "padding"
-        elif any(pattern.match(gene) for pattern in exclude):
-            reasons[i] = "excluded"
+    if section.exclude:
+        exclude = re.compile("|".join(f"(?:{fnmatch.translate(pattern)})" for pattern in section.exclude))
+        reasons[[gene is not None and exclude.match(gene) is not None for gene in identity]] = "excluded"
+    reasons[[gene == PAD for gene in identity]] = "padding"
+    reasons[[gene == "" for gene in identity]] = "no Ensembl id" if section.identity == "ensembl" else "no name"
+    reasons[[gene is None for gene in identity]] = "left out by the gene map"
+    if not section.keep_controls:
+        reasons[_controls(genes, patterns)] = "control"
     return reasons
+
+
+def _controls(genes: pd.DataFrame, patterns: Sequence[str]) -> NDArray[np.bool_]:
+    """Return (raw columns,) whether a column is no gene by its feature type, else by its name."""
+    types = [text.lower() for text in genes["feature_type"]]
+    if any(types):
+        return np.array([kind not in GENE_TYPES for kind in types], dtype=bool)
+    if not patterns:
+        return np.zeros(len(types), dtype=bool)
+    control = re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
+    return np.array([control.fullmatch(name) is not None for name in genes["name"]], dtype=bool)
 
 
 def _merged(
     identity: Sequence[str | None],
-    mapped: NDArray[np.bool_],
-    names: NDArray[np.object_],
-    ensembl: NDArray[np.object_],
+    mapped: set[str],
+    names: Sequence[str],
+    ensembl: Sequence[str],
     reasons: NDArray[np.object_],
     *,
     section: GenesSection,
@@ -249,31 +253,28 @@ def _merged(
     where: object,
 ) -> Harmonized:
     columns = np.full(len(identity), -1, np.int32)
-    shared = {gene for gene, by_map in zip(identity, mapped, strict=True) if by_map}
-    first: dict[str, int] = {}
-    rows: list[tuple[str, str, str, str]] = []
+    number_of: dict[str, int] = {}
+    first: list[int] = []
     n_merged = 0
-    for i, gene in enumerate(identity):
-        if reasons[i] or not gene:
-            continue
-        number = first.get(gene)
-        if number is None:
-            number = first[gene] = len(rows)
-            rows.append((gene, names[i] or gene, ensembl[i], "" if gene in shared else organism))
+    for i in np.flatnonzero(reasons == "").tolist():
+        gene = identity[i] or ""
+        number = number_of.setdefault(gene, len(first))
+        if number == len(first):
+            first.append(i)
         else:
             n_merged += 1
             if section.duplicates == "error":
                 raise InputError(
                     "a gene is given twice",
                     where=where,
-                    found=f"{gene!r} (columns {int(np.flatnonzero(columns == number)[0])} and {i})",
+                    found=f"{gene!r} (columns {first[number]} and {i})",
                     mend="set ingest.genes.duplicates: sum or first",
                 )
             if section.duplicates == "first":
                 reasons[i] = "duplicate"
                 continue
         columns[i] = number
-    if not rows:
+    if not first:
         counted = pd.Series(reasons).value_counts().to_dict() if len(reasons) else {}
         raise InputError(
             "no gene is left",
@@ -281,5 +282,10 @@ def _merged(
             found=", ".join(f"{count} x {reason}" for reason, count in counted.items()) or "a matrix without genes",
             mend="see ingest.genes: identity, map, exclude, keep_controls",
         )
-    table = pd.DataFrame(rows, columns=["gene", "name", "ensembl_id", "organism"]).set_index("gene")
+    known = {
+        "name": [names[i] or identity[i] for i in first],
+        "ensembl_id": [ensembl[i] for i in first],
+        "organism": ["" if gene in mapped else organism for gene in number_of],
+    }
+    table = pd.DataFrame(known, index=pd.Index(list(number_of), name="gene", dtype=object), dtype=object)
     return Harmonized(columns=columns, genes=table, reasons=reasons, n_merged=n_merged)

@@ -9,7 +9,10 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 
-Csr = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]
+from stpatch.slides.slide import gene_number_dtype
+
+Csr = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+"""Values, column numbers (uint16 or int32) and row pointers (int64; int32 in what a reader returns)."""
 
 
 @njit(cache=True, nogil=True)
@@ -20,64 +23,84 @@ def _relabel(
     rows: NDArray[np.int64],
     columns: NDArray[np.int32],
     out_data: NDArray[Any],
-    out_indices: NDArray[np.int32],
+    out_indices: NDArray[Any],
     out_indptr: NDArray[np.int64],
 ) -> int:
-    end = 0
+    end, one = np.uintp(0), np.uintp(1)  # unsigned, as numba tests every signed place for being negative
     for i in range(len(rows)):
-        start = end
-        ordered = True
-        for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
-            column = columns[indices[j]]
-            if column < 0 or data[j] == 0:
-                continue
-            if end > start and out_indices[end - 1] >= column:
-                ordered = False
-            out_indices[end] = column
-            out_data[end] = data[j]
-            end += 1
-        if not ordered:
-            order = np.argsort(out_indices[start:end], kind="mergesort")
-            row_indices = out_indices[start:end][order]
-            row_data = out_data[start:end][order]
-            end = start
-            for k in range(len(order)):
-                if end > start and out_indices[end - 1] == row_indices[k]:
-                    out_data[end - 1] += row_data[k]
-                else:
-                    out_indices[end] = row_indices[k]
-                    out_data[end] = row_data[k]
-                    end += 1
+        start, stop = np.uintp(indptr[rows[i]]), np.uintp(indptr[rows[i] + 1])
+        last, plain = -1, True
+        j = start
+        while j < stop:
+            column = columns[np.uintp(indices[j])]
+            if column <= last or data[j] == 0:
+                plain = False
+                break
+            last = column
+            j += one
+        if plain:
+            j = start
+            while j < stop:
+                out_indices[end] = columns[np.uintp(indices[j])]
+                out_data[end] = data[j]
+                end += one
+                j += one
+        else:
+            end += np.uintp(
+                _merge_row(data[start:stop], indices[start:stop], columns, out_data[end:], out_indices[end:])
+            )
         out_indptr[i + 1] = end
+    return int(end)
+
+
+@njit(cache=True, nogil=True)
+def _merge_row(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    columns: NDArray[np.int32],
+    out_data: NDArray[Any],
+    out_indices: NDArray[Any],
+) -> int:
+    end = 0
+    ordered = True
+    for j in range(len(data)):
+        column = columns[indices[j]]
+        if column < 0 or data[j] == 0:
+            continue
+        if end > 0 and out_indices[end - 1] >= column:
+            ordered = False
+        out_indices[end] = column
+        out_data[end] = data[j]
+        end += 1
+    if ordered:
+        return end
+    order = np.argsort(out_indices[:end], kind="mergesort")
+    row_indices = out_indices[:end][order]
+    row_data = out_data[:end][order]
+    end = 0
+    for k in range(len(order)):
+        if end > 0 and out_indices[end - 1] == row_indices[k]:
+            out_data[end - 1] += row_data[k]
+        else:
+            out_indices[end] = row_indices[k]
+            out_data[end] = row_data[k]
+            end += 1
     return end
 
 
 @njit(cache=True, nogil=True)
-def _taken(
-    values: NDArray[Any], indptr: NDArray[np.int64], rows: NDArray[np.int64], starts: NDArray[np.int64]
-) -> NDArray[Any]:
-    out = np.empty(starts[-1], values.dtype)
-    for i in range(len(rows)):
-        out[starts[i] : starts[i + 1]] = values[indptr[rows[i]] : indptr[rows[i] + 1]]
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _count_kept(
-    data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int32]
-) -> int:
-    kept = 0
-    for row in rows:
-        for j in range(indptr[row], indptr[row + 1]):
-            if columns[indices[j]] >= 0 and data[j] != 0:
-                kept += 1
-    return kept
+def _is_canonical(indices: NDArray[Any], indptr: NDArray[Any]) -> bool:
+    for row in range(len(indptr) - 1):
+        for j in range(np.uintp(indptr[row]) + np.uintp(1), np.uintp(indptr[row + 1])):
+            if indices[j - np.uintp(1)] >= indices[j]:
+                return False
+    return True
 
 
 @njit(cache=True, nogil=True)
 def _filter_in_place(
     data: NDArray[Any],
-    indices: NDArray[np.int32],
+    indices: NDArray[Any],
     indptr: NDArray[np.int64],
     keep_rows: NDArray[np.bool_],
     columns: NDArray[np.int32],
@@ -114,12 +137,17 @@ def _row_sums(
 
 
 @njit(cache=True, nogil=True)
-def _row_maxima(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
-    maxima = np.zeros(len(indptr) - 1)
-    for row in range(len(maxima)):
-        for j in range(indptr[row], indptr[row + 1]):
-            maxima[row] = max(maxima[row], data[j])
-    return maxima
+def _row_facts(
+    data: NDArray[Any], indptr: NDArray[Any], zero: np.int64 | np.float64
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    sums, maxima = np.zeros(len(indptr) - 1), np.zeros(len(indptr) - 1)
+    for row in range(len(sums)):
+        total = largest = zero  # an integer where the values are: such a sum is not tied to its order
+        for value in data[indptr[row] : indptr[row + 1]]:
+            total += value
+            largest = max(largest, zero + value)
+        sums[row], maxima[row] = total, largest
+    return sums, maxima
 
 
 @njit(cache=True, nogil=True)
@@ -132,6 +160,18 @@ def _column_sums(
         sums[indices[j]] += data[j]
         stored[indices[j]] += data[j] != 0
     return sums, stored
+
+
+@njit(cache=True, nogil=True)
+def _stored_in_rows(
+    indices: NDArray[Any], indptr: NDArray[np.int64], rows: NDArray[np.bool_], n_columns: int
+) -> NDArray[np.int64]:
+    stored = np.zeros(n_columns, np.int64)
+    for row in range(len(rows)):
+        if rows[row]:
+            for j in range(indptr[row], indptr[row + 1]):
+                stored[indices[j]] += 1
+    return stored
 
 
 def relabel(
@@ -155,45 +195,34 @@ def relabel(
     dtype
         Of the result's data; the caller has made sure that sums fit.
     consume
-        Where the types are right already, work in the memory of `counts`, which is left empty.
+        `counts` is left empty: the result is made in its memory where rows stay in place and the types are right.
 
     Returns
     -------
     data, indices, indptr
-        Rows strictly ascending in column number.
+        Rows strictly ascending in column number; numbers of the type that `gene_number_dtype` says.
     """
-    in_order = len(rows) == counts.shape[0] and bool((rows == np.arange(len(rows))).all())
-    if consume and _is_reusable(counts, dtype):
-        arrays = _relabel_in_place(counts, columns)
-        return (arrays[0], arrays[1], arrays[2]) if in_order else _rows_taken(arrays, rows)
-    kept = int(_count_kept(counts.data, counts.indices, counts.indptr, rows, columns))
-    data, indices = np.empty(kept, dtype), np.empty(kept, np.int32)
+    numbers = gene_number_dtype(int(columns.max(initial=-1)) + 1)
+    in_place = consume and _is_reusable(counts, dtype, numbers) and bool(np.array_equal(rows, np.arange(len(rows))))
+    size = int(np.diff(counts.indptr)[rows].sum())
+    data = counts.data if in_place else np.empty(size, dtype)
+    indices = counts.indices if in_place else np.empty(size, numbers)
     indptr = np.zeros(len(rows) + 1, np.int64)
     end = int(_relabel(counts.data, counts.indices, counts.indptr, rows, columns, data, indices, indptr))
+    if consume:
+        counts.data, counts.indices = np.empty(0, counts.data.dtype), np.empty(0, counts.indices.dtype)
+        counts.indptr = np.zeros(counts.shape[0] + 1, np.int64)
     return data[:end], indices[:end], indptr
 
 
-def _is_reusable(counts: sparse.csr_matrix, dtype: np.dtype[Any]) -> bool:
+def _is_reusable(counts: sparse.csr_matrix, dtype: np.dtype[Any], numbers: np.dtype[Any]) -> bool:
     arrays = (counts.data, counts.indices)
-    return [array.dtype for array in arrays] == [dtype, np.int32] and all(array.flags.writeable for array in arrays)
+    return [array.dtype for array in arrays] == [dtype, numbers] and all(array.flags.writeable for array in arrays)
 
 
-def _relabel_in_place(counts: sparse.csr_matrix, columns: NDArray[np.int32]) -> list[NDArray[Any]]:
-    """Relabel columns in the matrix's own memory, and leave the matrix empty: a row's result never overruns the row."""
-    data, indices = counts.data, counts.indices
-    indptr = np.zeros(counts.shape[0] + 1, np.int64)
-    rows = np.arange(counts.shape[0])
-    end = int(_relabel(data, indices, counts.indptr, rows, columns, data, indices, indptr))
-    counts.data, counts.indices, counts.indptr = np.empty(0, data.dtype), np.empty(0, np.int32), np.zeros_like(indptr)
-    return [data[:end], indices[:end], indptr]
-
-
-def _rows_taken(csr: list[NDArray[Any]], rows: NDArray[np.int64]) -> Csr:
-    """Take rows in a new order, one array after the other, so that no two matrices are there at once."""
-    indptr = csr.pop()
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(indptr)[rows])])
-    indices = _taken(csr.pop(), indptr, rows, starts)
-    return _taken(csr.pop(), indptr, rows, starts), indices, starts
+def is_canonical(csr: Csr) -> bool:
+    """Whether column numbers ascend strictly in every row."""
+    return bool(_is_canonical(csr[1], csr[2]))
 
 
 def filter_in_place(csr: Csr, *, keep_rows: NDArray[np.bool_], columns: NDArray[np.int32]) -> Csr:
@@ -211,9 +240,16 @@ def row_sums(csr: Csr, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(_row_sums(*csr, weights))
 
 
-def row_maxima(csr: Csr) -> NDArray[np.float64]:
-    """Return (rows,) largest values; 0 where none is larger."""
-    return np.asarray(_row_maxima(csr[0], csr[2]))
+def row_facts(csr: Csr) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (rows,) sums, and (rows,) largest values, 0 where none is larger."""
+    zero: np.int64 | np.float64 = np.int64(0) if csr[0].dtype.kind in "iu" else np.float64(0)
+    sums, maxima = _row_facts(csr[0], csr[2], zero)
+    return np.asarray(sums), np.asarray(maxima)
+
+
+def stored_in_rows(csr: Csr, rows: NDArray[np.bool_], n_columns: int) -> NDArray[np.int64]:
+    """Return (columns,) how many values are stored in the rows that `rows` marks."""
+    return np.asarray(_stored_in_rows(csr[1], csr[2], rows, n_columns))
 
 
 def column_sums(csr: Csr, n_columns: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.config import QcSection
-from stpatch.slides.matrix import Csr, column_sums, row_sums
+from stpatch.slides.matrix import Csr, row_facts, row_sums, stored_in_rows
 from stpatch.storage import plain_number
 
 
@@ -29,7 +29,7 @@ class Dropped:
 
 def mitochondrial(names: pd.Series[str]) -> NDArray[np.bool_]:
     """Return (genes,) whether a symbol is mitochondrial: ``MT-`` (human) or ``mt-`` (mouse) in front."""
-    return names.str.lower().str.startswith("mt-").to_numpy(dtype=bool)
+    return np.array([name[:3].lower() == "mt-" for name in names], dtype=bool)
 
 
 def spot_reasons(
@@ -46,7 +46,7 @@ def spot_reasons(
     mito
         (genes,) mitochondrial genes.
     """
-    totals = row_sums(csr, np.ones(len(mito)))
+    totals = row_facts(csr)[0]
     n_genes = np.diff(csr[2])
     rules: list[tuple[str, NDArray[np.bool_]]] = []
     if section.in_tissue and "in_tissue" in spots:
@@ -65,8 +65,8 @@ def spot_reasons(
         if section.max_area is not None:
             rules.append(("max_area", ~(area <= section.max_area)))
     reasons = np.full(len(totals), "", dtype=object)
-    for reason, drop in rules:
-        reasons[drop & (reasons == "")] = reason
+    for reason, drop in reversed(rules):
+        reasons[drop] = reason
     return reasons, totals
 
 
@@ -74,10 +74,7 @@ def rare_genes(csr: Csr, *, keep_rows: NDArray[np.bool_], n_genes: int, section:
     """Return (genes,) which genes are detected in fewer kept spots than ``min_spots_per_gene``."""
     if section.min_spots_per_gene == 0:
         return np.zeros(n_genes, bool)
-    stored = np.zeros(n_genes, np.int64)
-    _, indices, indptr = csr
-    for row in np.flatnonzero(keep_rows):
-        stored[indices[indptr[row] : indptr[row + 1]]] += 1
+    stored = stored_in_rows(csr, keep_rows, n_genes)
     return stored < section.min_spots_per_gene
 
 
@@ -88,8 +85,3 @@ def by_reason(reasons: NDArray[np.object_], counts: NDArray[np.float64], *, kind
         rows = reasons == reason
         table[reason] = Dropped(**{kind: int(rows.sum())}, counts=plain_number(counts[rows].sum()))
     return table
-
-
-def gene_counts(csr: Csr, n_genes: int) -> NDArray[np.float64]:
-    """Return (genes,) total counts."""
-    return column_sums(csr, n_genes)[0]

@@ -14,6 +14,8 @@ from scipy import sparse
 Geometry = Literal["square", "hex", "irregular"]
 """How spots lie: on a square lattice, on Visium's hexagonal one, or anywhere."""
 
+_UINT16_NUMBERS = 2**16
+
 GENE_COLUMNS = ("name", "ensembl_id", "feature_type")
 
 
@@ -25,7 +27,8 @@ class RawSlide:
     ----------
     counts
         CSR, (spots, genes). Integer dtype (uint16, uint32, int32 or int64); float32 only with
-        ``ingest.values: normalized``. No negative, no NaN. Spots in the files' order.
+        ``ingest.values: normalized``. No negative, no NaN. Spots in the files' order. Column numbers are int32, or
+        as narrow as `gene_number_dtype` says.
     spot_ids
         (spots,) text ids, unique.
     genes
@@ -79,8 +82,8 @@ class Slide:
     slide_id, platform, organism
         Texts; organism is "" where unknown.
     counts
-        CSR, (spots, genes), sorted indices, no stored zeros; uint16, or uint32 where a count needs it (float32 with
-        ``ingest.values: normalized``).
+        CSR, (spots, genes), sorted indices of `gene_number_dtype`, no stored zeros; uint16, or uint32 where a count
+        needs it (float32 with ``ingest.values: normalized``).
     genes
         One row a measured gene. Index ``gene`` (the identity, unique); text columns ``name`` and ``ensembl_id``.
     spot_ids, xy, array, geometry, um_per_unit, pitch
@@ -122,3 +125,8 @@ class Slide:
     def n_genes(self) -> int:
         """Number of measured genes."""
         return int(self.counts.shape[1])
+
+
+def gene_number_dtype(n_genes: int) -> np.dtype[Any]:
+    """Return the dtype of a matrix's column numbers: uint16 where they fit, else int32."""
+    return np.dtype(np.uint16 if n_genes <= _UINT16_NUMBERS else np.int32)

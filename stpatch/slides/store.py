@@ -1,8 +1,8 @@
 """A slide's store in the work dir: an AnnData file that scanpy opens.
 
 The counts lie as three contiguous, uncompressed HDF5 arrays, so that a stage maps them into memory instead of reading
-them: a window touches its own rows and nothing else. Gene numbers are as narrow as the slide allows, since what a window
-costs is mostly the bytes of its rows.
+them: a window touches its own rows and nothing else. Gene numbers are as narrow as the slide allows, since a window
+costs mostly the bytes of its rows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.slide import Slide
+from stpatch.slides.slide import Slide, gene_number_dtype
 from stpatch.storage import atomic_path, canonical_json
 
 _FACTS = "stpatch"
-_UINT16_NUMBERS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +46,11 @@ class Places:
 
 def write_slide(path: Path, slide: Slide) -> None:
     """Write a slide atomically."""
-    import anndata
     import h5py
 
-    obs = pd.DataFrame(index=pd.Index(slide.spot_ids.astype(str), dtype=str))
+    from stpatch.slides.formats import elements
+
+    obs: dict[str, Any] = {}
     if slide.array is not None:
         obs["array_row"], obs["array_col"] = slide.array[:, 0], slide.array[:, 1]
     if slide.file_row is not None:
@@ -67,24 +67,37 @@ def write_slide(path: Path, slide: Slide) -> None:
         "metadata": dict(slide.metadata),
         "record": dict(slide.record),
     }
-    adata = anndata.AnnData(obs=obs, var=slide.genes.copy(), shape=(slide.n_spots, slide.n_genes))
-    adata.obsm["spatial"] = slide.xy
-    adata.uns[_FACTS] = canonical_json(facts)
-    with atomic_path(path) as temporary:
-        adata.write_h5ad(temporary)
-        with h5py.File(temporary, "r+") as file:
-            if "X" in file:
-                del file["X"]
-            group = file.create_group("X")
-            group.attrs["encoding-type"] = "csr_matrix"
-            group.attrs["encoding-version"] = "0.1.0"
-            group.attrs["shape"] = np.array(slide.counts.shape, np.int64)
-            for name, array in (
-                ("data", slide.counts.data),
-                ("indices", slide.counts.indices.astype(gene_number_dtype(slide.n_genes), copy=False)),
-                ("indptr", slide.counts.indptr.astype(np.int64, copy=False)),
-            ):
-                group.create_dataset(name, data=array)
+    genes = slide.genes
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        elements.mark(file, "anndata")
+        _write_counts(elements.write_group(file, "X", "csr_matrix"), slide)
+        elements.write_table(file, "obs", slide.spot_ids.astype(object), obs)
+        index = genes.index.to_numpy(dtype=object)
+        elements.write_table(file, "var", index, {str(name): _text_column(genes[name]) for name in genes})
+        elements.write_array(elements.write_group(file, "obsm"), "spatial", slide.xy)
+        elements.write_text(elements.write_group(file, "uns"), _FACTS, canonical_json(facts))
+        for name in ("layers", "obsp", "varm", "varp"):
+            elements.write_group(file, name)
+
+
+def _write_counts(group: Any, slide: Slide) -> None:
+    counts = slide.counts
+    group.attrs["shape"] = np.array(counts.shape, np.int64)
+    for name, array, dtype in (
+        ("data", counts.data, counts.dtype),
+        ("indices", counts.indices, gene_number_dtype(slide.n_genes)),
+        ("indptr", counts.indptr, np.dtype(np.int64)),
+    ):
+        group.create_dataset(name, data=array.astype(dtype, copy=False))
+
+
+def _text_column(column: pd.Series[str]) -> NDArray[np.object_] | pd.Categorical:
+    """Return texts, or categories where most repeat."""
+    texts = column.to_numpy(dtype=object)
+    different = sorted(set(texts))
+    if 2 * len(different) > len(texts):
+        return texts
+    return pd.Categorical(texts, categories=pd.Index(different, dtype=object))
 
 
 def read_slide(path: Path) -> Slide:
@@ -142,11 +155,6 @@ def read_labels(path: Path) -> pd.DataFrame:
         obs = file["obs"]
         names = [name for name in _columns(obs) if name.startswith("label_")]
         return pd.DataFrame({name.removeprefix("label_"): _categorical(obs[name]) for name in names})
-
-
-def gene_number_dtype(n_genes: int) -> np.dtype[Any]:
-    """Return the dtype of stored gene numbers: uint16 where they fit, else int32."""
-    return np.dtype(np.uint16 if n_genes <= _UINT16_NUMBERS else np.int32)
 
 
 def open_counts(path: Path) -> CountsView:

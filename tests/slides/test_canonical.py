@@ -120,7 +120,7 @@ def test_counts_in_are_counts_kept_and_dropped_by_reason(raw: RawSlide, qc: Any,
 def _check_form(slide: Slide) -> None:
     counts = slide.counts
     assert counts.dtype == (np.uint16 if counts.nnz == 0 or counts.data.max() < 2**16 else np.uint32)
-    assert counts.indices.dtype == np.int32
+    assert counts.indices.dtype == np.uint16
     assert counts.indptr.dtype == np.int64
     assert (counts.data > 0).all()
     rebuilt = sparse.csr_matrix((counts.data, counts.indices, counts.indptr), shape=counts.shape)

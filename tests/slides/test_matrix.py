@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from stpatch.slides.matrix import column_sums, filter_in_place, relabel, row_maxima, row_sums
+from stpatch.slides.formats.counts import csr_of
+from stpatch.slides.matrix import (
+    column_sums,
+    filter_in_place,
+    is_canonical,
+    relabel,
+    row_facts,
+    row_sums,
+    stored_in_rows,
+)
 
 
 @st.composite
@@ -19,10 +28,11 @@ def matrices(draw: st.DrawFn) -> sparse.csr_matrix:
     entries = st.tuples(st.integers(0, n_columns - 1), st.integers(0, 5))
     rows = draw(st.lists(st.lists(entries, max_size=9), min_size=n_rows, max_size=n_rows))
     dtype = draw(st.sampled_from([np.uint16, np.int32, np.int64, np.float32]))
-    indices = np.array([column for row in rows for column, _ in row], np.int32)
+    numbers = draw(st.sampled_from([np.int32, np.uint16]))
+    indices = np.array([column for row in rows for column, _ in row], numbers)
     data = np.array([value for row in rows for _, value in row], dtype)
     indptr = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-    return sparse.csr_matrix((data, indices, indptr), shape=(n_rows, n_columns))
+    return csr_of(data, indices, indptr, (n_rows, n_columns))
 
 
 def dense(csr: tuple[np.ndarray, np.ndarray, np.ndarray], n_columns: int) -> np.ndarray:
@@ -45,7 +55,7 @@ def test_relabel_permutes_merges_and_drops(counts: sparse.csr_matrix, data: st.D
     np.testing.assert_array_equal(dense(csr, size), expected)
     values, indices, indptr = csr
     assert values.dtype == np.uint32
-    assert indices.dtype == np.int32
+    assert indices.dtype == np.uint16
     assert (values > 0).all()
     for start, stop in pairwise(indptr):
         assert (np.diff(indices[start:stop]) > 0).all()
@@ -60,14 +70,14 @@ def test_relabel_in_the_matrix_itself_gives_the_same(counts: sparse.csr_matrix, 
     columns = np.array(data.draw(st.lists(st.integers(-1, 3), min_size=n_columns, max_size=n_columns)), np.int32)
     dtype = np.dtype(data.draw(st.sampled_from([counts.dtype, np.dtype(np.uint32)])))
     expected = relabel(counts, rows=rows, columns=columns, dtype=dtype)
-    memory, reusable = counts.data, dtype == counts.dtype
+    memory, reusable = counts.data, dtype == counts.dtype and counts.indices.dtype == np.uint16
     csr = relabel(counts, rows=rows, columns=columns, dtype=dtype, consume=True)
     for array, same in zip(csr, expected, strict=True):
         assert array.dtype == same.dtype
         np.testing.assert_array_equal(array, same)
     in_order = bool((rows == np.arange(n_rows)).all())
     assert np.shares_memory(csr[0], memory) == (reusable and in_order and len(csr[0]) > 0)
-    assert (counts.nnz == 0) == (reusable or len(memory) == 0)
+    assert counts.nnz == 0
 
 
 @given(counts=matrices(), data=st.data())
@@ -92,6 +102,17 @@ def test_sums(counts: sparse.csr_matrix) -> None:
     sums, nonzero = column_sums(csr, counts.shape[1])
     np.testing.assert_allclose(sums, counts.toarray().astype(np.float64).sum(axis=0))
     np.testing.assert_array_equal(nonzero, np.bincount(counts.indices[counts.data != 0], minlength=counts.shape[1]))
-    counts.sum_duplicates()
-    maxima = row_maxima((counts.data, counts.indices, counts.indptr))
-    np.testing.assert_array_equal(maxima, counts.max(axis=1).toarray().ravel())
+    totals, maxima = row_facts(csr)
+    np.testing.assert_array_equal(totals, counts.toarray().sum(axis=1))
+    assert maxima.tolist() == [max([0, *counts.data[a:b]]) for a, b in pairwise(counts.indptr)]
+    assert is_canonical(csr) == all((np.diff(counts.indices[a:b].astype(int)) > 0).all() for a, b in pairwise(csr[2]))
+
+
+@given(counts=matrices(), data=st.data())
+def test_stored_values_are_counted_in_some_rows(counts: sparse.csr_matrix, data: st.DataObject) -> None:
+    n_rows, n_columns = counts.shape
+    rows = np.array(data.draw(st.lists(st.booleans(), min_size=n_rows, max_size=n_rows)))
+    kept = np.repeat(rows, np.diff(counts.indptr))
+    expected = np.bincount(counts.indices[kept], minlength=n_columns)
+    csr = (counts.data, counts.indices, counts.indptr)
+    np.testing.assert_array_equal(stored_in_rows(csr, rows, n_columns), expected)

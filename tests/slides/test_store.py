@@ -11,9 +11,8 @@ import pytest
 from scipy import sparse
 
 from stpatch.errors import InputError
-from stpatch.slides.slide import Slide
+from stpatch.slides.slide import Slide, gene_number_dtype
 from stpatch.slides.store import (
-    gene_number_dtype,
     open_counts,
     read_genes,
     read_labels,

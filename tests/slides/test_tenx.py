@@ -61,7 +61,7 @@ def test_any_whole_numbers_survive(
     matrix = sparse.csr_matrix(np.array(values, np.int64).reshape(2, 3))
     names = {"barcodes": ["a", "b"], "genes": gene_rows(3)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counts, "BLOCK", block)
+        patch.setattr(counts, "RUN", block)
         found = read_tenx(write_tenx_h5(folder / "m.h5", matrix, dtype=np.int64, **names)).counts
         assert (found != matrix).nnz == 0
         largest = max(values)

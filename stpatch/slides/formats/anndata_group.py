@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,10 +24,12 @@ from stpatch.slides.formats.counts import (
     read_pointers,
     read_values,
 )
+from stpatch.slides.formats.elements import is_plain, read_plain
 from stpatch.slides.formats.hdf5 import attribute_text, faults, hdf5_file, is_hdf5
 from stpatch.slides.formats.names import gene_table
+from stpatch.slides.slide import gene_number_dtype
 
-ENSEMBL = r"ENS[A-Z]*G\d{9,}(\.\d+)?"
+_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{9,}(\.\d+)?")
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol")
 ENSEMBL_COLUMNS = ("gene_ids", "gene_id", "ensembl_ids", "ensembl_id", "ensembl", "feature_id")
 TYPE_COLUMNS = ("feature_types", "feature_type")
@@ -109,12 +112,15 @@ class AnnDataGroup:
         return f"{self.path}, key {key}"
 
     def read(self, key: str) -> Any:
-        """Read one element through anndata."""
-        from anndata.io import read_elem
-
+        """Read one element, through anndata unless it is plain."""
         with faults(self.where(key)):
+            item = self.group[key]
+            if is_plain(item):
+                return read_plain(item)
+            from anndata.io import read_elem
+
             try:
-                return read_elem(self.group[key])
+                return read_elem(item)
             except Exception as error:  # anndata's own errors have no public base
                 raise ValueError(str(error)) from error
 
@@ -142,9 +148,9 @@ class AnnDataGroup:
             if not isinstance(value, pd.DataFrame):  # before anndata 0.7: a record array
                 value = pd.DataFrame.from_records(np.asarray(value))
                 value = value.set_index("index" if "index" in value else value.columns[0])
-            value.index = pd.Index(
-                [item.decode() if isinstance(item, bytes) else str(item) for item in value.index], dtype=object
-            )
+            if pd.api.types.infer_dtype(value.index, skipna=False) != "string":
+                value.index = [item.decode() if isinstance(item, bytes) else str(item) for item in value.index]
+            value.index = value.index.astype(object)
             value.columns = [str(name) for name in value.columns]
         return value
 
@@ -195,7 +201,8 @@ class AnnDataGroup:
                 )
             major, minor = shape[::-1] if by_column else shape
             data = read_values(matrix["data"], where=f"{where}/data", normalized=normalized)
-            indices = read_indices(matrix["indices"], where=f"{where}/indices", limit=minor)
+            dtype = np.dtype(np.int32) if by_column else gene_number_dtype(minor)
+            indices = read_indices(matrix["indices"], where=f"{where}/indices", limit=minor, dtype=dtype)
             if len(data) != len(indices):
                 raise InputError(
                     "data and indices differ in length",
@@ -257,9 +264,8 @@ def read_genes(group: AnnDataGroup, key: str) -> pd.DataFrame:
     The index is the name; where it is Ensembl ids and a column of symbols is there, that is the name.
     """
     var = group.frame("raw/var" if key == "raw/X" else "var")
-    index = pd.Series(var.index, dtype=object)
-    is_ensembl = index.str.fullmatch(ENSEMBL).to_numpy(dtype=bool)
-    names: NDArray[np.object_] = index.to_numpy(dtype=object)
+    names: NDArray[np.object_] = var.index.to_numpy(dtype=object)
+    is_ensembl = np.array([_ENSEMBL.fullmatch(name) is not None for name in names], dtype=bool)
     ids = _column(var, ENSEMBL_COLUMNS)
     if ids is None:
         ids = np.where(is_ensembl, names, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,10 @@ from scipy import sparse
 from stpatch.errors import InputError
 
 BLOCK = 1 << 22
-"""Values that are read and checked together."""
+"""Values of a dense matrix that are read and checked together."""
+INT32 = np.dtype(np.int32)
+RUN = 1 << 19
+"""Values of one array that are read and checked together: few enough to stay in a processor's cache between the two."""
 
 
 class FractionalError(InputError):
@@ -93,30 +96,34 @@ class Values:
 
     def put(self, place: Any, block: NDArray[Any], *, where: object, offset: int = 0) -> None:
         """Check a block and store it at `place` (a slice or positions)."""
-        checked = (as_floats if self._normalized else as_counts)(block, where=where, offset=offset)
+        checked = block  # 16 bits without a sign hold whole numbers from 0 and nothing else
+        if self._normalized:
+            checked = as_floats(block, where=where, offset=offset)
+        elif block.dtype != np.uint16:
+            checked = as_counts(block, where=where, offset=offset)
         if checked.dtype.itemsize > self.array.dtype.itemsize:
             self.array = self.array.astype(checked.dtype)
         self.array[place] = checked
 
 
 def read_values(values: Any, *, where: object, normalized: bool = False) -> NDArray[Any]:
-    """Read a one-dimensional HDF5 or zarr array of counts (or normalized values) in blocks, checked."""
+    """Read a one-dimensional array of counts (or normalized values, float32) in blocks, as narrow as they allow."""
     size = _size(values, where)
     buffer = Values(size, normalized=normalized)
-    for start in range(0, size, BLOCK):
-        block = np.asarray(values[start : start + BLOCK])
+    for start, block in _blocks(values, size):
         buffer.put(slice(start, start + len(block)), block, where=where, offset=start)
     return buffer.array
 
 
-def read_indices(values: Any, *, where: object, limit: int) -> NDArray[np.int32]:
-    """Read a one-dimensional array of indices below `limit` in blocks as int32 (R writes whole floats)."""
+def read_indices(
+    values: Any, *, where: object, limit: int, dtype: np.dtype[Any] = INT32
+) -> NDArray[np.uint16] | NDArray[np.int32]:
+    """Read a one-dimensional array of indices below `limit` in blocks as `dtype` (R writes whole floats)."""
     size = _size(values, where)
-    indices = np.empty(size, np.int32)
-    for start in range(0, size, BLOCK):
-        block = np.asarray(values[start : start + BLOCK])
-        bad = np.flatnonzero(~((block >= 0) & (block < limit)) | (block != np.rint(block)))
-        if len(bad):
+    indices = np.empty(size, dtype)
+    for start, block in _blocks(values, size):
+        if not _all_below(block, limit):
+            bad = np.flatnonzero(~((block >= 0) & (block < limit)) | (block != np.rint(block)))
             raise InputError(
                 "an index points outside the matrix",
                 where=f"{where}, value {start + bad[0]}",
@@ -125,6 +132,32 @@ def read_indices(values: Any, *, where: object, limit: int) -> NDArray[np.int32]
             )
         indices[start : start + len(block)] = block
     return indices
+
+
+def _all_below(block: NDArray[Any], limit: int) -> bool:
+    """Whether all values are whole numbers from 0 to `limit` - 1."""
+    if block.dtype.kind == "i" and block.dtype.isnative:  # a negative number is a large one without its sign
+        block = block.view(f"u{block.dtype.itemsize}")
+    if block.dtype.kind == "u":
+        return bool(block.max(initial=0) < limit) or not len(block)
+    return bool(((block >= 0) & (block < limit) & (block == np.rint(block))).all())
+
+
+def _blocks(values: Any, size: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield the first position and the values of each block; those of an HDF5 dataset share their memory.
+
+    Blocks end where chunks end, so that no chunk is decoded twice.
+    """
+    chunk = (getattr(values, "chunks", None) or (1,))[0]
+    step = -(-RUN // chunk) * chunk
+    buffer = np.empty(min(step, size), values.dtype.newbyteorder("=")) if hasattr(values, "read_direct") else None
+    for start in range(0, size, step):
+        stop = min(size, start + step)
+        if buffer is None:
+            yield start, np.asarray(values[start:stop])
+        else:
+            values.read_direct(buffer[: stop - start], np.s_[start:stop])
+            yield start, buffer[: stop - start]
 
 
 def read_pointers(values: Any, *, where: object, rows: int, stored: int) -> NDArray[np.int64]:
@@ -157,10 +190,10 @@ def _size(values: Any, where: object) -> int:
 
 
 def csr_of(
-    data: NDArray[Any], indices: NDArray[np.int32], indptr: NDArray[np.int64], shape: tuple[int, int]
+    data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[np.int64], shape: tuple[int, int]
 ) -> sparse.csr_matrix:
-    """Return a CSR matrix of these arrays without a copy of data and indices (scipy widens int32 past 2**31 values)."""
-    if len(data) < 2**31 - 1:
+    """Return a CSR matrix of these arrays without a copy of data and indices (scipy would widen them)."""
+    if len(data) < 2**31 - 1 and indices.dtype == np.int32:
         return sparse.csr_matrix((data, indices, indptr.astype(np.int32)), shape=shape, copy=False)
     matrix = sparse.csr_matrix(shape, dtype=data.dtype)
     vars(matrix).update(data=data, indices=indices, indptr=indptr)

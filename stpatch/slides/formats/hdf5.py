@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import struct
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ FAULTS = (
 
 HEAP_WINDOW = 1 << 20
 """Bytes at either end of a file in which heaps are checked."""
+
+
+_RECORD = struct.Struct("<H6xQ")
+"""Number (0 = free space) and size of a heap's record; a heap's own header has its size at the same place."""
 
 
 @contextlib.contextmanager
@@ -69,9 +75,15 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
 def check_heaps(path: Path) -> None:
     """Refuse a global heap (where HDF5 keeps texts) with an empty free-space record: libhdf5 walks it for ever.
 
-    Looks at the first and last `HEAP_WINDOW` bytes, so that a look at the headers of a large file stays one.
+    Looks at the first and last `HEAP_WINDOW` bytes, so that a look at the headers of a large file stays one; and once
+    at a file, which several readers open.
     """
-    size = path.stat().st_size
+    stat = path.stat()
+    _check_heaps(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _check_heaps(path: Path, size: int, _mtime_ns: int, _inode: int) -> None:
     with path.open("rb") as file:
         blocks = [file.read(HEAP_WINDOW)]
         if size > HEAP_WINDOW:
@@ -84,12 +96,13 @@ def check_heaps(path: Path) -> None:
 
 def _check_heap(block: bytes, start: int, path: Path) -> None:
     """Walk a heap's records: number (2 bytes, 0 = free space), 6 bytes, size (8 bytes), content padded to 8 bytes."""
-    header = 16
-    end = min(len(block), start + int.from_bytes(block[start + 8 : start + header], "little"))
+    header = _RECORD.size
+    if start + header > len(block):
+        return
+    end = min(len(block), start + _RECORD.unpack_from(block, start)[1])
     place = start + header
     while place + header <= end:
-        number = int.from_bytes(block[place : place + 2], "little")
-        length = int.from_bytes(block[place + 8 : place + header], "little")
+        number, length = _RECORD.unpack_from(block, place)
         if number == 0:
             if length == 0:
                 raise InputError(

@@ -218,7 +218,9 @@ def _obsm(group: AnnDataGroup, key: str, n_spots: int) -> NDArray[np.float64]:
 def _columns(obs: pd.DataFrame, names: list[str], group: AnnDataGroup) -> NDArray[np.float64]:
     columns = []
     for name in names:
-        values = pd.to_numeric(obs[name].astype(object), errors="coerce").to_numpy(dtype=np.float64)
+        is_number = isinstance(obs[name].dtype, np.dtype) and obs[name].dtype.kind in "iuf"
+        column = obs[name] if is_number else pd.to_numeric(obs[name].astype(object), errors="coerce")
+        values = column.to_numpy(dtype=np.float64)
         bad = np.flatnonzero(np.isnan(values))
         if len(bad):
             raise InputError(
@@ -284,9 +286,10 @@ def _lattice(
 def _spot_table(obs: pd.DataFrame, group: AnnDataGroup) -> pd.DataFrame:
     spots = obs.reset_index(drop=True)
     if "in_tissue" in spots:
-        flags = pd.to_numeric(
-            spots["in_tissue"].astype(str).str.lower().replace({"true": "1", "false": "0"}), errors="coerce"
-        )
+        flags = spots["in_tissue"]
+        if not isinstance(flags.dtype, np.dtype) or flags.dtype.kind not in "iub":
+            texts = flags.astype(str).str.lower().replace({"true": "1", "false": "0"})
+            flags = pd.to_numeric(texts, errors="coerce")
         bad = np.flatnonzero(~flags.isin([0, 1]))
         if len(bad):
             raise InputError(
