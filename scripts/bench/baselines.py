@@ -21,8 +21,10 @@ from scripts.bench.stages import folders_of, measure_stage, sheet_of
 WINDOWS = 40
 TARGET = 1e4
 
-Pair = tuple[Callable[[int], object], Callable[[int], object]]
+Pair = tuple[Callable[[int], Any], Callable[[int], Any]]
 """A kernel and its plain version, both of a window's number."""
+COMPARED = ("moments", "gather", "gather, panel")
+"""Kernels whose plain versions give the same numbers, which is checked before anything is timed."""
 
 
 class Opened:
@@ -89,6 +91,8 @@ def measure_kernels(patch_config: Path, panel_config: Path, machine: dict[str, f
     }
     kernels = {}
     for name, (ours, plain) in pairs.items():
+        if name in COMPARED:
+            np.testing.assert_allclose(ours(0).ravel(), plain(0).ravel(), rtol=1e-6, atol=1e-9, err_msg=name)
         kernels[name] = {
             "ours us": _each(ours, 5),
             "plain us": _each(plain, 2),
@@ -143,7 +147,7 @@ def rule_pairs(opened: Opened) -> dict[str, Pair]:
 
     measured = rule.moments.measure(*windows[0])
     return {
-        "moments": (lambda i: rule.moments.measure(*windows[i]), plain_moments),
+        "moments": (lambda i: rule.moments.measure(*windows[i]).variance, plain_moments),
         "draw": (lambda i: rule.rule.choose(measured, slide_id="a", number=i), plain_draw),
         "gather": (lambda i: image.gather(*windows[i], choices[i].positions, room=room), plain_gather),
     }

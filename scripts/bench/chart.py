@@ -22,13 +22,13 @@ def draw(found: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     panels = _panels(found)
-    rows = max(1, -(-len(panels) // COLUMNS))
-    figure, grid = plt.subplots(rows, COLUMNS, figsize=(4.6 * COLUMNS, 3.6 * rows), squeeze=False)
+    columns = max(1, min(COLUMNS, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
+    figure, grid = plt.subplots(rows, columns, figsize=(5.2 * columns, 3.9 * rows), squeeze=False, layout="constrained")
     for place, panel in zip(grid.flat, panels, strict=False):
         panel(place)
     for place in grid.flat[len(panels) :]:
         place.set_axis_off()
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -57,8 +57,8 @@ def _shard(place: Any, configs: dict[str, Any]) -> None:
     place.bar(names, [PUBLISHED[name.split("-")[0]] for name in names], width=0.4, color=THEIRS, label="paper's code")
     place.scatter(names, [TARGETS[name] for name in names], color="black", marker="_", s=900, label="target", zorder=3)
     place.set(yscale="log", title="shard stage, patches/s", ylim=(5, None))
-    place.tick_params(axis="x", rotation=20)
-    place.legend(fontsize="x-small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18), markerscale=0.3)
+    place.tick_params(axis="x", labelsize="small")
+    place.legend(fontsize="x-small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12), markerscale=0.3)
 
 
 def _build(place: Any, builds: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def _build(place: Any, builds: dict[str, Any]) -> None:
 def _kernels(place: Any, part: dict[str, Any]) -> None:
     pairs = {f"{name}, {kind}": pair for kind in PUBLISHED for name, pair in part[kind]["kernels"].items()}
     ratios = [pair["plain us"] / pair["ours us"] for pair in pairs.values()]
-    place.barh(list(pairs), ratios, color=OURS)
+    place.barh(list(pairs), [ratio - 1 for ratio in ratios], left=1, color=OURS)
     place.axvline(1, color="black", linewidth=0.8)
     place.set(xscale="log", title="kernels: times as fast as the plain version")
     place.tick_params(axis="y", labelsize="x-small")
@@ -108,22 +108,22 @@ def _memory(place: Any, configs: dict[str, Any]) -> None:
     bounds = [run["bound"] / 1e6 for run in configs.values()]
     place.scatter(names, bounds, color="black", marker="_", s=900, label="bound", zorder=3)
     place.set(title="peak memory, MB", ylim=(0, None))
-    place.tick_params(axis="x", rotation=20)
-    place.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18), markerscale=0.3)
+    place.tick_params(axis="x", labelsize="small")
+    place.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12), markerscale=0.3)
 
 
 def _growth(place: Any, axis: str, run: dict[str, Any]) -> None:
     numbers = [row["point"] for row in run["points"]]
     place.plot(numbers, [row["samples/s"] for row in run["points"]], marker="o", color=OURS)
-    place.set(xscale="log", yscale="log", title=f"{axis}: time a byte of work grows as {axis} ^ {run['exponent']:+.2f}")
+    place.set(xscale="log", yscale="log", title=f"{axis}: time a byte of work ~ number ^ {run['exponent']:+.2f}")
     place.set_xticks(numbers, [f"{number:,}" for number in numbers], fontsize="small")
     place.minorticks_off()
     place.set_ylabel("patches/s", color=OURS)
     place.title.set_fontsize("small")
     work = place.twinx()
-    work.plot(numbers, [row["work MB/s"] for row in run["points"]], marker="s", linestyle="--", color=WORK)
+    work.plot(numbers, [row["work MB/cpu s"] for row in run["points"]], marker="s", linestyle="--", color=WORK)
     work.set(yscale="log")
-    work.set_ylabel("MB of work/s", color=WORK)
+    work.set_ylabel("MB of work a processor second", color=WORK, fontsize="small")
     for scale in (place, work):
         low, high = scale.get_ylim()
         if high < 10 * low:  # a flat line shall look flat

@@ -88,16 +88,17 @@ def measure_point(config: Path, changes: Point, of_slides: dict[str, dict[str, A
     if runs[0]["seconds"] < STEADY_SECONDS:
         runs += [measure_stage(config, "shard") for _ in range(2)]
     shard = sorted(runs, key=lambda run: float(run["seconds"]))[len(runs) // 2]
-    seconds = shard["seconds"]
+    seconds, busy = float(shard["seconds"]), float(shard["cpu"])
     if "workers" in changes:
-        seconds = float(np.median(measure_pool(config, changes["workers"], repeats=5)))
+        seconds = busy = float(np.median(measure_pool(config, changes["workers"], repeats=5)))
     return {
         "samples": samples,
         "samples/s": samples / seconds,
-        "samples/cpu s": samples / shard["cpu"],
+        "samples/cpu s": samples / busy,
         "work bytes": work,
-        "work MB/s": work / seconds / 1e6,
+        "work MB/cpu s": work / busy / 1e6,
         "shard s": seconds,
+        "shard cpu s": busy,
         "shard peak MB": shard["peak"] / 1e6,
         "shard mapped MB": shard["mapped"] / 1e6,
         "ingest s": before["ingest"]["seconds"],
@@ -108,9 +109,12 @@ def measure_point(config: Path, changes: Point, of_slides: dict[str, dict[str, A
 
 
 def exponent(rows: list[dict[str, Any]]) -> float:
-    """Return p where the time for a byte of work goes as the axis' number to the power of p: 0 is what is hoped for."""
+    """Return p where the time for a byte of work goes as the axis' number to the power of p: 0 is what is hoped for.
+
+    The time is the process' own (the wall's on the axis of workers), as it hardly depends on what else is running.
+    """
     number = np.log([row["point"] for row in rows])
-    time = np.log([row["shard s"] / row["work bytes"] for row in rows])
+    time = np.log([row["shard cpu s"] / row["work bytes"] for row in rows])
     return float(np.polyfit(number, time, 1)[0])
 
 

@@ -145,13 +145,11 @@ def _peers(part: dict[str, Any]) -> Iterator[Row]:
 def _growth(part: dict[str, Any]) -> Iterator[Row]:
     for axis, run in part.items():
         for row in run["points"]:
-            against = (
-                f"{row['samples/cpu s']:,.0f} a processor s; {row['work MB/s']:,.0f} MB of work/s; "
-                f"{row['shard peak MB']:.0f} MB"
-            )
+            rates = f"{row['samples/cpu s']:,.0f} /cpu s, {row['work MB/cpu s']:,.0f} MB/cpu s"
+            against = f"{rates}, peak {row['shard peak MB']:,.0f} MB"
             yield (f"{axis} {row['point']:,}: patches/s", f"{row['samples/s']:,.0f}", against, "")
-        against = "0: as the work; above: faster than its work"
-        yield (f"{axis}: growth of time a byte of work", f"{run['exponent']:+.2f}", against, "")
+        against = "power of the axis; 0: as the work, above: faster"
+        yield (f"{axis}: time a byte of work", f"{run['exponent']:+.2f}", against, "")
 
 
 BLOCKS = {
