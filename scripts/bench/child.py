@@ -13,11 +13,12 @@ import argparse
 import cProfile
 import json
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from scripts.bench.memory import MemoryWatch, forget_peak
 
 
 def main() -> None:
@@ -60,6 +61,7 @@ def run_stage(job: Any, name: str, *, start: Callable[[], None] = lambda: None) 
 
 def measured(job: Any, name: str, profile: cProfile.Profile | None) -> dict[str, Any]:
     """Run a stage; return units, seconds, processor seconds and peaks of memory in bytes."""
+    forget_peak()
     watch = MemoryWatch()
     begun: list[float] = []
 
@@ -98,35 +100,6 @@ def watch_parts() -> dict[str, float]:
     Cutter.cut = timed("cut cpu", Cutter.cut)  # type: ignore[method-assign]
     shard.encode_sample = timed("encode cpu", shard.encode_sample)
     return spent
-
-
-class MemoryWatch:
-    """The peak of this process' memory from now on, in bytes: all, anonymous, file-mapped."""
-
-    def __init__(self, every: float = 0.02) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel's own peak starts anew
-        self._peak = {"RssAnon": 0, "RssFile": 0}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, args=(every,), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> dict[str, int]:
-        """Return the peaks."""
-        self._over.set()
-        self._thread.join()
-        return {"peak": status()["VmHWM"], "anonymous": self._peak["RssAnon"], "mapped": self._peak["RssFile"]}
-
-    def _look(self, every: float) -> None:
-        while not self._over.wait(every):
-            now = status()
-            for name, peak in self._peak.items():
-                self._peak[name] = max(peak, now[name])
-
-
-def status() -> dict[str, int]:
-    """Return this process' memory figures in bytes, as Linux tells them."""
-    fields = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
-    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in fields if words[-1] == "kB"}
 
 
 if __name__ == "__main__":

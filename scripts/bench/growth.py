@@ -51,7 +51,7 @@ def axes(*, quick: bool) -> dict[str, list[tuple[float, Point]]]:
             for n in (1, 2, 4, 8)
         ],
         "slides": [
-            (n, {"slides": n, "spec": {"spots": 1_000, "genes": 2_000}, "crop": {"density": 8}}) for n in slides
+            (n, {"slides": n, "spec": {"spots": 1_000, "genes": 2_000}, "crop": {"density": 4}}) for n in slides
         ],
         "workers": [(n, {"workers": n, "shards": {"patches": 128}}) for n in (1, 2)],
     }
