@@ -10,37 +10,44 @@ from numba import njit
 
 from stpatch.expression.kernels import normalized
 
-
-@njit(cache=True, nogil=True)
-def add_counts(data, indices, total, squares, detected):  # type: ignore[no-untyped-def]
-    """Add counts and squared counts in float64, exact below 2**53, and the number of stored entries."""
-    for j in range(len(data)):
-        gene, x = np.uintp(indices[j]), np.float64(data[j])
-        total[gene] += x
-        squares[gene] += x * x
-        detected[gene] += 1
+COUNT, COUNT_SQUARES, VALUE, VALUE_SQUARES, SCALED, SCALED_SQUARES, STORED, COLUMNS = 0, 1, 2, 3, 4, 5, 6, 8
+"""Columns of a slide's sums: one cache line a gene."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_values(data, indices, indptr, scale, method, table, total, stored):  # type: ignore[no-untyped-def]
-    """Add the normalized values to `total` and their number to `stored`; `table` is scratch for small counts."""
+def add_moments(data, indices, indptr, scale, method, table, sums):  # type: ignore[no-untyped-def]
+    """Add counts, normalized and scaled values, their squares and their number to `sums` (genes, COLUMNS), float64.
+
+    Sums of counts are exact below 2**53; `table` is scratch for the values of small counts.
+    """
+    one = np.uintp(1)  # unsigned, as numba tests every signed place for being negative
     for spot in range(len(indptr) - 1):
         fill_table(scale[spot], method, table)
-        for j in range(indptr[spot], indptr[spot + 1]):
-            gene = np.uintp(indices[j])
-            total[gene] += value_of(data[j], scale[spot], method, table)
-            stored[gene] += 1
+        j, stop = np.uintp(indptr[spot]), np.uintp(indptr[spot + 1])
+        while j < stop:
+            gene, x = np.uintp(indices[j]), np.float64(data[j])
+            value, scaled = value_of(data[j], scale[spot], method, table), x * scale[spot]
+            sums[gene, COUNT] += x
+            sums[gene, COUNT_SQUARES] += x * x
+            sums[gene, VALUE] += value
+            sums[gene, VALUE_SQUARES] += value * value
+            sums[gene, SCALED] += scaled
+            sums[gene, SCALED_SQUARES] += scaled * scaled
+            sums[gene, STORED] += 1.0
+            sums[gene, STORED + 1] += 0.0  # so that a whole cache line is added at once
+            j += one
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_deviations(data, indices, indptr, scale, method, table, mean, squares):  # type: ignore[no-untyped-def]
-    """Add the squared deviations from the genes' means to `squares` (genes,)."""
+def add_deviations(data, indices, indptr, scale, method, table, slots, mean, squares):  # type: ignore[no-untyped-def]
+    """Add the squared deviations from the means to `squares` (slots,), for the genes that have a slot."""
     for spot in range(len(indptr) - 1):
         fill_table(scale[spot], method, table)
         for j in range(indptr[spot], indptr[spot + 1]):
-            gene = np.uintp(indices[j])
-            deviation = value_of(data[j], scale[spot], method, table) - mean[gene]
-            squares[gene] += deviation * deviation
+            slot = slots[np.uintp(indices[j])]
+            if slot >= 0:
+                deviation = value_of(data[j], scale[spot], method, table) - mean[slot]
+                squares[slot] += deviation * deviation
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError
-from stpatch.expression.normalize import BLOCK_VALUES, Normalization, residuals, spot_scale
+from stpatch.expression.normalize import BLOCK_VALUES, SCALED_METHODS, Normalization, residuals
+
+if TYPE_CHECKING:  # its compiled loops are loaded where moments are made, not where they are merged
+    from stpatch.expression.sums import SlideSums
 
 EXACT_FLOAT = 2.0**53
-LARGEST_TABLE = 64
-ENTRIES_PER_COUNT = 16
-"""Small counts are normalized by a table a spot: so many counts at most, stored entries a tabled count."""
-
 Positions = NDArray[np.integer[Any]]
 
 
@@ -42,23 +41,24 @@ class CountMoments:
     @classmethod
     def of(cls, counts: sparse.csr_matrix) -> Self:
         """Sum up a CSR matrix, (spots, genes), of non-negative values without stored zeros."""
-        from stpatch.expression import columns
+        from stpatch.expression.sums import SlideSums
 
-        n_genes = counts.shape[1]
-        sums = [np.zeros(n_genes) for _ in range(2)]
-        detected = np.zeros(n_genes, dtype=np.int64)
-        columns.add_counts(counts.data, counts.indices, sums[0], sums[1], detected)
-        if np.issubdtype(counts.dtype, np.integer):
-            if sums[1].max(initial=0) >= EXACT_FLOAT:
+        return cls.of_sums(SlideSums.over(counts, np.empty(0), Normalization(method="none")))
+
+    @classmethod
+    def of_sums(cls, sums: SlideSums) -> Self:
+        """Return the moments of the counts that were summed."""
+        total, squares = sums.count_sums()
+        if np.issubdtype(sums.counts.dtype, np.integer):
+            if squares.max(initial=0) >= EXACT_FLOAT:
                 raise InputError(
                     "counts are too large to be summed exactly",
-                    found=f"largest count {int(counts.data.max())}",
+                    found=f"largest count {int(sums.counts.data.max())}",
                     expected="sums of squares below 2**53 per gene",
                     mend="check that the matrix holds counts",
                 )
-            sums = [part.astype(np.int64) for part in sums]
-        n = np.full(n_genes, counts.shape[0], dtype=np.int64)
-        return cls(n=n, total=sums[0], squares=sums[1], detected=detected)
+            total, squares = total.astype(np.int64), squares.astype(np.int64)
+        return cls(n=sums.n, total=total, squares=squares, detected=sums.stored)
 
     def spread(self, positions: Positions, size: int) -> Self:
         """Return the moments on an axis of `size` genes; a gene that is not in `positions` has n = 0."""
@@ -115,7 +115,7 @@ class ValueMoments:
 
     @classmethod
     def of(cls, counts: sparse.csr_matrix, totals: NDArray[np.float64], normalization: Normalization) -> Self:
-        """Return the moments of a slide's normalized values in two passes over the stored counts.
+        """Return the moments of a slide's normalized values.
 
         Parameters
         ----------
@@ -128,22 +128,15 @@ class ValueMoments:
             shares = normalization.gene_sums / float(normalization.grand_total or 1)
             clip = np.full(counts.shape[1], float(counts.shape[0]) ** 0.5)
             return cls.of_residuals(counts, totals, shares=shares, theta=normalization.theta, clip=clip)
-        from stpatch.expression import columns, kernels
+        from stpatch.expression.sums import SlideSums
 
-        n_spots, n_genes = counts.shape
-        method = kernels.METHOD_CODES[normalization.method]
-        if method == kernels.NONE:
-            scale, table = np.ones(n_spots), np.empty(0)
-        else:
-            scale = spot_scale(totals, float(normalization.target_sum or 0))
-            table = np.empty(min(max(counts.nnz // max(n_spots, 1) // ENTRIES_PER_COUNT, 2), LARGEST_TABLE))
-        part = (counts.data, counts.indices, counts.indptr, scale, method, table)
-        total, m2, stored = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes, np.int64)
-        columns.add_values(*part, total, stored)
-        mean = total / max(n_spots, 1)
-        columns.add_deviations(*part, mean, m2)
-        m2 += (n_spots - stored) * mean**2
-        return cls(n=np.full(n_genes, n_spots, dtype=np.int64), mean=mean, m2=m2)
+        return cls.of_sums(SlideSums.over(counts, totals, normalization))
+
+    @classmethod
+    def of_sums(cls, sums: SlideSums, *, scaled: bool = False) -> Self:
+        """Return the moments of the normalized values that were summed, or of the scaled ones."""
+        mean, m2 = sums.moments(scaled=scaled)
+        return cls(n=sums.n, mean=mean, m2=m2)
 
     @classmethod
     def of_residuals(
@@ -214,6 +207,26 @@ class ValueMoments:
         """(genes,) variance with n - 1, 0 below two spots; what rounding leaves of a constant gene counts as 0."""
         rounding = self.n * (self.n * np.finfo(np.float64).eps * self.mean) ** 2
         return ratio(np.where(self.m2 <= rounding, 0.0, self.m2), self.n - 1.0)
+
+
+def slide_moments(
+    counts: sparse.csr_matrix, totals: NDArray[np.float64], normalization: Normalization
+) -> tuple[CountMoments, ValueMoments, ValueMoments | None]:
+    """Return the moments of a slide's counts, of its normalized values and of its scaled values, in one pass.
+
+    Scaled values are those before logarithm or square root (``counts * target_sum / total``); None where the
+    normalization does not scale. Arguments as in `ValueMoments.of`.
+    """
+    if normalization.gene_sums is not None:
+        return CountMoments.of(counts), ValueMoments.of(counts, totals, normalization), None
+    from stpatch.expression.sums import SlideSums
+
+    sums = SlideSums.over(counts, totals, normalization)
+    values = ValueMoments.of_sums(sums)
+    scaled = None
+    if normalization.method in SCALED_METHODS:
+        scaled = values if normalization.method == "total" else ValueMoments.of_sums(sums, scaled=True)
+    return CountMoments.of_sums(sums), values, scaled
 
 
 def spread(part: NDArray[Any], positions: Positions, size: int) -> NDArray[Any]:

@@ -8,7 +8,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.spatial import cKDTree
 
 from stpatch.expression.moments import Positions, ValueMoments, ratio, spread
 from stpatch.expression.normalize import BLOCK_VALUES, Normalization, normalize_csr, residuals
@@ -62,6 +61,8 @@ def _nearest_links(xy: NDArray[np.float64], k: int) -> sparse.csr_matrix:
     n_spots = len(xy)
     if k < 1:
         return sparse.csr_matrix((n_spots, n_spots))
+    from scipy.spatial import cKDTree
+
     found = np.asarray(cKDTree(xy).query(xy, k=k + 1)[1])
     other = found != np.arange(n_spots)[:, None]
     other[other.all(axis=1), -1] = False  # more than k spots in one place: the query may not name the spot itself

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import DatasetError, InputError
-from stpatch.expression.moments import CountMoments, ValueMoments, ratio
+from stpatch.expression.moments import CountMoments, ValueMoments, ratio, slide_moments
 from stpatch.expression.moran import MoranSums
-from stpatch.expression.normalize import SCALED_METHODS, Normalization, spot_totals
+from stpatch.expression.normalize import Normalization, spot_totals
 from stpatch.expression.rules import COUNT_METHODS, RuleSpec
 from stpatch.expression.vst import vst_score
 from stpatch.slides.slide import Slide
 from stpatch.storage import atomic_file, canonical_json
 
-FORMAT = 1
+FORMAT = 2
 _MOMENTS = ("counts", "values", "scaled")
 _MORAN = ("cross", "edge", "weight")
 
@@ -69,7 +71,7 @@ class SlideStatistics:
         return len(self.totals)
 
     def save(self, path: Path) -> None:
-        """Write an npz file (no pickle), atomically."""
+        """Write one NumPy record (no pickle), atomically; equal statistics give equal bytes."""
         header = {
             "format": FORMAT,
             "slide_id": self.slide_id,
@@ -77,36 +79,40 @@ class SlideStatistics:
             "target_sum": self.normalization.target_sum,
             "theta": self.normalization.theta,
         }
-        arrays: dict[str, NDArray[Any]] = {
-            "header": _text(header),
-            "genes": _text(list(self.genes)),
-            "totals": self.totals,
-        }
+        arrays: dict[str, NDArray[Any]] = {"totals": self.totals}
         for name in _MOMENTS:
             part = getattr(self, name)
             if part is not None:
-                arrays |= {f"{name}.{key}": value for key, value in vars(part).items()}
+                arrays |= {f"{name}.{key}": value for key, value in vars(part).items() if key != "n"}
         if self.moran is not None:
-            arrays |= {f"moran.{key}": getattr(self.moran, key) for key in _MORAN}
+            arrays |= {f"moran.{key}": np.asarray(getattr(self.moran, key)) for key in _MORAN}
         arrays |= {f"score.{key}": value for key, value in self.scores.items()}
+        arrays |= {"genes": _text(list(self.genes)), "header": _text(header)}
+        record = np.empty((), [(name, value.dtype, value.shape) for name, value in arrays.items()])
+        for name, value in arrays.items():
+            record[name] = value
         with atomic_file(path) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.save(file, record, allow_pickle=False)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, *, sha256: str | None = None) -> Self:
         """Read what `save` wrote.
+
+        Parameters
+        ----------
+        sha256
+            The file's checksum, as its receipt has it; None: not looked at.
 
         Raises
         ------
         DatasetError
-            The file is no such file, or of another format version.
+            The file is no such file, not the one that was written, or of another format version.
         """
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = dict(file)
+            arrays = _arrays(path.read_bytes(), sha256)
             header = json.loads(arrays["header"].tobytes())
-            genes = tuple(json.loads(arrays["genes"].tobytes()))
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            genes = _gene_names(arrays["genes"].tobytes())
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise DatasetError(
                 "slide statistics cannot be read", where=path, found=error, mend="run the normalize stage again"
             ) from error
@@ -123,9 +129,10 @@ class SlideStatistics:
             name, sign, column = key.partition(".")
             if sign:
                 parts.setdefault(name, {})[column] = value
-        counts = CountMoments(**parts["counts"])
-        values = ValueMoments(**parts["values"])
         totals = arrays["totals"]
+        n = np.full(len(genes), len(totals), dtype=np.int64)
+        counts = CountMoments(n=n, **parts["counts"])
+        values = ValueMoments(n=n, **parts["values"])
         return cls(
             slide_id=header["slide_id"],
             genes=genes,
@@ -133,13 +140,19 @@ class SlideStatistics:
             normalization=_normalization(header, counts, len(totals)),
             counts=counts,
             values=values,
-            scaled=ValueMoments(**parts["scaled"]) if "scaled" in parts else None,
+            scaled=ValueMoments(n=n, **parts["scaled"]) if "scaled" in parts else None,
             moran=MoranSums(values=values, **parts["moran"]) if "moran" in parts else None,
             scores=parts.get("score", {}),
         )
 
 
-def slide_statistics(slide: Slide, *, normalization: Normalization, rules: Sequence[RuleSpec] = ()) -> SlideStatistics:
+def slide_statistics(
+    slide: Slide,
+    *,
+    normalization: Normalization,
+    rules: Sequence[RuleSpec] = (),
+    totals: NDArray[np.float64] | None = None,
+) -> SlideStatistics:
     """Compute a slide's statistics.
 
     Parameters
@@ -150,10 +163,12 @@ def slide_statistics(slide: Slide, *, normalization: Normalization, rules: Seque
         Resolved for this slide (`resolve_normalization`).
     rules
         The rules that the corpus will be asked for; they say which scores are needed beside the moments.
+    totals
+        (spots,) float64, counts over all measured genes, where the caller has them.
     """
-    totals = spot_totals(slide.counts)
-    counts = CountMoments.of(slide.counts)
-    values = ValueMoments.of(slide.counts, totals, normalization)
+    if totals is None:
+        totals = spot_totals(slide.counts)
+    counts, values, scaled = slide_moments(slide.counts, totals, normalization)
     return SlideStatistics(
         slide_id=slide.slide_id,
         genes=tuple(slide.genes.index.astype(str)),
@@ -161,7 +176,7 @@ def slide_statistics(slide: Slide, *, normalization: Normalization, rules: Seque
         normalization=normalization,
         counts=counts,
         values=values,
-        scaled=_scaled(slide, totals, normalization, values),
+        scaled=scaled,
         moran=MoranSums.of(slide, totals, normalization, values)
         if any(rule.method == "moran" for rule in rules)
         else None,
@@ -206,17 +221,6 @@ def _score(rule: RuleSpec, slide: Slide, totals: NDArray[np.float64], counts: Co
     )
 
 
-def _scaled(
-    slide: Slide, totals: NDArray[np.float64], normalization: Normalization, values: ValueMoments
-) -> ValueMoments | None:
-    if normalization.method not in SCALED_METHODS:
-        return None
-    if normalization.method == "total":
-        return values
-    linear = Normalization(method="total", target_sum=normalization.target_sum)
-    return ValueMoments.of(slide.counts, totals, linear)
-
-
 def _normalization(header: Mapping[str, Any], counts: CountMoments, n_spots: int) -> Normalization:
     if header["method"] != "pearson_residuals":
         return Normalization(method=header["method"], target_sum=header["target_sum"], theta=header["theta"])
@@ -228,6 +232,25 @@ def _normalization(header: Mapping[str, Any], counts: CountMoments, n_spots: int
         grand_total=float(sums.sum()),
         n_spots=n_spots,
     )
+
+
+def _arrays(data: bytes, sha256: str | None) -> dict[str, NDArray[Any]]:
+    """Return the fields of a NumPy record without a copy; `sha256` is what the bytes should have, if known."""
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError("its checksum is not the one it was written with")
+    stream = io.BytesIO(data)
+    np.lib.format.read_magic(stream)
+    _, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject or len(data) != stream.tell() + dtype.itemsize:
+        raise ValueError("it is no record of numbers, or cut short")
+    record = np.frombuffer(data, dtype, offset=stream.tell()).reshape(())
+    return {name: record[name] for name in dtype.names or ()}
+
+
+@lru_cache(maxsize=2)
+def _gene_names(text: bytes) -> tuple[str, ...]:
+    """Parse a list of names; that of the slide before is most often the same."""
+    return tuple(json.loads(text))
 
 
 def _text(value: Any) -> NDArray[np.uint8]:

@@ -72,7 +72,7 @@ class Job:
 
     def statistics_path(self, slide_id: str) -> Path:
         """Return where the per-gene statistics lie."""
-        return self.work / "statistics" / f"{slide_id}.npz"
+        return self.work / "statistics" / f"{slide_id}.npy"
 
     def patches_path(self, slide_id: str) -> Path:
         """Return where the pixel grid and patches lie."""

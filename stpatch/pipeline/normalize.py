@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpatch.errors import InputMissingError
 from stpatch.expression.rules import RuleSpec
@@ -33,10 +34,12 @@ def run(job: Job, slide_id: str) -> Outcome:
     from stpatch.expression.statistics import slide_statistics
     from stpatch.slides.store import read_slide
 
-    slide = read_slide(job.slide_path(slide_id))
-    normalization = slide_normalization(job, slide)
+    slide = read_slide(job.slide_path(slide_id), spot_ids=False)
+    with np.load(job.totals_path(slide_id), allow_pickle=False) as file:
+        totals = file["totals"]
+    normalization = slide_normalization(job, slide, totals)
     path = job.statistics_path(slide_id)
-    slide_statistics(slide, normalization=normalization, rules=panel_rules(job)).save(path)
+    slide_statistics(slide, normalization=normalization, rules=panel_rules(job), totals=totals).save(path)
     return Outcome(outputs=[(path, None)], facts={"target_sum": normalization.target_sum})
 
 
@@ -81,13 +84,11 @@ def gene_list(genes: Any, *, key: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def slide_normalization(job: Job, slide: Slide) -> Normalization:
-    """Return the normalization with the slide's own numbers."""
+def slide_normalization(job: Job, slide: Slide, totals: NDArray[np.float64]) -> Normalization:
+    """Return the normalization with the slide's own numbers; `totals` are those of its spots."""
     from stpatch.expression.normalize import resolve_normalization
 
     section = job.config.normalize
-    with np.load(job.totals_path(slide.slide_id), allow_pickle=False) as file:
-        totals = file["totals"]
     return resolve_normalization(
         section.method,
         target_sum=section.target_sum,

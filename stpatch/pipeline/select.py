@@ -71,7 +71,8 @@ class _Corpus:
     def statistics(self, slide_id: str) -> SlideStatistics:
         from stpatch.expression.statistics import SlideStatistics
 
-        statistics = SlideStatistics.load(self.job.statistics_path(slide_id))
+        (written,) = self.job.receipt("normalize", slide_id).outputs
+        statistics = SlideStatistics.load(self.job.statistics_path(slide_id), sha256=written.sha256)
         if not self.by_organism:
             return statistics
         genes = read_genes(self.job.slide_path(slide_id))

@@ -100,8 +100,8 @@ def _text_column(column: pd.Series[str]) -> NDArray[np.object_] | pd.Categorical
     return pd.Categorical(texts, categories=pd.Index(different, dtype=object))
 
 
-def read_slide(path: Path) -> Slide:
-    """Read a whole slide; its counts are mapped, not copied."""
+def read_slide(path: Path, *, spot_ids: bool = True) -> Slide:
+    """Read a whole slide, without its `spot_ids` if these are not wanted; its counts are mapped, not copied."""
     from scipy import sparse
 
     view = open_counts(path)
@@ -113,8 +113,8 @@ def read_slide(path: Path) -> Slide:
             name.removeprefix("label_"): _categorical(obs[name]) for name in _columns(obs) if name.startswith("label_")
         }
         places = _places(file, facts)
-        spot_ids = _texts(obs[obs.attrs["_index"]])
-    counts = sparse.csr_matrix((len(spot_ids), len(genes)), dtype=view.data.dtype)
+        ids = _texts(obs[obs.attrs["_index"]]) if spot_ids else np.empty(0, dtype=object)
+    counts = sparse.csr_matrix((len(places.xy), len(genes)), dtype=view.data.dtype)
     counts.data, counts.indices, counts.indptr = view.data, view.indices, view.indptr
     counts.has_sorted_indices = True
     counts.has_canonical_format = True
@@ -124,7 +124,7 @@ def read_slide(path: Path) -> Slide:
         organism=facts["organism"],
         counts=counts,
         genes=genes,
-        spot_ids=spot_ids,
+        spot_ids=ids,
         xy=places.xy,
         array=places.array,
         geometry=places.geometry,

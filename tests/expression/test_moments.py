@@ -13,7 +13,7 @@ from scipy import sparse
 
 from stpatch.errors import InputError
 from stpatch.expression import moments as module
-from stpatch.expression.moments import CountMoments, ValueMoments
+from stpatch.expression.moments import CountMoments, ValueMoments, slide_moments
 from stpatch.expression.normalize import Normalization, normalize_csr, resolve_normalization, spot_totals
 
 LOG1P = Normalization(method="log1p_total", target_sum=1e4)
@@ -63,6 +63,35 @@ def test_values_merge_as_one_matrix(parts, method):
         np.testing.assert_allclose(
             merged.m2, ((dense - dense.mean(axis=0)) ** 2).sum(axis=0), rtol=1e-9, atol=1e-12 * (1 + dense.max()) ** 2
         )
+
+
+@given(corpora(), st.sampled_from(["total", "log1p_total", "sqrt_total"]), st.booleans())
+def test_one_pass_gives_what_single_ones_give(parts, method, stored_narrow):
+    counts = sparse.vstack(parts).tocsr()
+    counts.sort_indices()
+    totals, normalization = spot_totals(counts), Normalization(method=method, target_sum=1e4)
+    linear = Normalization(method="total", target_sum=1e4)
+    dense = counts.toarray().astype(np.int64)
+    if stored_narrow:
+        counts.indices = counts.indices.astype(np.uint16)
+    of_counts, values, scaled = slide_moments(counts, totals, normalization)
+    np.testing.assert_array_equal(of_counts.total, dense.sum(axis=0))
+    np.testing.assert_array_equal(of_counts.squares, (dense**2).sum(axis=0))
+    np.testing.assert_array_equal(of_counts.detected, (dense > 0).sum(axis=0))
+    for found, wanted in ((values, normalization), (scaled, linear)):
+        plain = normalize_csr(counts, totals, wanted).toarray()
+        np.testing.assert_allclose(found.mean, plain.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(found.m2, plain.var(axis=0) * len(plain), rtol=1e-9, atol=1e-20 * plain.max() ** 2)
+
+
+def test_deviations_are_not_lost_in_a_large_mean():
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(np.column_stack([rng.poisson(0.1, 4000), 50_000 + rng.integers(0, 2, 4000)]))
+    totals = np.full(4000, 1e4)
+    plain = np.log1p(counts.toarray().astype(np.float64))
+    _, values, scaled = slide_moments(counts, totals, LOG1P)
+    np.testing.assert_allclose(values.m2, ((plain - plain.mean(axis=0)) ** 2).sum(axis=0), rtol=1e-7)
+    np.testing.assert_allclose(scaled.m2, counts.toarray().var(axis=0) * 4000, rtol=1e-12)
 
 
 @given(corpora(), st.sampled_from([100.0, 1.0]))

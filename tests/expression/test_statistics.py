@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from corpora import make_slide, normalized_by, panel_of, statistics_of
@@ -21,8 +23,8 @@ NAMES = [f"gène {i} \n,\x00'" for i in range(80)]
 def test_round_trip(tmp_path, method, rule):
     spec = RuleSpec(method=rule, across_slides="rank")
     want = statistics_of([make_slide("a", COUNTS, NAMES)], spec, normalized_by(method))["a"]
-    want.save(tmp_path / "a.npz")
-    found = SlideStatistics.load(tmp_path / "a.npz")
+    want.save(tmp_path / "a.npy")
+    found = SlideStatistics.load(tmp_path / "a.npy")
     assert (found.slide_id, found.genes) == ("a", tuple(NAMES))
     assert found.normalization == want.normalization
     np.testing.assert_array_equal(found.totals, want.totals)
@@ -40,27 +42,44 @@ def test_round_trip(tmp_path, method, rule):
         np.testing.assert_array_equal(found.moran.index, want.moran.index)
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 half"])
+@pytest.mark.parametrize("content", [b"", b"no record", b"\x93NUMPY\x01\x00v\x00{"])
 def test_a_damaged_file_is_named(tmp_path, content):
-    (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(DatasetError, match=r"a\.npz"):
-        SlideStatistics.load(tmp_path / "a.npz")
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.npy"):
+        SlideStatistics.load(tmp_path / "a.npy")
 
 
 def test_a_cut_file_is_named(tmp_path):
-    statistics_of([make_slide("a", COUNTS)], RuleSpec(method="mean"))["a"].save(tmp_path / "a.npz")
-    whole = (tmp_path / "a.npz").read_bytes()
-    (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
+    statistics_of([make_slide("a", COUNTS)], RuleSpec(method="mean"))["a"].save(tmp_path / "a.npy")
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DatasetError, match="cannot be read"):
-        SlideStatistics.load(tmp_path / "a.npz")
+        SlideStatistics.load(tmp_path / "a.npy")
+
+
+def test_a_flipped_bit_is_found_by_the_checksum(tmp_path):
+    path = tmp_path / "a.npy"
+    statistics_of([make_slide("a", COUNTS)], RuleSpec(method="mean"))["a"].save(path)
+    whole = path.read_bytes()
+    sha256 = hashlib.sha256(whole).hexdigest()
+    assert SlideStatistics.load(path, sha256=sha256).n_spots == len(COUNTS)
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(DatasetError, match=r"cannot be read(.|\n)*checksum"):
+        SlideStatistics.load(path, sha256=sha256)
+
+
+def test_equal_statistics_give_equal_bytes(tmp_path):
+    for name in "ab":
+        statistics_of([make_slide("s", COUNTS)], RuleSpec(method="moran"))["s"].save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_another_format_version_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("stpatch.expression.statistics.FORMAT", 2)
-    statistics_of([make_slide("a", COUNTS)], RuleSpec(method="mean"))["a"].save(tmp_path / "a.npz")
+    monkeypatch.setattr("stpatch.expression.statistics.FORMAT", 99)
+    statistics_of([make_slide("a", COUNTS)], RuleSpec(method="mean"))["a"].save(tmp_path / "a.npy")
     monkeypatch.undo()
     with pytest.raises(DatasetError, match="format version"):
-        SlideStatistics.load(tmp_path / "a.npz")
+        SlideStatistics.load(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize("rule", ["hvg_seurat_v3", "pearson_residuals"])

@@ -157,7 +157,7 @@ def test_a_slide_that_is_taken_out_leaves_nothing_behind(corpus: Path) -> None:
 DAMAGES = {
     "out.work/slides/V1.h5ad": "ingest/V1",
     "out.work/slides/V1.totals.npz": "ingest/V1",
-    "out.work/statistics/V1.npz": "normalize/V1",
+    "out.work/statistics/V1.npy": "normalize/V1",
     "out.work/channels.json": "select/corpus",
     "out.work/patches/V1.npz": "crop/V1",
     "out.work/plan.npz": "plan/corpus",
