@@ -1,7 +1,7 @@
 """A slide's image with fixed channels: one dense row of counts an occupied pixel, so that a window is a transposition.
 
 A row is filled when a window first touches its pixel: what no window needs is never read, and windows that overlap
-share the work.
+share the work. Rows are bytes until a count needs more, since most of a window's time is the reading of its rows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class PanelImage:
         self._row = np.where(occupied, np.cumsum(occupied) - 1, self._empty)
         self._filled = np.zeros(self._empty + 1, np.bool_)
         self._filled[self._empty] = True
-        self._rows = np.zeros((self._empty + 1, _row_length(len(genes), image.count_dtype)), image.count_dtype)
+        first = image.count_dtype if image.count_dtype.kind == "f" else np.dtype(np.uint8)
+        self._rows = np.zeros((self._empty + 1, _row_length(len(genes), first)), first)
 
     @property
     def count_dtype(self) -> np.dtype[Any]:
@@ -69,15 +70,27 @@ class PanelImage:
             raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {shape}")
         image = self._image
         window = image.window(row, col, height, width)
-        kernels.fill_panel_rows(
+        while not kernels.fill_panel_rows(
             image.data, image.indices, image.indptr, image.pixel_start, image.pixel_spots, image.shape[1],
-            window, self._column, self._row, self._filled, self._rows,
-        )  # fmt: skip
+            window, self._column, self._limit, self._row, self._filled, self._rows,
+        ):  # fmt: skip
+            self._widen()
         place = np.full((height, width), self._empty)
         top, end, left, right = window
         place[top - row : end - row, left - col : right - col] = self._row.reshape(image.shape)[top:end, left:right]
         kernels.transpose_rows(self._rows, place.reshape(-1), out.reshape(self._n_channels, -1))
         return out
+
+    @property
+    def _limit(self) -> int:
+        """The largest count that a row holds; 0 where rows have the dtype that holds every count."""
+        return 0 if self._rows.dtype == self.count_dtype else int(np.iinfo(self._rows.dtype).max)
+
+    def _widen(self) -> None:
+        narrow = self._rows
+        self._rows = np.zeros((len(narrow), _row_length(self._n_channels, self.count_dtype)), self.count_dtype)
+        filled = np.flatnonzero(self._filled)
+        self._rows[filled, : self._n_channels] = narrow[filled, : self._n_channels]
 
     def totals(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
         """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
@@ -85,7 +98,7 @@ class PanelImage:
 
 
 def panel_bytes(image: SlideImage, n_channels: int) -> int:
-    """Return the bytes that a panel's rows would take."""
+    """Return the most bytes that a panel's rows would take."""
     n_rows = int(np.count_nonzero(np.diff(image.pixel_start))) + 1
     return n_rows * _row_length(n_channels, image.count_dtype) * image.count_dtype.itemsize
 

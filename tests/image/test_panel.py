@@ -45,6 +45,18 @@ def test_the_count_dtype_is_the_slides_whatever_the_panel():
         panel.gather(0, 0, 1, 1, out=np.zeros((1, 1, 1), np.uint16))
 
 
+def test_rows_widen_when_a_count_needs_it():
+    counts = np.array([[255, 3], [0, 1], [256, 7], [200, 9], [100, 0]], dtype=np.uint16)
+    image = make_image(counts, [0, 1, 2, 3, 3], (1, 4))
+    panel = PanelImage(image, np.array([0], dtype=np.int32))
+    assert panel.gather(0, 0, 1, 2).tolist() == [[[255, 0]]]
+    narrow = panel.nbytes
+    assert panel.gather(0, 0, 1, 3).tolist() == [[[255, 0, 256]]]
+    assert panel.nbytes >= narrow
+    assert panel.gather(0, 0, 1, 4).tolist() == [[[255, 0, 256, 300]]]
+    assert PanelImage(image, np.array([0], dtype=np.int32)).gather(0, 3, 1, 1).tolist() == [[[300]]]
+
+
 def test_means_have_no_panel():
     with pytest.raises(ValueError, match="no mean"):
         PanelImage(make_image(np.eye(2, dtype=np.uint16), [0, 0], (1, 1), "mean"), np.array([0], dtype=np.int32))
@@ -52,8 +64,10 @@ def test_means_have_no_panel():
 
 @pytest.mark.parametrize("n_channels", [1, 31, 32, 512, 513])
 def test_the_bytes_are_told_beforehand_and_rows_are_an_odd_number_of_lines(n_channels):
-    image = make_image(np.ones((3, 600), dtype=np.uint16), [0, 1, 5], (2, 3))
-    found = PanelImage(image, np.arange(n_channels, dtype=np.int32)).nbytes
-    assert found == panel_bytes(image, n_channels)
-    assert found // 4 % (2 * LINE) == LINE
-    assert found >= 4 * 2 * (n_channels + 1)
+    image = make_image(np.full((3, 600), 300, dtype=np.uint16), [0, 1, 5], (2, 3))
+    panel = PanelImage(image, np.arange(n_channels, dtype=np.int32))
+    for itemsize in (1, 2):
+        assert panel.nbytes // 4 % (2 * LINE) == LINE
+        assert 4 * itemsize * (n_channels + 1) <= panel.nbytes <= panel_bytes(image, n_channels)
+        panel.gather(0, 0, 1, 1)
+    assert panel.nbytes == panel_bytes(image, n_channels)
