@@ -113,15 +113,18 @@ def _memory(place: Any, configs: dict[str, Any]) -> None:
 
 
 def _growth(place: Any, axis: str, run: dict[str, Any]) -> None:
-    numbers = [row["point"] for row in run["points"]]
-    place.plot(numbers, [row["samples/s"] for row in run["points"]], marker="o", color=OURS)
-    place.set(xscale="log", yscale="log", title=f"{axis}: time a byte of work ~ number ^ {run['exponent']:+.2f}")
-    place.set_xticks(numbers, [f"{number:,}" for number in numbers], fontsize="small")
-    place.minorticks_off()
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    rows = run["points"]
+    places = range(len(rows))
+    place.plot(places, [row["samples/s"] for row in rows], marker="o", color=OURS)
+    place.set(yscale="log", title=f"{axis}: time a byte of work ~ number ^ {run['exponent']:+.2f}")
+    place.title.set_fontsize("medium")
+    labels = [f"{_short(row['point'])}\n{row['shard peak MB']:,.0f} MB" for row in rows]
+    place.set_xticks(places, labels, fontsize="small")
     place.set_ylabel("patches/s", color=OURS)
-    place.title.set_fontsize("small")
     work = place.twinx()
-    work.plot(numbers, [row["work MB/cpu s"] for row in run["points"]], marker="s", linestyle="--", color=WORK)
+    work.plot(places, [row["work MB/cpu s"] for row in rows], marker="s", linestyle="--", color=WORK)
     work.set(yscale="log")
     work.set_ylabel("MB of work a processor second", color=WORK, fontsize="small")
     for scale in (place, work):
@@ -129,3 +132,10 @@ def _growth(place: Any, axis: str, run: dict[str, Any]) -> None:
         if high < 10 * low:  # a flat line shall look flat
             middle = (low * high) ** 0.5
             scale.set_ylim(middle / 4, middle * 4)
+        scale.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        scale.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        scale.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(number: int) -> str:
+    return f"{number // 1000}k" if number >= 10_000 else f"{number:,}"

@@ -148,7 +148,7 @@ def _growth(part: dict[str, Any]) -> Iterator[Row]:
             rates = f"{row['samples/cpu s']:,.0f} /cpu s, {row['work MB/cpu s']:,.0f} MB/cpu s"
             against = f"{rates}, peak {row['shard peak MB']:,.0f} MB"
             yield (f"{axis} {row['point']:,}: patches/s", f"{row['samples/s']:,.0f}", against, "")
-        against = "power of the axis; 0: as the work, above: faster"
+        against = "power of the number; " + ("-1 at best" if axis == "workers" else "0: as the work, above: faster")
         yield (f"{axis}: time a byte of work", f"{run['exponent']:+.2f}", against, "")
 
 
