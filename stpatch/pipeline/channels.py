@@ -84,7 +84,7 @@ def vocabulary_names(genes: pd.DataFrame, *, by_organism: bool) -> list[str]:
     Genes that the user mapped carry no organism: they are shared.
     """
     if not by_organism:
-        return [str(gene) for gene in genes.index]
+        return [str(gene) for gene in genes.index.tolist()]
     return [
         f"{organism}:{gene}" if organism else str(gene)
         for gene, organism in zip(genes.index, genes["organism"], strict=True)

@@ -119,7 +119,7 @@ def _gene_ids(job: Job, slide_id: str, where: str) -> NDArray[np.int32]:
     """Return the ids of the slide's genes, of which a fixed list of channels must hold some."""
     channels = read_channels(job.channels_path)
     wanted = channels.channels_of(slide_id)
-    names = channels.names_of(read_genes(job.slide_path(slide_id)))
+    names = channels.names_of(read_genes(job.slide_path(slide_id), columns=["organism"]))
     measured = channels.ids_of(names)
     if wanted is not None and not np.isin(measured[measured >= 0], wanted).any():
         raise InputError(

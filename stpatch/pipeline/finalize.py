@@ -45,12 +45,18 @@ def run(job: Job, unit: str) -> Outcome:
     """Write everything that lies beside the shards."""
     plan, layout, channels = read_plan(job.plan_path), dataset_layout(job), read_channels(job.channels_path)
     _clear(job, plan)
-    cuts = {slide_id: read_cut(job.patches_path(slide_id)).patches for slide_id in plan.slides}
-    columns = _patch_rows(job, plan, cuts, layout)
+    largest = int(max(channels.ids.max(), channels.pad_id))
+    patches: dict[str, Patches] = {}
+    measured: dict[str, bytes] = {}
+    for slide_id in plan.slides:
+        cut = read_cut(job.patches_path(slide_id))
+        patches[slide_id] = cut.patches
+        measured[slide_id] = pack_measured(cut.gene_ids[cut.gene_ids >= 0], largest)
+    columns = _patch_rows(job, plan, patches, layout)
     splits = _splits(job, plan, columns, layout)
     tables = {
         "genes": write_table(job.output, "genes", GENES, _gene_rows(job, plan, channels)),
-        "slides": write_table(job.output, "slides", SLIDES, _slide_rows(job, plan, channels)),
+        "slides": write_table(job.output, "slides", SLIDES, _slide_rows(job, plan, measured)),
         "patches": write_table(job.output, "patches", patch_columns(layout, draws=job.config.channels.draws), columns),
     }
     files = [record for name, split in splits.items() for record in _split_files(job, name, split, layout)]
@@ -102,11 +108,11 @@ def _clear(job: Job, plan: Plan) -> None:
 
 
 def _patch_rows(
-    job: Job, plan: Plan, cuts: Mapping[str, Patches], layout: Layout
+    job: Job, plan: Plan, patches: Mapping[str, Patches], layout: Layout
 ) -> dict[str, NDArray[Any] | list[Any]]:
     """Return the columns of patches.parquet, in the plan's order."""
     number, row, col, n_spots, coverage, height, width = (
-        _of_samples(plan, cuts, name) for name in ("number", "row", "col", "n_spots", "coverage", "height", "width")
+        _of_samples(plan, patches, name) for name in ("number", "row", "col", "n_spots", "coverage", "height", "width")
     )
     draws = job.config.channels.draws
     slides = [plan.slides[i] for i in plan.slide]
@@ -140,9 +146,9 @@ def _patch_rows(
     return columns
 
 
-def _of_samples(plan: Plan, cuts: Mapping[str, Patches], name: str) -> NDArray[Any]:
+def _of_samples(plan: Plan, patches: Mapping[str, Patches], name: str) -> NDArray[Any]:
     """Return one field of the patches for every sample of the plan."""
-    fields = [getattr(cuts[slide_id], name) for slide_id in plan.slides]
+    fields = [getattr(patches[slide_id], name) for slide_id in plan.slides]
     starts = np.cumsum([0, *(len(field) for field in fields)])[:-1]
     return np.asarray(np.concatenate(fields)[starts[plan.slide] + plan.patch])
 
@@ -195,27 +201,24 @@ def _gene_facts(job: Job, plan: Plan, channels: Channels) -> dict[str, tuple[str
     for slide_id in [*plan.slides, *(name for name in job.receipts("normalize") if name not in set(plan.slides))]:
         if not wanted:
             break
-        genes = read_genes(job.slide_path(slide_id))
-        names = channels.names_of(genes)
-        for name, ensembl_id, organism in zip(names, genes["ensembl_id"], genes["organism"], strict=True):
-            if name in wanted:
-                wanted.discard(name)
-                known[name] = (ensembl_id, organism)
+        genes = read_genes(job.slide_path(slide_id), columns=["ensembl_id", "organism"])
+        facts = zip(genes["ensembl_id"].tolist(), genes["organism"].tolist(), strict=True)
+        known = {**dict(zip(channels.names_of(genes), facts, strict=True)), **known}
+        wanted.difference_update(known)
     return known
 
 
-def _slide_rows(job: Job, plan: Plan, channels: Channels) -> dict[str, Sequence[Any] | NDArray[Any]]:
+def _slide_rows(job: Job, plan: Plan, measured: Mapping[str, bytes]) -> dict[str, Sequence[Any] | NDArray[Any]]:
     counts = np.bincount(plan.slide, minlength=len(plan.slides))
-    rows = [_slide_row(job, plan, i, int(counts[i]), channels) for i, _ in enumerate(plan.slides)]
+    rows = [_slide_row(job, plan, i, int(counts[i]), measured[name]) for i, name in enumerate(plan.slides)]
     return {name: [row[name] for row in rows] for name in SLIDES}
 
 
-def _slide_row(job: Job, plan: Plan, number: int, patches: int, channels: Channels) -> dict[str, Any]:
+def _slide_row(job: Job, plan: Plan, number: int, patches: int, measured: bytes) -> dict[str, Any]:
     slide_id = plan.slides[number]
     ingest: Receipt = job.receipt("ingest", slide_id)
     facts, crop = ingest.facts, job.receipt("crop", slide_id).facts
     splits = {plan.splits[i] for i in np.unique(plan.split[plan.slide == number])}
-    ids = channels.ids_of(channels.names_of(read_genes(job.slide_path(slide_id))))
     inputs = [{"name": Path(item.path).name, "bytes": item.bytes, "sha256": item.sha256} for item in ingest.inputs]
     grid = {name: crop[name] for name in ("collisions", "dropped_spots")}
     return {
@@ -235,7 +238,7 @@ def _slide_row(job: Job, plan: Plan, number: int, patches: int, channels: Channe
         "patches": patches,
         "qc": canonical_json({**facts["record"], "grid": grid}),
         "target_sum": job.receipt("normalize", slide_id).facts["target_sum"],
-        "measured": pack_measured(ids[ids >= 0], int(max(channels.ids.max(), channels.pad_id))),
+        "measured": measured,
     }
 
 

@@ -18,7 +18,7 @@ from stpatch.pipeline.normalize import gene_list, panel_rules
 from stpatch.pipeline.receipts import Receipt
 from stpatch.slides.genes import PAD, read_vocabulary
 from stpatch.slides.store import read_genes, read_slide
-from stpatch.storage import atomic_file, write_json
+from stpatch.storage import atomic_file, canonical_json, write_bytes
 
 if TYPE_CHECKING:  # `request` is asked in an up-to-date build: what only `run` needs is imported there
     from stpatch.expression.pool import PooledStatistics
@@ -54,7 +54,7 @@ def run(job: Job, _unit: str) -> Outcome:
     vocabulary = None if external is None else read_vocabulary(external)
     ids, pad_id = number_genes(pooled.genes, vocabulary, by_organism=by_organism)
     channels = _choose(job, corpus, slides, pooled, ids, pad_id)
-    write_json(job.channels_path, channels_json(channels))
+    write_bytes(job.channels_path, canonical_json(channels_json(channels)).encode())
     moments_path = job.work / "moments.npz"
     _write_moments(moments_path, pooled, ids)
     facts = {"genes": len(ids), "channels": channels.n_channels, "by_organism": by_organism}
@@ -75,11 +75,13 @@ class _Corpus:
         statistics = SlideStatistics.load(self.job.statistics_path(slide_id), sha256=written.sha256)
         if not self.by_organism:
             return statistics
-        genes = read_genes(self.job.slide_path(slide_id))
+        genes = read_genes(self.job.slide_path(slide_id), columns=["organism"])
         return replace(statistics, genes=tuple(vocabulary_names(genes, by_organism=True)))
 
     def ids(self, slide_id: str, ids: Mapping[str, int]) -> NDArray[np.int32]:
-        names = vocabulary_names(read_genes(self.job.slide_path(slide_id)), by_organism=self.by_organism)
+        names = vocabulary_names(
+            read_genes(self.job.slide_path(slide_id), columns=["organism"]), by_organism=self.by_organism
+        )
         return np.array([ids[name] for name in names if name in ids], np.int32)
 
     def slide(self, slide_id: str) -> Slide:
@@ -229,8 +231,8 @@ def _ranked(
 
 def _write_moments(path: Any, pooled: PooledStatistics, ids: Mapping[str, int]) -> None:
     """Store the moments of the vocabulary's genes, by ascending id, for the gene table."""
-    place = {name: i for i, name in enumerate(pooled.genes)}
-    order = np.array([place[name] for name, _ in sorted(ids.items(), key=lambda item: item[1])], np.int64)
+    places = np.flatnonzero([name in ids for name in pooled.genes])
+    order = places[np.argsort([ids[pooled.genes[i]] for i in places.tolist()])]
     with atomic_file(path) as file:
         np.savez(
             file,

@@ -8,6 +8,7 @@ costs mostly the bytes of its rows.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,10 @@ def read_places(path: Path) -> Places:
         return _places(file, _facts(file))
 
 
-def read_genes(path: Path) -> pd.DataFrame:
-    """Read the gene table: index ``gene``; columns ``name``, ``ensembl_id``, ``organism``."""
+def read_genes(path: Path, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read the gene table: index ``gene``; columns ``name``, ``ensembl_id``, ``organism``, or those that are named."""
     with _opened(path) as file:
-        return _gene_table(file)
+        return _gene_table(file, columns)
 
 
 def read_labels(path: Path) -> pd.DataFrame:
@@ -206,9 +207,9 @@ def _places(file: Any, facts: dict[str, Any]) -> Places:
     )
 
 
-def _gene_table(file: Any) -> pd.DataFrame:
+def _gene_table(file: Any, columns: Sequence[str] | None = None) -> pd.DataFrame:
     var = file["var"]
-    table = {name: _column(var[name]) for name in _columns(var)}
+    table = {name: _column(var[name]) for name in columns or _columns(var)}
     return pd.DataFrame(table, index=pd.Index(_texts(var[var.attrs["_index"]]), name="gene", dtype=object))
 
 
