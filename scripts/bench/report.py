@@ -73,15 +73,15 @@ def _kernels(part: dict[str, Any]) -> Iterator[Row]:
         plain = f"numcodecs' default {size['plain']:,.0f}"
         yield (f"{kind}: frame, bytes", f"{size['ours']:,.0f}", plain, f"{size['plain'] / size['ours']:.2f}")
         for rule, limits in part[kind]["limits"].items():
-            shares = " + ".join(f"{limits[f'{name} us']:.0f} {name}" for name in ("copy", "codec", "sha256", "disk"))
-            against = f"limits: {shares} = {limits['sum us']:.0f}"
+            shares = " ".join(f"{name} {limits[f'{name} us']:.0f}" for name in ("copy", "codec", "sha256", "disk"))
+            against = f"limits {limits['sum us']:.0f}: {shares}"
             ratio = limits["shard us"] / limits["sum us"]
             yield (f"{kind}-{rule}: shard stage, us a patch", f"{limits['shard us']:,.0f}", against, f"{ratio:.1f}")
 
 
 def _workers(part: dict[str, Any]) -> Iterator[Row]:
     both = f"after all {part['two processors, after']:.2f}; 2 at best"
-    yield ("the machine: two processes count, times one", f"{part['two processors']:.2f}", both, "")
+    yield ("the machine: two processes, times one", f"{part['two processors']:.2f}", both, "")
     for name, run in part["configs"].items():
         one, two = run["samples"] / median(run["one"]), run["samples"] / median(run["two"])
         against = f"one {one:,.0f}; target {WORKERS_TARGET}"
@@ -118,7 +118,7 @@ def _build(part: dict[str, Any]) -> Iterator[Row]:
         yield (f"{name}: patches/s", f"{rate:,.0f}", against, f"{rate / PUBLISHED[kind]:.0f}")
         stages = {**run["stages"], "validate": run["validate"]}
         whole = sum(stages.values())
-        most = sorted(stages.items(), key=lambda item: -item[1])[:4]
+        most = sorted(stages.items(), key=lambda item: -item[1])[:3]
         shares = ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in most)
         peak = f"peak {run['peak'] / 1e6:.0f} MB"
         yield (f"  {run['samples']:,} patches, {peak}, s", f"{whole:.2f}", shares, "")
@@ -139,7 +139,7 @@ def _peers(part: dict[str, Any]) -> Iterator[Row]:
         ours = part["ours"][row["corpus"]]
         ratio = "/".join(f"{ours[key] / row['samples/s']:.0f}" for key in ("cut and stored/s", "read/s"))
         yield (f"{name}: samples/s", f"{row['samples/s']:,.0f}", row["what"], ratio)
-    yield ("ratio: stpatch cut and stored / read, to the peer; all: windows of 16 x 16", "", "", "")
+    yield ("", "", "ratio: stpatch cut and stored / read, to a peer", "")
 
 
 def _growth(part: dict[str, Any]) -> Iterator[Row]:
