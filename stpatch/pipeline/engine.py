@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -93,8 +92,6 @@ def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progr
     summary.skipped[stage.name] = len(units) - len(left)
     if left and stage.name in ("shard", "finalize"):
         (job.output / "manifest.json").unlink(missing_ok=True)  # a dataset in change has no entry point
-    if left and stage.name == "shard":
-        _prepare(job)
     with progress(stage.name, len(units), len(units) - len(left)) as bar:
         for unit, error in pool.results(stage.name, left, at_once=_at_once(job, stage)):
             bar.update(1)
@@ -104,13 +101,6 @@ def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progr
                 raise error
             else:
                 summary.failures.append((stage.name, unit, error))
-
-
-def _prepare(job: Job) -> None:
-    from stpatch.pipeline.warm import compile_kernels
-
-    dtype = "float32" if job.config.ingest.values == "normalized" else "uint16"
-    compile_kernels(counts_dtypes=(dtype,), announce=lambda text: print(text, file=sys.stderr))  # noqa: T201
 
 
 def _at_once(job: Job, stage: Stage) -> int | None:

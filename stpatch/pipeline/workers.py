@@ -6,11 +6,14 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +21,7 @@ from stpatch.config import Config
 from stpatch.errors import ConfigError, StpatchError, UnitsFailedError
 from stpatch.pipeline.job import Job
 from stpatch.pipeline.stages import STAGES
+from stpatch.pipeline.warm import KERNELS, compile_kernels, is_cached
 
 Result = tuple[str, StpatchError | None]
 
@@ -37,14 +41,17 @@ def run_unit(job: Job, stage: str, unit: str) -> Result:
 class Workers(AbstractContextManager["Workers"]):
     """A pool of worker processes that all stages of a build share; one worker means this process.
 
-    Workers are started when first needed, with the ``spawn`` method: nothing of this process' threads or open files is
-    inherited, and they end by themselves when this process dies.
+    Workers are started when first needed, by a fork server (``spawn`` where there is none): nothing of this process'
+    threads or open files is inherited, what `stpatch.pipeline.preload` imports and compiles is shared, and workers end
+    by themselves when this process dies. Once they are there, they do single units too: this process need not import
+    what they have.
     """
 
     def __init__(self, job: Job, count: int) -> None:
         self.job = job
         self.count = count
         self._pool: ProcessPoolExecutor | None = None
+        self._prepared: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -62,24 +69,21 @@ class Workers(AbstractContextManager["Workers"]):
     def results(self, stage: str, units: Sequence[str], *, at_once: int | None = None) -> Iterator[Result]:
         """Yield each unit's result as it is done; `at_once` limits how many run together."""
         ahead = 2 * self.count if at_once is None or at_once >= self.count else at_once
-        if self.count == 1 or len(units) == 1 or at_once == 1:
+        if self._pool is None and (self.count == 1 or len(units) == 1 or at_once == 1):
+            self._prepare(stage)
             for unit in units:
                 yield run_unit(self.job, stage, unit)
             return
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.count,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(self.job.config,),
-            )
+        if not units:
+            return
+        pool = self._pool = self._pool or self._started(stage)
         waiting = iter(units)
         running: dict[Future[Result], str] = {}
         unit = ""
         try:
             while True:
                 while len(running) < ahead and (following := next(waiting, None)) is not None:
-                    running[self._pool.submit(_run_in_worker, stage, following)] = following
+                    running[pool.submit(_run_in_worker, stage, following)] = following
                 if not running:
                     return
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -96,6 +100,39 @@ class Workers(AbstractContextManager["Workers"]):
         finally:
             for future in running:
                 future.cancel()
+
+    def _started(self, stage: str) -> ProcessPoolExecutor:
+        if "forkserver" in multiprocessing.get_all_start_methods():
+            context: BaseContext = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["stpatch.pipeline.fork_server"])
+            forkserver.ensure_running()
+            for other in STAGES.values():  # meanwhile what this process will need to tell what is left of each stage
+                _ = other.module
+        else:
+            context = multiprocessing.get_context("spawn")
+            self._prepare(stage)
+        if self._counts_dtype != "uint16":  # which the fork server has
+            self._prepare(stage)
+        return ProcessPoolExecutor(
+            self.count, mp_context=context, initializer=_start_worker, initargs=(self.job.config,)
+        )
+
+    def _prepare(self, stage: str) -> None:
+        """Have a stage's kernels compiled; where they are new, those of the stages after it too, in one wait."""
+        if stage not in KERNELS or stage in self._prepared:
+            return
+        names = tuple(KERNELS)
+        wanted = (stage,) if is_cached(stage) else names[names.index(stage) :]
+        self._prepared.update(wanted)
+        compile_kernels(
+            wanted,
+            counts_dtype=self._counts_dtype,
+            announce=lambda text: print(text, file=sys.stderr),  # noqa: T201
+        )
+
+    @property
+    def _counts_dtype(self) -> str:
+        return "float32" if self.job.config.ingest.values == "normalized" else "uint16"
 
 
 def worker_count(config: Config) -> int:
