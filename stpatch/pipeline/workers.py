@@ -68,13 +68,13 @@ class Workers(AbstractContextManager["Workers"]):
 
     def results(self, stage: str, units: Sequence[str], *, at_once: int | None = None) -> Iterator[Result]:
         """Yield each unit's result as it is done; `at_once` limits how many run together."""
+        if not units:
+            return
         ahead = 2 * self.count if at_once is None or at_once >= self.count else at_once
         if self._pool is None and (self.count == 1 or len(units) == 1 or at_once == 1):
             self._prepare(stage)
             for unit in units:
                 yield run_unit(self.job, stage, unit)
-            return
-        if not units:
             return
         pool = self._pool = self._pool or self._started(stage)
         waiting = iter(units)
