@@ -16,6 +16,7 @@ from scipy import sparse
 
 from scripts.bench.corpus import slide_ids
 from scripts.bench.limits import best, measure_limits
+from scripts.bench.prototype import Prototype
 from scripts.bench.stages import folders_of, measure_stage, sheet_of
 
 WINDOWS = 40
@@ -72,7 +73,7 @@ class Opened:
 
 
 def measure_kernels(patch_config: Path, panel_config: Path, machine: dict[str, float]) -> dict[str, Any]:
-    """Return microseconds of each kernel, ours and plain, and the limits of the patches of both rules.
+    """Return microseconds of each kernel, ours and plain, and for both rules the limits and a prototype's patches/s.
 
     Parameters
     ----------
@@ -99,8 +100,12 @@ def measure_kernels(patch_config: Path, panel_config: Path, machine: dict[str, f
         }
     kernels["normalize, a slide"] = slide_moments(of_patch)
     kernels["ingest, a slide"] = ingest(patch_config)
+    yardstick = Prototype(
+        of_patch.counts, of_patch.cutter.image.spot_totals, of_patch.spots, *_channels_and_pixels(samples[0])
+    )
     return {
         "kernels": kernels,
+        "prototype": {"patch": yardstick.patch_rule(), "panel": yardstick.panel(of_panel.cutter.rule.choice.positions)},
         "frame bytes": {"ours": _size(encode_pair(samples)[0]), "plain": _size(encode_pair(samples)[1])},
         "limits": {
             "patch": measure_limits(machine, [sample.x for sample in samples], of_patch.window_bytes),
@@ -263,6 +268,10 @@ def spots_of(image: Any, window: tuple[int, int, int, int]) -> tuple[Any, Any]:
                 spots.append(spot)
                 places.append((row - window[0]) * window[3] + column - window[1])
     return np.array(spots), np.array(places)
+
+
+def _channels_and_pixels(sample: Any) -> tuple[int, int]:
+    return sample.x.shape[0], sample.totals.size
 
 
 def _each(call: Callable[[int], object], repeats: int) -> float:

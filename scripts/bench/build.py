@@ -22,7 +22,7 @@ from scripts.bench.stages import (
 
 
 def measure_build(config: Path) -> dict[str, Any]:
-    """Build from nothing, compiled loops in their cache, and validate.
+    """Build from nothing, and validate; the caller sees to it that the compiled loops are in their cache.
 
     Returns
     -------
@@ -31,7 +31,6 @@ def measure_build(config: Path) -> dict[str, Any]:
         receipts' times tell them, start-up apart; `cut cpu` and `encode cpu`, processor seconds of the shard stage's
         two kernels, from a second run of that stage; `samples`, `bytes`.
     """
-    warm_config(config.parent, rule_of(config))  # leaves the loops in the cache
     forget(config)
     begun = time.time()
     built = measure_command("build", str(config), "--quiet", repeats=1)

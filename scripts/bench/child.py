@@ -10,11 +10,13 @@ loop is loaded. What that takes is told apart, as the start-up of a fresh proces
 from __future__ import annotations
 
 import argparse
+import contextlib
 import cProfile
 import json
 import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +72,24 @@ def measured(job: Any, name: str, profile: cProfile.Profile | None) -> dict[str,
             profile.enable()
         begun.extend([time.process_time(), time.perf_counter()])
 
-    units = run_stage(job, name, start=start)
+    with compilations() as compiled:
+        units = run_stage(job, name, start=start)
     seconds, cpu = time.perf_counter() - begun[1], time.process_time() - begun[0]
     if profile:
         profile.disable()
-    return {"units": units, "seconds": seconds, "cpu": cpu, **watch.stop()}
+    return {"units": units, "seconds": seconds, "cpu": cpu, "compiled": len(compiled), **watch.stop()}
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[Any]]:
+    """Collect what is compiled meanwhile, loops read from the cache aside."""
+    if "numba" not in sys.modules:
+        yield []
+        return
+    from numba.core import event
+
+    with event.install_recorder("numba:compile") as recorder:
+        yield recorder.buffer
 
 
 def watch_parts() -> dict[str, float]:
