@@ -8,33 +8,31 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from stpatch.expression.kernels import normalized
+from stpatch.expression.kernels import add_with_square, normalized
 
 COUNT, COUNT_SQUARES, VALUE, VALUE_SQUARES, SCALED, SCALED_SQUARES, STORED, COLUMNS = 0, 1, 2, 3, 4, 5, 6, 8
-"""Columns of a slide's sums: one cache line a gene."""
+"""Columns of a slide's sums, squares next to what they are of: one cache line a gene."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_moments(data, indices, indptr, scale, method, table, sums):  # type: ignore[no-untyped-def]
-    """Add counts, normalized and scaled values, their squares and their number to `sums` (genes, COLUMNS), float64.
+    """Add counts, normalized and scaled values, their squares and their number to `sums` (genes, COLUMNS) float64.
 
     Sums of counts are exact below 2**53; `table` is scratch for the values of small counts.
     """
-    one = np.uintp(1)  # unsigned, as numba tests every signed place for being negative
+    pairs = sums.reshape(-1, 2)  # a sum and that of squares, added at once
+    counts, values, scaled, stored = np.uintp(COUNT // 2), np.uintp(VALUE // 2), np.uintp(SCALED // 2), np.uintp(STORED)
+    one, width = np.uintp(1), np.uintp(COLUMNS // 2)  # unsigned, as numba tests every signed place for being negative
     for spot in range(len(indptr) - 1):
         fill_table(scale[spot], method, table)
         j, stop = np.uintp(indptr[spot]), np.uintp(indptr[spot + 1])
         while j < stop:
             gene, x = np.uintp(indices[j]), np.float64(data[j])
-            value, scaled = value_of(data[j], scale[spot], method, table), x * scale[spot]
-            sums[gene, COUNT] += x
-            sums[gene, COUNT_SQUARES] += x * x
-            sums[gene, VALUE] += value
-            sums[gene, VALUE_SQUARES] += value * value
-            sums[gene, SCALED] += scaled
-            sums[gene, SCALED_SQUARES] += scaled * scaled
-            sums[gene, STORED] += 1.0
-            sums[gene, STORED + 1] += 0.0  # so that a whole cache line is added at once
+            add_with_square(pairs, gene * width + counts, x)  # type: ignore[call-arg]
+            value = value_of(data[j], scale[spot], method, table)
+            add_with_square(pairs, gene * width + values, value)  # type: ignore[call-arg]
+            add_with_square(pairs, gene * width + scaled, x * scale[spot])  # type: ignore[call-arg]
+            sums[gene, stored] += 1.0
             j += one
 
 

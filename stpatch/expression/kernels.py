@@ -58,7 +58,7 @@ def _of_bits(_context: Any, _bits: Any) -> Any:
 
 
 @intrinsic
-def _add_with_square(_context: Any, sums: Any, row: Any, value: Any) -> Any:
+def add_with_square(_context: Any, sums: Any, row: Any, value: Any) -> Any:
     """Add a value and its square to a row of (rows, 2) float64 `sums`, C order: one vector load, add and store."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -131,13 +131,13 @@ def add_to_sums(data, indices, start, end, scale, method, table, sums):  # type:
     size = np.uintp(len(table))
     if method == NONE:
         while j < stop:
-            _add_with_square(sums, np.uintp(indices[j]), np.float64(data[j]))  # type: ignore[call-arg]
+            add_with_square(sums, np.uintp(indices[j]), np.float64(data[j]))  # type: ignore[call-arg]
             j += np.uintp(1)
         return
     while j < stop:
         x = np.uintp(data[j])
         value = table[x] if x < size else normalized(float(data[j]), scale, method)
-        _add_with_square(sums, np.uintp(indices[j]), value)  # type: ignore[call-arg]
+        add_with_square(sums, np.uintp(indices[j]), value)  # type: ignore[call-arg]
         j += np.uintp(1)
 
 
