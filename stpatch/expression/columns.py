@@ -30,8 +30,8 @@ def add_moments(data, indices, indptr, scale, method, table, sums):  # type: ign
             gene, x = np.uintp(indices[j]), np.float64(data[j])
             add_with_square(pairs, gene * width + counts, x)  # type: ignore[call-arg]
             value = value_of(data[j], scale[spot], method, table)
-            add_with_square(pairs, gene * width + values, value)  # type: ignore[call-arg]
-            add_with_square(pairs, gene * width + scaled, x * scale[spot])  # type: ignore[call-arg]
+            add_with_square(pairs, gene * width + values, value)
+            add_with_square(pairs, gene * width + scaled, x * scale[spot])
             sums[gene, stored] += 1.0
             j += one
 
