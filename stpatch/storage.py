@@ -84,10 +84,17 @@ def remove_empty_folders(folder: Path) -> None:
 
 def release_pages(*arrays: Any) -> None:
     """Give back the memory of arrays that are mapped from files; what is touched again is read again."""
-    for array in arrays:
-        mapped = getattr(array.base, "base", None)
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+    files = {id(file): file for file in map(_file_of, arrays) if file is not None}
+    for file in files.values():
+        if hasattr(mmap, "MADV_DONTNEED"):
+            file.madvise(mmap.MADV_DONTNEED)
+
+
+def _file_of(array: Any) -> mmap.mmap | None:
+    """Return the mapped file whose bytes an array is a view of."""
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+    return array
 
 
 def canonical_json(value: Any, *, indent: int | None = None) -> str:

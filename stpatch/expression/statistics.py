@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +18,9 @@ from stpatch.expression.moran import MoranSums
 from stpatch.expression.normalize import Normalization, spot_totals
 from stpatch.expression.rules import COUNT_METHODS, RuleSpec
 from stpatch.expression.vst import vst_score
+from stpatch.record import read_record, write_record
 from stpatch.slides.slide import Slide
-from stpatch.storage import atomic_file, canonical_json
+from stpatch.storage import canonical_json
 
 FORMAT = 2
 _MOMENTS = ("counts", "values", "scaled")
@@ -71,7 +70,7 @@ class SlideStatistics:
         return len(self.totals)
 
     def save(self, path: Path) -> None:
-        """Write one NumPy record (no pickle), atomically; equal statistics give equal bytes."""
+        """Write one record, atomically; equal statistics give equal bytes."""
         header = {
             "format": FORMAT,
             "slide_id": self.slide_id,
@@ -87,12 +86,7 @@ class SlideStatistics:
         if self.moran is not None:
             arrays |= {f"moran.{key}": np.asarray(getattr(self.moran, key)) for key in _MORAN}
         arrays |= {f"score.{key}": value for key, value in self.scores.items()}
-        arrays |= {"genes": _text(list(self.genes)), "header": _text(header)}
-        record = np.empty((), [(name, value.dtype, value.shape) for name, value in arrays.items()])
-        for name, value in arrays.items():
-            record[name] = value
-        with atomic_file(path) as file:
-            np.save(file, record, allow_pickle=False)
+        write_record(path, arrays | {"genes": _text(list(self.genes)), "header": _text(header)})
 
     @classmethod
     def load(cls, path: Path, *, sha256: str | None = None) -> Self:
@@ -108,17 +102,17 @@ class SlideStatistics:
         DatasetError
             The file is no such file, not the one that was written, or of another format version.
         """
+        arrays = read_record(path, what="a slide's statistics", stage="normalize", sha256=sha256)
         try:
-            arrays = _arrays(path.read_bytes(), sha256)
             header = json.loads(arrays["header"].tobytes())
             genes = _gene_names(arrays["genes"].tobytes())
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError) as error:
             raise DatasetError(
-                "slide statistics cannot be read", where=path, found=error, mend="run the normalize stage again"
+                "a slide's statistics cannot be read", where=path, found=error, mend="run the normalize stage again"
             ) from error
         if header["format"] != FORMAT:
             raise DatasetError(
-                "slide statistics are of another format version",
+                "a slide's statistics are of another format version",
                 where=path,
                 found=header["format"],
                 expected=FORMAT,
@@ -232,19 +226,6 @@ def _normalization(header: Mapping[str, Any], counts: CountMoments, n_spots: int
         grand_total=float(sums.sum()),
         n_spots=n_spots,
     )
-
-
-def _arrays(data: bytes, sha256: str | None) -> dict[str, NDArray[Any]]:
-    """Return the fields of a NumPy record without a copy; `sha256` is what the bytes should have, if known."""
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise ValueError("its checksum is not the one it was written with")
-    stream = io.BytesIO(data)
-    np.lib.format.read_magic(stream)
-    _, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype.hasobject or len(data) != stream.tell() + dtype.itemsize:
-        raise ValueError("it is no record of numbers, or cut short")
-    record = np.frombuffer(data, dtype, offset=stream.tell()).reshape(())
-    return {name: record[name] for name in dtype.names or ()}
 
 
 @lru_cache(maxsize=2)

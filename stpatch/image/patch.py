@@ -148,7 +148,7 @@ class SlideImage:
             indices=indices,
             indptr=np.asarray(indptr, dtype=np.int64),
             n_genes=n_genes,
-            spot_totals=np.asarray(totals, dtype=np.float64),
+            spot_totals=np.array(totals, dtype=np.float64),
             pixel_start=pixel_start,
             pixel_spots=pixel_spots,
             shape=(int(grid_shape[0]), int(grid_shape[1])),

@@ -15,8 +15,8 @@ from stpatch.image.grid import Grid, make_grid
 from stpatch.pipeline.channels import read_channels
 from stpatch.pipeline.job import Job, Outcome
 from stpatch.pipeline.normalize import ingest_fingerprint
+from stpatch.record import read_record, write_record
 from stpatch.slides.store import read_genes, read_places
-from stpatch.storage import atomic_file
 
 PATCH_FIELDS = ("number", "row", "col", "height", "width", "n_spots", "coverage")
 
@@ -83,25 +83,22 @@ def run(job: Job, slide_id: str) -> Outcome:
 
 
 def write_cut(path: Path, cut: Cut) -> None:
-    """Write grid and patches as an npz file."""
+    """Write grid and patches as a record."""
     grid = cut.grid
-    with atomic_file(path) as file:
-        np.savez(
-            file,
-            shape=np.array(grid.shape, np.int64),
-            pixel=grid.pixel,
-            origin=np.array(grid.origin, np.float64),
-            pitch_um=np.array(np.nan if grid.pitch_um is None else grid.pitch_um),
-            collisions=np.array([grid.n_collisions, grid.n_dropped], np.int64),
-            gene_ids=cut.gene_ids,
-            **{name: getattr(cut.patches, name) for name in PATCH_FIELDS},
-        )
+    arrays = {
+        "shape": np.array(grid.shape, np.int64),
+        "pixel": grid.pixel,
+        "origin": np.array(grid.origin, np.float64),
+        "pitch_um": np.array(np.nan if grid.pitch_um is None else grid.pitch_um),
+        "collisions": np.array([grid.n_collisions, grid.n_dropped], np.int64),
+        "gene_ids": cut.gene_ids,
+    }
+    write_record(path, arrays | {name: getattr(cut.patches, name) for name in PATCH_FIELDS})
 
 
 def read_cut(path: Path) -> Cut:
     """Read what `write_cut` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        fields: dict[str, NDArray[Any]] = dict(file)
+    fields = read_record(path, what="a slide's patches", stage="crop")
     pitch = float(fields["pitch_um"])
     grid = Grid(
         shape=(int(fields["shape"][0]), int(fields["shape"][1])),
@@ -134,8 +131,7 @@ def _gene_ids(job: Job, slide_id: str, where: str) -> NDArray[np.int32]:
 
 def _largest_count(job: Job, slide_id: str, grid: Grid) -> float:
     """Return an upper bound of a pixel's count of one gene: the sum of its spots' largest counts."""
-    with np.load(job.totals_path(slide_id), allow_pickle=False) as file:
-        largest = file["largest"]
+    largest = job.totals(slide_id)["largest"]
     on = grid.pixel >= 0
     if grid.n_collisions == 0 or job.config.grid.collisions == "first":
         return float(largest[on].max(initial=0))

@@ -29,6 +29,8 @@ from stpatch.slides.store import open_counts, read_labels
 from stpatch.storage import release_pages
 
 Window = tuple[int, int, int, int]
+Rooms = dict[tuple[int, ...], NDArray[Any]]
+"""Memory by shape, for the counts of one patch after the other."""
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
@@ -123,12 +125,11 @@ class Cutter:
     draws: int
     values: str
     labels: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
-    _rooms: dict[tuple[int, ...], NDArray[Any]] = field(default_factory=dict, repr=False)
 
-    def cut(self, position: int, draw: int, *, fleeting: bool = False) -> Sample:
+    def cut(self, position: int, draw: int, *, rooms: Rooms | None = None) -> Sample:
         """Return the sample of a patch (its position in the slide's list) and draw.
 
-        With `fleeting`, its `x` may lie in memory that the next fleeting cut overwrites: fresh memory for every patch
+        With `rooms`, its `x` may lie in memory that the next cut into them overwrites: fresh memory for every patch
         costs more than its counts.
         """
         number = int(self.patches.number[position])
@@ -147,7 +148,7 @@ class Cutter:
             meta["draw"] = draw
         return Sample(
             key=sample_key(self.slide_id, number, draw, draws=self.draws),
-            x=self._values(window, choice, fleeting=fleeting),
+            x=self._values(window, choice, rooms),
             totals=self.image.totals(*window),
             genes=choice.ids if self.layout.genes else None,
             labels={name: _window_of(plane, window) for name, plane in self.labels.items()},
@@ -174,10 +175,10 @@ class Cutter:
             int(patches.width[position]),
         )
 
-    def _values(self, window: Window, choice: ChannelChoice, *, fleeting: bool) -> NDArray[Any]:
+    def _values(self, window: Window, choice: ChannelChoice, rooms: Rooms | None) -> NDArray[Any]:
         genes = choice.positions
         if self.values == "counts":
-            room = self._room((len(genes) + 1, *window[2:]), fleeting=fleeting)
+            room = self._room((len(genes) + 1, *window[2:]), rooms)
             if self.panel is not None:
                 return self.panel.gather(*window, out=room[: len(genes)])
             return self.image.gather(*window, genes, room=room)
@@ -192,13 +193,13 @@ class Cutter:
             )
         return values.astype(self.layout.dtype, copy=False)
 
-    def _room(self, shape: tuple[int, ...], *, fleeting: bool) -> NDArray[Any]:
-        if not fleeting:
+    def _room(self, shape: tuple[int, ...], rooms: Rooms | None) -> NDArray[Any]:
+        if rooms is None:
             return np.empty(shape, self.layout.dtype)
-        if shape not in self._rooms:
-            self._rooms.clear()  # one at a time: slides as single samples differ in shape
-            self._rooms[shape] = np.empty(shape, self.layout.dtype)
-        return self._rooms[shape]
+        if shape not in rooms:
+            rooms.clear()  # one at a time: slides as single samples differ in shape
+            rooms[shape] = np.empty(shape, self.layout.dtype)
+        return rooms[shape]
 
 
 def open_cutter(
@@ -207,14 +208,12 @@ def open_cutter(
     """Map a slide and prepare its channels and label maps."""
     config, path = job.config, job.slide_path(slide_id)
     view, cut = open_counts(path), read_cut(job.patches_path(slide_id))
-    with np.load(job.totals_path(slide_id), allow_pickle=False) as file:
-        totals = file["totals"]
     image = SlideImage.of(
         data=view.data,
         indices=view.indices,
         indptr=view.indptr,
         n_genes=len(cut.gene_ids),
-        totals=totals,
+        totals=job.totals(slide_id)["totals"],
         grid_pixel=cut.grid.pixel,
         grid_shape=cut.grid.shape,
         collisions=config.grid.collisions,

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stpatch.pipeline.job import Job, Outcome, file_digest
 from stpatch.pipeline.receipts import measured_meanwhile
-from stpatch.storage import atomic_file
 
 if TYPE_CHECKING:
     from stpatch.slides.slide import Slide
@@ -38,6 +35,7 @@ def place(job: Job, slide_id: str) -> str:
 
 def run(job: Job, slide_id: str) -> Outcome:
     """Read, harmonize, filter and store one slide."""
+    from stpatch.record import write_record
     from stpatch.slides.matrix import row_facts
     from stpatch.slides.readers.registry import probe_source
     from stpatch.slides.store import write_slide
@@ -48,8 +46,7 @@ def run(job: Job, slide_id: str) -> Outcome:
         path, totals_path = job.slide_path(slide_id), job.totals_path(slide_id)
         write_slide(path, slide)
         totals, largest = row_facts((slide.counts.data, slide.counts.indices, slide.counts.indptr))
-        with atomic_file(totals_path) as file:
-            np.savez(file, totals=totals, largest=largest)
+        write_record(totals_path, {"totals": totals, "largest": largest})
         inputs = measured()
     facts = {
         "platform": slide.platform,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stpatch.config import Config
 from stpatch.errors import StpatchError
@@ -14,6 +14,9 @@ from stpatch.pipeline.receipts import InputFile, Output, Receipt, ReceiptBook, m
 from stpatch.slides.sheet import read_sources
 from stpatch.slides.source import SlideSource
 from stpatch.storage import sha256_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CODE_VERSION = 3
 """Part of every request: raised when a stage's results change, so that old ones are redone."""
@@ -68,7 +71,13 @@ class Job:
 
     def totals_path(self, slide_id: str) -> Path:
         """Return where the per-spot totals and largest counts lie."""
-        return self.work / "slides" / f"{slide_id}.totals.npz"
+        return self.work / "slides" / f"{slide_id}.totals.npy"
+
+    def totals(self, slide_id: str) -> dict[str, NDArray[Any]]:
+        """Return the (spots,) float64 ``totals`` over all measured genes, and each spot's ``largest`` count."""
+        from stpatch.record import read_record
+
+        return read_record(self.totals_path(slide_id), what="a slide's totals", stage="ingest")
 
     def statistics_path(self, slide_id: str) -> Path:
         """Return where the per-gene statistics lie."""
@@ -76,7 +85,7 @@ class Job:
 
     def patches_path(self, slide_id: str) -> Path:
         """Return where the pixel grid and patches lie."""
-        return self.work / "patches" / f"{slide_id}.npz"
+        return self.work / "patches" / f"{slide_id}.npy"
 
     @property
     def channels_path(self) -> Path:

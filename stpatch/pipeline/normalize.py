@@ -35,8 +35,7 @@ def run(job: Job, slide_id: str) -> Outcome:
     from stpatch.slides.store import read_slide
 
     slide = read_slide(job.slide_path(slide_id), spot_ids=False)
-    with np.load(job.totals_path(slide_id), allow_pickle=False) as file:
-        totals = file["totals"]
+    totals = job.totals(slide_id)["totals"]
     normalization = slide_normalization(job, slide, totals)
     path = job.statistics_path(slide_id)
     slide_statistics(slide, normalization=normalization, rules=panel_rules(job), totals=totals).save(path)
@@ -111,8 +110,7 @@ def _corpus_target(job: Job) -> float:
 
     def totals() -> Any:
         for slide_id in receipts:
-            with np.load(job.totals_path(slide_id), allow_pickle=False) as file:
-                yield file["totals"]
+            yield job.totals(slide_id)["totals"]
 
     target = corpus_median(totals())
     write_json(path, {"corpus": key, "target_sum": target})

@@ -23,10 +23,10 @@ from stpatch.shards.shard import encode_sample, write_encoded
 from stpatch.storage import atomic_file, digest
 
 if TYPE_CHECKING:
-    from stpatch.pipeline.cutter import Cutter
+    from stpatch.pipeline.cutter import Cutter, Rooms
 
-KEPT_BYTES = 64 << 20
-"""Memory of the slides that a worker keeps ready, mapped counts aside: from one task to the next."""
+KEPT_BYTES, KEPT_SLIDES = 64 << 20, 16
+"""Slides that a worker keeps ready from one task to the next: their memory, mapped counts aside, and their number."""
 
 _kept: dict[str, Cutter] = {}
 
@@ -100,11 +100,12 @@ def _cut(
     categories: Mapping[str, list[str]],
 ) -> Iterator[tuple[int, Sample]]:
     """Yield all samples of a task and their places in the shard, slide by slide; each is overwritten by the next."""
+    rooms: Rooms = {}
     for slide, members in _by_slide(plan.slide[samples]):
         cutter = _cutter(job, plan.slides[slide], channels=channels, layout=layout, categories=categories)
         for sample in _by_place(cutter, plan, samples.start + members):
             patch, draw = int(plan.patch[sample]), int(plan.draw[sample])
-            yield int(sample) - samples.start, cutter.cut(patch, draw, fleeting=True)
+            yield int(sample) - samples.start, cutter.cut(patch, draw, rooms=rooms)
 
 
 def _cutter(
@@ -120,9 +121,9 @@ def _cutter(
     state = [*of_slide, job.receipt("select", "corpus").fingerprint, repr(layout), job.config.model_dump(mode="json")]
     key = digest([str(job.work), slide_id, *state, {name: list(known) for name, known in categories.items()}])
     cutter = _kept.pop(key, None)
-    for other in _kept.values():
-        other.rest()
-    while _kept and sum(other.nbytes for other in _kept.values()) > KEPT_BYTES:
+    if _kept:
+        _kept[next(reversed(_kept))].rest()  # the one used last; the others rest
+    while len(_kept) >= KEPT_SLIDES or sum(other.nbytes for other in _kept.values()) > KEPT_BYTES:
         del _kept[next(iter(_kept))]
     if cutter is None:
         cutter = open_cutter(job, slide_id, channels=channels, layout=layout, categories=categories)

@@ -8,6 +8,7 @@ costs mostly the bytes of its rows.
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,20 +161,17 @@ def read_labels(path: Path) -> pd.DataFrame:
 
 def open_counts(path: Path) -> CountsView:
     """Map the counts of a stored slide."""
-    with _opened(path) as file:
-        group = file["X"]
-        return CountsView(
-            data=_mapped(path, group["data"]),
-            indices=_mapped(path, group["indices"]),
-            indptr=_mapped(path, group["indptr"]),
-        )
+    with _opened(path) as file, path.open("rb") as raw:
+        pages = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+        arrays = {name: _mapped(pages, file["X"][name]) for name in ("data", "indices", "indptr")}
+    return CountsView(**arrays)
 
 
-def _mapped(path: Path, dataset: Any) -> NDArray[Any]:
+def _mapped(pages: mmap.mmap, dataset: Any) -> NDArray[Any]:
     offset = dataset.id.get_offset()
     if offset is None or dataset.size == 0:  # an empty array has no place in the file
         return np.asarray(dataset[()])
-    return np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape).view(np.ndarray)
+    return np.frombuffer(pages, dataset.dtype, dataset.size, offset)
 
 
 def _opened(path: Path) -> Any:

@@ -156,10 +156,10 @@ def test_a_slide_that_is_taken_out_leaves_nothing_behind(corpus: Path) -> None:
 
 DAMAGES = {
     "out.work/slides/V1.h5ad": "ingest/V1",
-    "out.work/slides/V1.totals.npz": "ingest/V1",
+    "out.work/slides/V1.totals.npy": "ingest/V1",
     "out.work/statistics/V1.npy": "normalize/V1",
     "out.work/channels.json": "select/corpus",
-    "out.work/patches/V1.npz": "crop/V1",
+    "out.work/patches/V1.npy": "crop/V1",
     "out.work/plan.npz": "plan/corpus",
     "out/train/train-000000.tar": "shard/train-000000",
     "out.work/rows/train-000000.npz": "shard/train-000000",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def test_counts_are_mapped_and_read_only(tmp_path: Path) -> None:
     np.testing.assert_array_equal(view.indices, slide.counts.indices)
     np.testing.assert_array_equal(view.indptr, slide.counts.indptr)
     for array in (view.data, view.indices, view.indptr):
-        assert isinstance(array.base, np.memmap)
+        assert isinstance(array.base, memoryview)
+        assert isinstance(array.base.obj, mmap.mmap)
         assert not array.flags.writeable
 
 
