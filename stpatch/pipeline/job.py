@@ -45,6 +45,11 @@ class Job:
         """The corpus' slides by id, in samplesheet order."""
         return {source.slide_id: source for source in read_sources(self.config.slides)}
 
+    @cached_property
+    def gives_splits(self) -> bool:
+        """Whether the samplesheet gives a slide its split."""
+        return any(source.split for source in self.sources.values())
+
     @property
     def work(self) -> Path:
         """The work dir."""

@@ -281,7 +281,7 @@ def _facts_of(job: Job, slide_id: str) -> dict[str, str]:
     """Return what the split rules may look at: the samplesheet's columns of a slide."""
     source, facts = job.sources[slide_id], job.receipt("ingest", slide_id).facts
     known = {"slide_id": slide_id, "platform": facts["platform"], "organism": facts["organism"], **source.metadata}
-    return {**known, "split": source.split} if any(item.split for item in job.sources.values()) else known
+    return {**known, "split": source.split} if job.gives_splits else known
 
 
 def _block_splits(job: Job, slide_id: str, cut: Cut) -> NDArray[np.object_]:

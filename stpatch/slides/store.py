@@ -96,10 +96,10 @@ def _write_counts(group: Any, slide: Slide) -> None:
 def _text_column(column: pd.Series[str]) -> NDArray[np.object_] | pd.Categorical:
     """Return texts, or categories where most repeat."""
     texts = column.to_numpy(dtype=object)
-    different = sorted(set(texts))
+    different = set(texts.tolist())
     if 2 * len(different) > len(texts):
         return texts
-    return pd.Categorical(texts, categories=pd.Index(different, dtype=object))
+    return pd.Categorical(texts, categories=pd.Index(sorted(different), dtype=object))
 
 
 def read_slide(path: Path, *, spot_ids: bool = True) -> Slide:
