@@ -44,7 +44,6 @@ from scripts.bench.stages import (
 
 PARTS = ("stages", "kernels", "workers", "commands", "memory", "build", "peers", "growth")
 DENSITY = {"visium": 32, "hd": 8}
-OVERLAP = {"method": "tiles", "stride": 2, "density": 2}
 SMALL_SLIDES, FEW_SLIDES = 200, 10
 
 
@@ -145,14 +144,18 @@ class Bench:
         return found
 
     def build(self) -> Any:
-        """Return whole builds of the corpora, with few patches a slide and with many."""
+        """Return whole builds of the corpora: few patches a slide and many, one worker and one a processor."""
         found = {}
         for name, config in self.configs.items():
             self.built(name)  # leaves every loop in the cache
             found[name] = measure_build(config)
         for name in self.configs:
             kind, rule = name.split("-")
-            found[f"{name}, stride 2"] = measure_build(self.config(kind, rule, "-overlap", crop=OVERLAP))
+            for stride, workers in ((2, 1), (2, "auto"), *([(1, "auto")] if kind == "visium" else [])):
+                crop = {"method": "tiles", "stride": stride}
+                config = self.config(kind, rule, "-overlap", crop=crop, run={"workers": workers})
+                key = f"{name}, stride {stride}, {workers} worker" + ("s" if workers == "auto" else "")
+                found[key] = measure_build(config)
         return found
 
     def peers(self) -> Any:
