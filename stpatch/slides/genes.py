@@ -287,5 +287,6 @@ def _merged(
         "ensembl_id": [ensembl[i] for i in first],
         "organism": ["" if gene in mapped else organism for gene in number_of],
     }
-    table = pd.DataFrame(known, index=pd.Index(list(number_of), name="gene", dtype=object), dtype=object)
+    index = pd.Index(np.array(list(number_of), dtype=object), name="gene")
+    table = pd.DataFrame({name: np.array(texts, dtype=object) for name, texts in known.items()}, index=index)
     return Harmonized(columns=columns, genes=table, reasons=reasons, n_merged=n_merged)
