@@ -19,7 +19,9 @@ STORED = st.sampled_from(["uint8", "uint16", ">u2", "int32", ">i4", "int64", "fl
 
 def dataset(folder: Any, values: np.ndarray, chunk: int) -> h5py.Dataset:
     file = h5py.File(folder / "x.h5", "w")
-    options: dict[str, Any] = {"chunks": (chunk,), "compression": "gzip"} if chunk and len(values) else {}
+    options: dict[str, Any] = (
+        {"chunks": (min(chunk, len(values)),), "compression": "gzip"} if chunk and len(values) else {}
+    )
     return file.create_dataset("x", data=values, **options)
 
 
