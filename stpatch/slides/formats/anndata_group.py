@@ -265,7 +265,7 @@ def read_genes(group: AnnDataGroup, key: str) -> pd.DataFrame:
     """
     var = group.frame("raw/var" if key == "raw/X" else "var")
     names: NDArray[np.object_] = var.index.to_numpy(dtype=object)
-    is_ensembl = np.array([_ENSEMBL.fullmatch(name) is not None for name in names], dtype=bool)
+    is_ensembl = np.array([name.startswith("ENS") and bool(_ENSEMBL.fullmatch(name)) for name in names], dtype=bool)
     ids = _column(var, ENSEMBL_COLUMNS)
     if ids is None:
         ids = np.where(is_ensembl, names, "")

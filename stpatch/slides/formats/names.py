@@ -38,7 +38,8 @@ def check_unique(ids: NDArray[np.object_], *, what: str, where: object) -> None:
 
 def gene_table(names: Any, ids: Any, types: Any) -> pd.DataFrame:
     """Return a raw slide's gene table."""
-    return pd.DataFrame(dict(zip(GENE_COLUMNS, (names, ids, types), strict=True)), dtype=object)
+    columns = (np.asarray(texts, dtype=object) for texts in (names, ids, types))
+    return pd.DataFrame(dict(zip(GENE_COLUMNS, columns, strict=True)))
 
 
 def gene_frame(names: Sequence[str] | NDArray[np.object_]) -> pd.DataFrame:
