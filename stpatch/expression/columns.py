@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from stpatch.expression.kernels import add_with_square, normalized
+from stpatch.expression.kernels import add_with_square, fill_table, normalized
 
 COUNT, COUNT_SQUARES, VALUE, VALUE_SQUARES, SCALED, SCALED_SQUARES, STORED, COLUMNS = 0, 1, 2, 3, 4, 5, 6, 8
 """Columns of a slide's sums, squares next to what they are of: one cache line a gene."""
@@ -46,13 +46,6 @@ def add_deviations(data, indices, indptr, scale, method, table, slots, mean, squ
             if slot >= 0:
                 deviation = value_of(data[j], scale[spot], method, table) - mean[slot]
                 squares[slot] += deviation * deviation
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def fill_table(scale, method, table):  # type: ignore[no-untyped-def]
-    """Write the values of the counts 0, 1, 2, ... of a spot."""
-    for count in range(len(table)):
-        table[count] = normalized(float(count), scale, method)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")

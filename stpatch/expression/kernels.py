@@ -115,13 +115,11 @@ def normalized(x: float, scale: float, method: int) -> float:
     return x
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def fill_tables(totals, target, method, tables):  # type: ignore[no-untyped-def]
-    """Fill `tables` (spots, counts) with the normalized values of each spot's small counts."""
-    for spot in range(len(totals)):
-        scale = target / totals[spot] if totals[spot] > 0 else 0.0
-        for count in range(tables.shape[1]):
-            tables[spot, count] = normalized(float(count), scale, method)
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def fill_table(scale, method, table):  # type: ignore[no-untyped-def]
+    """Write the values of the counts 0, 1, 2, ... of a spot."""
+    for count in range(len(table)):
+        table[count] = normalized(float(count), scale, method)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -191,12 +189,13 @@ def merge_spots(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, error_model="numpy")
 def sum_window(  # type: ignore[no-untyped-def]
     data, indices, indptr, totals, pixel_start, pixel_spots, columns, window,
-    target, method, collisions, tables, dense, seen, genes, values, sums, slots, careful,
+    target, method, collisions, tables, tabled, dense, seen, genes, values, sums, slots, careful,
 ):  # fmt: skip
     """Fill the window's sums; return its number of occupied pixels.
 
     `window` is (first row, end row, first column, end column), inside the grid. With an empty `careful`, `sums`
-    (genes, 2) are filled; else `careful` (slots, 4), of the genes with a slot. `tables` is `fill_tables`'.
+    (genes, 2) are filled; else `careful` (slots, 4), of the genes with a slot.
+    `tables` (spots, counts) are the values of a spot's small counts, filled where `tabled` (spots,) says so or now.
     """
     if len(careful):
         careful[:] = 0.0
@@ -216,6 +215,9 @@ def sum_window(  # type: ignore[no-untyped-def]
                 if len(careful):
                     add_carefully(data, indices, begin, stop, scale, method, slots, occupied == 1, careful)
                 else:
+                    if not tabled[spot]:
+                        fill_table(scale, method, tables[spot])
+                        tabled[spot] = True
                     add_to_sums(data, indices, begin, stop, scale, method, tables[spot], sums)
                 continue
             found = merge_spots(

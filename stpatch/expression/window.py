@@ -80,8 +80,7 @@ class WindowMoments:
         self._mean = np.empty(n_genes)
         self._variance = np.empty(n_genes)
         self._tables = np.empty((max(len(image.spot_totals), 1), self._table_size()))
-        if self._tables.size:
-            kernels.fill_tables(image.spot_totals, self._target_sum, self._method, self._tables)
+        self._tabled = np.zeros(len(self._tables), dtype=np.bool_)
 
     def measure(self, row: int, col: int, height: int, width: int) -> Moments:
         """Return a window's moments, which the next call overwrites; a window without spots has zeros."""
@@ -116,7 +115,8 @@ class WindowMoments:
             image.data, image.indices, image.indptr, image.spot_totals,
             image.pixel_start, image.pixel_spots, image.shape[1], image.window(*place),
             self._target_sum, self._method, kernels.AVERAGED if image.collisions == "mean" else kernels.SUMMED,
-            self._tables, self._dense, self._seen, self._genes, self._values, self._sums, self._slots, careful,
+            self._tables, self._tabled, self._dense, self._seen, self._genes, self._values,
+            self._sums, self._slots, careful,
         )  # fmt: skip
         return n_pixels
 
