@@ -41,10 +41,10 @@ def run_unit(job: Job, stage: str, unit: str) -> Result:
 class Workers(AbstractContextManager["Workers"]):
     """A pool of worker processes that all stages of a build share; one worker means this process.
 
-    Workers are started when first needed, by a fork server (``spawn`` where there is none): nothing of this process'
-    threads or open files is inherited, what `stpatch.pipeline.preload` imports and compiles is shared, and workers end
-    by themselves when this process dies. Once they are there, they do single units too: this process need not import
-    what they have.
+    Workers are started when first needed: on Linux by a fork server, so that what `stpatch.pipeline.preload` imports
+    and compiles is shared; elsewhere system libraries do not bear a fork, and they are spawned. Nothing of this
+    process' threads or open files is inherited, and they end by themselves when this process dies. Once they are
+    there, they do single units too: this process need not import what they have.
     """
 
     def __init__(self, job: Job, count: int) -> None:
@@ -102,7 +102,7 @@ class Workers(AbstractContextManager["Workers"]):
                 future.cancel()
 
     def _started(self, stage: str) -> ProcessPoolExecutor:
-        if "forkserver" in multiprocessing.get_all_start_methods():
+        if sys.platform == "linux":
             context: BaseContext = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["stpatch.pipeline.fork_server"])
             forkserver.ensure_running()
