@@ -10,5 +10,7 @@ echo "== ruff"
 "$PYTHON" -m ruff format --check .
 echo "== mypy"
 "$PYTHON" -m mypy
+echo "== kernels"
+"$PYTHON" -c "from stpatch.pipeline.preload import preload; preload()"
 echo "== pytest"
 exec "$PYTHON" -m pytest -n "${STPATCH_TEST_WORKERS:-2}" "$@"

@@ -15,6 +15,8 @@ KERNELS = {
 }
 """The stages that have compiled loops, and the one of each that stands for the others."""
 
+ANNOUNCEMENT = "compiling the kernels; this happens once and takes about half a minute"
+
 
 def compile_kernels(stages: Sequence[str], *, counts_dtype: str = "uint16", announce: Callable[[str], object]) -> None:
     """Compile what the cache lacks, by doing the stages' work on a slide of a few spots; say so if it takes a while.
@@ -29,7 +31,7 @@ def compile_kernels(stages: Sequence[str], *, counts_dtype: str = "uint16", anno
         Is told once, before the wait, where the cache is empty.
     """
     if not all(is_cached(stage) for stage in stages):
-        announce("compiling the kernels; this happens once and takes about half a minute")
+        announce(ANNOUNCEMENT)
     work = {"ingest": _ingest_a_slide, "normalize": _sum_a_slide, "shard": _cut_a_patch}
     for stage in stages:
         work[stage](np.dtype(counts_dtype))
