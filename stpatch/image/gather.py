@@ -74,27 +74,14 @@ def gather_window(  # type: ignore[no-untyped-def]
                 add_row(data, indices, indptr[spot], indptr[spot + 1], offsets, place, out)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def most_in_pixel(data, indptr, spots):  # type: ignore[no-untyped-def]
-    """Return a bound on the counts of a pixel: the sum of its spots' largest."""
-    bound = np.int64(0)
-    for spot in spots:
-        largest = np.int64(0)
-        for j in range(np.uintp(indptr[spot]), np.uintp(indptr[spot + 1])):
-            largest = max(largest, np.int64(data[j]))
-        bound += largest
-    return bound
-
-
 @njit(cache=True, nogil=True)
 def fill_panel_rows(  # type: ignore[no-untyped-def]
-    data, indices, indptr, pixel_start, pixel_spots, columns, window, channels, limit, row_of_pixel, filled, rows
+    data, indices, indptr, pixel_start, pixel_spots, columns, window, channels, row_of_pixel, filled, rows
 ):
-    """Fill the panel's rows of a window's pixels that no window has touched yet; return whether all counts fit.
+    """Fill the panel's rows of a window's pixels that no window has touched yet.
 
     `rows` (occupied pixels + 1, channels and at least one to spare) begins as zeros; `channels` (genes,) is a gene's
-    column in it, the spare one for a gene that the panel has not. The first pixel whose counts may pass `limit` ends
-    the work; 0 is no limit.
+    column in it, the spare one for a gene that the panel has not.
     """
     out, stride = rows.reshape(-1), rows.shape[1]
     for grid_row in range(window[0], window[1]):
@@ -102,17 +89,15 @@ def fill_panel_rows(  # type: ignore[no-untyped-def]
             row = row_of_pixel[pixel]
             if filled[row]:
                 continue
-            spots = pixel_spots[pixel_start[pixel] : pixel_start[pixel + 1]]
-            if limit and most_in_pixel(data, indptr, spots) > limit:
-                return False
             filled[row] = True
-            place = np.uintp(row * stride)
-            if len(spots) == 1:
-                place_row(data, indices, indptr[spots[0]], indptr[spots[0] + 1], channels, place, out)
+            place, first, end = np.uintp(row * stride), pixel_start[pixel], pixel_start[pixel + 1]
+            if end - first == 1:
+                spot = pixel_spots[first]
+                place_row(data, indices, indptr[spot], indptr[spot + 1], channels, place, out)
                 continue
-            for spot in spots:
+            for k in range(first, end):
+                spot = pixel_spots[k]
                 add_row(data, indices, indptr[spot], indptr[spot + 1], channels, place, out)
-    return True
 
 
 @njit(cache=True, nogil=True)

@@ -1,7 +1,7 @@
 """A slide's image with fixed channels: one dense row of counts an occupied pixel, so that a window is a transposition.
 
 A row is filled when a window first touches its pixel: what no window needs is never read, and windows that overlap
-share the work. Rows are bytes until a count needs more, since most of a window's time is the reading of its rows.
+share the work. Rows are as narrow as the slide's counts allow, since a window's time is mostly the reading of its rows.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ class PanelImage:
         All of the slide's genes; with collisions ``sum`` or ``first``, as counts have no mean.
     genes
         (channels,) int32, the slide's gene of each channel, -1 for none; no gene twice.
+    dtype
+        Of the rows: one that holds every pixel's count of every gene, as the image's `count_dtype` does.
     """
 
-    def __init__(self, image: SlideImage, genes: NDArray[np.int32]) -> None:
+    def __init__(self, image: SlideImage, genes: NDArray[np.int32], *, dtype: np.dtype[Any] | None = None) -> None:
         if image.collisions == "mean":
             raise ValueError("counts have no mean")
         self._image = image
@@ -40,8 +42,8 @@ class PanelImage:
         self._row = np.where(occupied, np.cumsum(occupied) - 1, self._empty)
         self._filled = np.zeros(self._empty + 1, np.bool_)
         self._filled[self._empty] = True
-        first = image.count_dtype if image.count_dtype.kind == "f" else np.dtype(np.uint8)
-        self._rows = np.zeros((self._empty + 1, _row_length(len(genes), first)), first)
+        dtype = image.count_dtype if dtype is None else dtype
+        self._rows = np.zeros((self._empty + 1, _row_length(len(genes), dtype)), dtype)
 
     @property
     def count_dtype(self) -> np.dtype[Any]:
@@ -70,37 +72,25 @@ class PanelImage:
             raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {shape}")
         image = self._image
         window = image.window(row, col, height, width)
-        while not kernels.fill_panel_rows(
+        kernels.fill_panel_rows(
             image.data, image.indices, image.indptr, image.pixel_start, image.pixel_spots, image.shape[1],
-            window, self._column, self._limit, self._row, self._filled, self._rows,
-        ):  # fmt: skip
-            self._widen()
+            window, self._column, self._row, self._filled, self._rows,
+        )  # fmt: skip
         place = np.full((height, width), self._empty)
         top, end, left, right = window
         place[top - row : end - row, left - col : right - col] = self._row.reshape(image.shape)[top:end, left:right]
         kernels.transpose_rows(self._rows, place.reshape(-1), out.reshape(self._n_channels, -1))
         return out
 
-    @property
-    def _limit(self) -> int:
-        """The largest count that a row holds; 0 where rows have the dtype that holds every count."""
-        return 0 if self._rows.dtype == self.count_dtype else int(np.iinfo(self._rows.dtype).max)
-
-    def _widen(self) -> None:
-        narrow = self._rows
-        self._rows = np.zeros((len(narrow), _row_length(self._n_channels, self.count_dtype)), self.count_dtype)
-        filled = np.flatnonzero(self._filled)
-        self._rows[filled, : self._n_channels] = narrow[filled, : self._n_channels]
-
     def totals(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
         """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
         return self._image.totals(row, col, height, width)
 
 
-def panel_bytes(image: SlideImage, n_channels: int) -> int:
-    """Return the most bytes that a panel's rows would take."""
+def panel_bytes(image: SlideImage, n_channels: int, dtype: np.dtype[Any]) -> int:
+    """Return the bytes that a panel's rows of a dtype take, once they are filled."""
     n_rows = int(np.count_nonzero(np.diff(image.pixel_start))) + 1
-    return n_rows * _row_length(n_channels, image.count_dtype) * image.count_dtype.itemsize
+    return n_rows * _row_length(n_channels, dtype) * dtype.itemsize
 
 
 def _row_length(n_channels: int, dtype: np.dtype[Any]) -> int:

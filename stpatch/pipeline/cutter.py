@@ -107,7 +107,7 @@ class Cutter:
     image
         The slide, all measured genes.
     panel
-        The slide reduced to fixed channels, where that takes no more memory than its counts.
+        The slide reduced to fixed channels, where that takes no more than half of its counts' memory.
     rule
         How channels are chosen.
     labels
@@ -225,8 +225,7 @@ def open_cutter(
     panel = None
     if wanted is not None:
         rule = FixedChannels(wanted, gene_ids)
-        if image.collisions != "mean" and panel_bytes(image, len(wanted)) <= image.nbytes:
-            panel = PanelImage(image, rule.choice.positions)
+        panel = _panel(image, rule.choice.positions, largest=job.receipt("crop", slide_id).facts["largest_count"])
     else:
         rule = _patch_rule(job, slide_id, image, normalization, channels, gene_ids)
     return Cutter(
@@ -242,6 +241,15 @@ def open_cutter(
         values=config.shards.values,
         labels=label_planes(read_labels(path), cut.grid, categories) if categories else {},
     )
+
+
+def _panel(image: SlideImage, genes: NDArray[np.int32], *, largest: float) -> PanelImage | None:
+    """Return the slide reduced to a panel, if that is worth its memory; no count of a pixel is above `largest`."""
+    narrow = image.count_dtype.kind != "f" and largest <= np.iinfo(np.uint8).max
+    dtype = np.dtype(np.uint8) if narrow else image.count_dtype
+    if image.collisions == "mean" or panel_bytes(image, len(genes), dtype) > image.nbytes // 2:
+        return None
+    return PanelImage(image, genes, dtype=dtype)
 
 
 def _patch_rule(

@@ -84,11 +84,11 @@ def _cut_a_patch(dtype: np.dtype[np.generic]) -> None:
     from stpatch.image.panel import PanelImage
     from stpatch.image.patch import SlideImage
 
-    data, indices, indptr = np.array([1, 2, 300], dtype), np.array([0, 1, 1], np.uint16), np.array([0, 2, 3])
+    data, indices, indptr = np.array([1, 2, 3], dtype), np.array([0, 1, 1], np.uint16), np.array([0, 2, 3])
     for array in (data, indices, indptr):
         array.setflags(write=False)  # as a mapped slide's are, which is another type to the compiler
     image = SlideImage.of(
-        data=data, indices=indices, indptr=indptr, n_genes=2, totals=np.array([3.0, 300.0]),
+        data=data, indices=indices, indptr=indptr, n_genes=2, totals=np.array([3.0, 3.0]),
         grid_pixel=np.array([0, 1]), grid_shape=(1, 2), collisions="sum",
     )  # fmt: skip
     window = (0, 0, 1, 2)
@@ -99,4 +99,5 @@ def _cut_a_patch(dtype: np.dtype[np.generic]) -> None:
     )
     genes, room = np.array([0], np.int32), np.empty((2, 1, 2), image.count_dtype)
     image.gather(*window, genes, room=room)
-    PanelImage(image, genes).gather(*window, out=room[:1])
+    for rows in {np.dtype(np.uint8), image.count_dtype} if dtype.kind != "f" else {image.count_dtype}:
+        PanelImage(image, genes, dtype=rows).gather(*window, out=room[:1])
