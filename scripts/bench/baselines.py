@@ -91,6 +91,8 @@ def measure_kernels(patch_config: Path, panel_config: Path, machine: dict[str, f
         "tar": tar_pair(of_patch, samples),
     }
     kernels = {}
+    if pairs["encode"][0](0) != pairs["encode"][1](0):
+        raise RuntimeError("our frame differs from the library's")
     for name, (ours, plain) in pairs.items():
         if name in COMPARED:
             np.testing.assert_allclose(ours(0).ravel(), plain(0).ravel(), rtol=1e-6, atol=1e-9, err_msg=name)
@@ -106,7 +108,7 @@ def measure_kernels(patch_config: Path, panel_config: Path, machine: dict[str, f
     return {
         "kernels": kernels,
         "prototype": {"patch": yardstick.patch_rule(), "panel": yardstick.panel(of_panel.cutter.rule.choice.positions)},
-        "frame bytes": {"ours": _size(encode_pair(samples)[0]), "plain": _size(encode_pair(samples)[1])},
+        "frame bytes": frame_bytes(samples),
         "limits": {
             "patch": measure_limits(machine, [sample.x for sample in samples], of_patch.window_bytes),
             "panel": measure_limits(
@@ -175,18 +177,24 @@ def panel_pair(opened: Opened) -> Pair:
 
 
 def encode_pair(samples: list[Any]) -> Pair:
-    """Return our frame and the default codec of numcodecs (and of zarr 2): Blosc, LZ4, bytes shuffled, its threads."""
+    """Return our frame and the library's, whose bytes are the same."""
     from numcodecs import Blosc, blosc
 
     from stpatch.shards.codec import encode
 
-    codec = Blosc()
+    codec = Blosc("lz4", 5, Blosc.BITSHUFFLE)
+    blosc.use_threads = False
+    return lambda i: encode(samples[i].x), lambda i: codec.encode(samples[i].x)
 
-    def plain(i: int) -> Any:
-        blosc.use_threads = None
-        return codec.encode(samples[i].x)
 
-    return lambda i: encode(samples[i].x), plain
+def frame_bytes(samples: list[Any]) -> dict[str, float]:
+    """Return the mean bytes of a frame, and of one by the default codec of numcodecs: Blosc, LZ4, bytes shuffled."""
+    from numcodecs import Blosc
+
+    from stpatch.shards.codec import encode
+
+    sizes = {"ours": lambda x: len(encode(x)), "plain": lambda x: len(Blosc().encode(x))}
+    return {name: float(np.mean([size(sample.x) for sample in samples])) for name, size in sizes.items()}
 
 
 def tar_pair(opened: Opened, samples: list[Any]) -> Pair:
@@ -276,7 +284,3 @@ def _channels_and_pixels(sample: Any) -> tuple[int, int]:
 
 def _each(call: Callable[[int], object], repeats: int) -> float:
     return best(lambda: [call(i) for i in range(WINDOWS)], repeats) / WINDOWS * 1e6
-
-
-def _size(call: Callable[[int], Any]) -> float:
-    return float(np.mean([len(call(i)) for i in range(WINDOWS)]))

@@ -83,6 +83,7 @@ def _cut_a_patch(dtype: np.dtype[np.generic]) -> None:
     from stpatch.expression.window import WindowMoments
     from stpatch.image.panel import PanelImage
     from stpatch.image.patch import SlideImage
+    from stpatch.shards.frame import encode_frame
 
     data, indices, indptr = np.array([1, 2, 3], dtype), np.array([0, 1, 1], np.uint16), np.array([0, 2, 3])
     for array in (data, indices, indptr):
@@ -101,3 +102,4 @@ def _cut_a_patch(dtype: np.dtype[np.generic]) -> None:
     image.gather(*window, genes, room=room)
     for rows in {np.dtype(np.uint8), image.count_dtype} if dtype.kind != "f" else {image.count_dtype}:
         PanelImage(image, genes, dtype=rows).gather(*window, out=room[:1])
+    encode_frame(np.zeros(1024, np.uint16))

@@ -13,10 +13,9 @@ from numcodecs import blosc
 from numpy.typing import DTypeLike, NDArray
 
 from stpatch.errors import DatasetError
+from stpatch.shards.frame import HEADER, encode_frame
 
 Encoding = Literal["blosc", "npy"]
-BLOSC_LEVEL = 5
-_BLOSC_HEADER = 16
 _NPY_LONGEST_HEADER = 1024
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>[<|][a-z]\d{1,2})', 'fortran_order': False, "
@@ -35,20 +34,13 @@ def encode(array: NDArray[Any], encoding: Encoding = "blosc") -> bytes:
     encoding
         ``blosc``: one Blosc frame of the bytes alone (LZ4, level 5; bits shuffled for integers, bytes for floats); the
         reader knows dtype and shape. ``npy``: NumPy's format, version 1.0.
-
-    Notes
-    -----
-    Blosc's own threads write blocks in the order in which they finish, so that a frame of several blocks would differ
-    from run to run, and they would fight the workers for the cores: they are switched off for the process.
     """
     array = _little_endian(np.ascontiguousarray(array))
     if encoding == "npy":
         return _npy_header(array.dtype.str, array.shape) + array.tobytes()
     if encoding != "blosc":
         raise ValueError(f"unknown encoding {encoding!r}, known: blosc, npy")
-    shuffle = blosc.SHUFFLE if array.dtype.kind == "f" else blosc.BITSHUFFLE
-    blosc.use_threads = False
-    return bytes(blosc.compress(array, b"lz4", BLOSC_LEVEL, shuffle, 0, array.dtype.itemsize))
+    return encode_frame(array)
 
 
 @lru_cache(maxsize=64)
@@ -97,8 +89,8 @@ def _decode_blosc(
     frame: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], where: object
 ) -> NDArray[Any]:
     out = np.empty(shape, dtype=dtype)
-    if len(frame) < _BLOSC_HEADER:
-        raise _damaged("is shorter than its header", where, f"{len(frame)} bytes", f"at least {_BLOSC_HEADER}")
+    if len(frame) < HEADER:
+        raise _damaged("is shorter than its header", where, f"{len(frame)} bytes", f"at least {HEADER}")
     n_bytes = int.from_bytes(frame[4:8], "little")
     frame_bytes = int.from_bytes(frame[12:16], "little")
     if frame_bytes != len(frame):
