@@ -13,6 +13,8 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
+_KEY_BYTES = 16
+
 
 def key_of(seed: int, *parts: str | int) -> int:
     """Return the 128-bit key of a purpose.
@@ -20,8 +22,24 @@ def key_of(seed: int, *parts: str | int) -> int:
     The key is the first 16 bytes (big-endian) of the SHA-256 of the JSON list of seed and parts, so that
     ``("a", "bc")`` and ``("ab", "c")``, or ``1`` and ``"1"``, are different purposes.
     """
-    text = json.dumps([int(seed), *(part if isinstance(part, str) else int(part) for part in parts)])
-    return int.from_bytes(hashlib.sha256(text.encode("ascii")).digest()[:16], "big")
+    return int.from_bytes(hashlib.sha256(_text(seed, parts).encode("ascii")).digest()[:_KEY_BYTES], "big")
+
+
+class Keys:
+    """The keys of purposes that begin alike and end in numbers: much faster than `key_of` each."""
+
+    def __init__(self, seed: int, *parts: str | int) -> None:
+        self._begun = hashlib.sha256(_text(seed, parts)[:-1].encode("ascii"))
+
+    def words(self, *numbers: int) -> NDArray[np.uint32]:
+        """Return ``key_of(seed, *parts, *numbers)`` as its (4,) uint32 words, the lowest first."""
+        whole = self._begun.copy()
+        whole.update((", %d" * len(numbers) % numbers + "]").encode("ascii"))
+        return np.frombuffer(whole.digest()[_KEY_BYTES - 1 :: -1], "<u4")
+
+
+def _text(seed: int, parts: tuple[str | int, ...]) -> str:
+    return json.dumps([int(seed), *(part if isinstance(part, str) else int(part) for part in parts)])
 
 
 def generator(seed: int, *parts: str | int) -> np.random.Generator:

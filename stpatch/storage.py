@@ -13,6 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +32,7 @@ def plain_number(value: float) -> int | float:
     return int(value) if float(value).is_integer() else float(value)
 
 
+@lru_cache(maxsize=1024)
 def key_text(text: str) -> str:
     """Return `text` as part of a sample key: lower case, only ``[a-z0-9_-]``."""
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())
@@ -99,8 +101,13 @@ def _file_of(array: Any) -> mmap.mmap | None:
 
 def canonical_json(value: Any, *, indent: int | None = None) -> str:
     """Return JSON with sorted keys and no NaN: equal values give equal text."""
+    return _json_encoder(indent).encode(value)
+
+
+@lru_cache
+def _json_encoder(indent: int | None) -> json.JSONEncoder:
     separators = (",", ":") if indent is None else (",", ": ")
-    return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent, separators=separators)
+    return json.JSONEncoder(sort_keys=True, allow_nan=False, ensure_ascii=False, indent=indent, separators=separators)
 
 
 def write_json(path: Path, value: Any) -> None:

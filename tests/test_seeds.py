@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpatch.seeds import below, generator, integers, key_of, permutation, raw_draws
+from stpatch.seeds import Keys, below, generator, integers, key_of, permutation, raw_draws
 
 
 def test_keys_tell_seeds_parts_types_and_order_apart():
@@ -22,6 +22,14 @@ def test_streams_are_fixed_for_all_time():
     assert key_of(7, "slide", "crop", 3) == 0x943D14CF0EDEC052697DD837546F34AC
     assert raw_draws(generator(0, "a"), 2).tolist() == [3709918221644264525, 10382923037856475395]
     assert permutation(generator(0, "a"), 6).tolist() == [2, 3, 0, 4, 1, 5]
+
+
+@given(st.integers(0, 2**63), st.text(max_size=5), st.lists(st.integers(0, 2**40), min_size=1, max_size=3))
+def test_keys_that_begin_alike_are_those_of_their_purposes(seed, part, numbers):
+    key = key_of(seed, part, "channels", *numbers)
+    words = Keys(seed, part, "channels").words(*numbers)
+    assert words.dtype == np.uint32
+    assert words.tolist() == [key >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)]
 
 
 def test_a_longer_stream_begins_as_a_shorter_one():

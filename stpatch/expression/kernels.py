@@ -62,15 +62,35 @@ def add_with_square(_context: Any, sums: Any, row: Any, value: Any) -> Any:
     """Add a value and its square to a row of (rows, 2) float64 `sums`, C order: one vector load, add and store."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        pair, number = ir.VectorType(ir.DoubleType(), 2), ir.IntType(32)
-        place = builder.gep(builder.bitcast(array.data, pair.as_pointer()), [arguments[1]])
-        both = builder.insert_element(ir.Constant(pair, ir.Undefined), arguments[2], ir.Constant(number, 0))
-        both = builder.insert_element(both, builder.fmul(arguments[2], arguments[2]), ir.Constant(number, 1))
-        builder.store(builder.fadd(builder.load(place, align=8), both), place, align=8)
+        _add_pairs(context, builder, signature.args[0], arguments[0], arguments[1:2], arguments[2:])
         return context.get_dummy_value()
 
     return types.none(sums, row, value), code
+
+
+@intrinsic
+def add_four_with_squares(
+    _context: Any, sums: Any, row_0: Any, row_1: Any, row_2: Any, row_3: Any, x_0: Any, x_1: Any, x_2: Any, x_3: Any
+) -> Any:
+    """Add four values to four different rows as `add_with_square` does; no load waits for a store."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _add_pairs(context, builder, signature.args[0], arguments[0], arguments[1:5], arguments[5:])
+        return context.get_dummy_value()
+
+    return types.none(sums, row_0, row_1, row_2, row_3, x_0, x_1, x_2, x_3), code
+
+
+def _add_pairs(context: Any, builder: Any, of_type: Any, sums: Any, rows: Any, values: Any) -> None:
+    """Write the code that loads all rows, adds to each (value, value squared), and stores all."""
+    pair, number = ir.VectorType(ir.DoubleType(), 2), ir.IntType(32)
+    begin = builder.bitcast(context.make_array(of_type)(context, builder, sums).data, pair.as_pointer())
+    places = [builder.gep(begin, [row]) for row in rows]
+    loaded = [builder.load(place, align=8) for place in places]
+    for place, old, value in zip(places, loaded, values, strict=True):
+        both = builder.insert_element(ir.Constant(pair, ir.Undefined), value, ir.Constant(number, 0))
+        both = builder.insert_element(both, builder.fmul(value, value), ir.Constant(number, 1))
+        builder.store(builder.fadd(old, both), place, align=8)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -122,21 +142,35 @@ def fill_table(scale, method, table):  # type: ignore[no-untyped-def]
         table[count] = normalized(float(count), scale, method)
 
 
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def tabled_value(count, scale, method, table):  # type: ignore[no-untyped-def]
+    """Return the normalized value of a count, from the table if it is small."""
+    if method == NONE:
+        return np.float64(count)
+    x = np.uintp(count)
+    return table[x] if x < np.uintp(len(table)) else normalized(np.float64(count), scale, method)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_to_sums(data, indices, start, end, scale, method, table, sums):  # type: ignore[no-untyped-def]
-    """Add one spot's values to the sums of their genes; `table` holds the values of its small counts."""
+    """Add one spot's values to the sums of their genes, each of which it has once.
+
+    `table` holds the values of the spot's small counts.
+    """
     j, stop = np.uintp(start), np.uintp(end)  # unsigned, as numba tests every signed place for being negative
-    size = np.uintp(len(table))
-    if method == NONE:
-        while j < stop:
-            add_with_square(sums, np.uintp(indices[j]), np.float64(data[j]))  # type: ignore[call-arg]
-            j += np.uintp(1)
-        return
+    one, two, three, four = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(4)
+    while j + four <= stop:
+        add_four_with_squares(  # type: ignore[call-arg]
+            sums,
+            np.uintp(indices[j]), np.uintp(indices[j + one]), np.uintp(indices[j + two]), np.uintp(indices[j + three]),
+            tabled_value(data[j], scale, method, table), tabled_value(data[j + one], scale, method, table),
+            tabled_value(data[j + two], scale, method, table), tabled_value(data[j + three], scale, method, table),
+        )  # fmt: skip
+        j += four
     while j < stop:
-        x = np.uintp(data[j])
-        value = table[x] if x < size else normalized(float(data[j]), scale, method)
+        value = tabled_value(data[j], scale, method, table)
         add_with_square(sums, np.uintp(indices[j]), value)  # type: ignore[call-arg]
-        j += np.uintp(1)
+        j += one
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -313,13 +347,17 @@ def gene_uniforms(gene_ids, key_words, purpose, out):  # type: ignore[no-untyped
 def keys_below(weights, uniforms, bound, keys, places):  # type: ignore[no-untyped-def]
     """Write the keys Exp(1) / weight that are at most `bound`, and their places; return their number.
 
-    The outputs have one to spare. As -log(u) >= 1 - u, most genes are done without their logarithm; the last digits of
-    the comparison are left to the logarithm. A gene without weight has no key.
+    The outputs have one to spare. As -log(u) >= 1 - u, most genes are done without their logarithm, in a pass without
+    branches; the last digits of the comparison are left to the logarithm. A gene without weight has no key.
     """
-    found = np.uintp(0)
+    nearly = np.uintp(0)
     for i in range(len(weights)):
-        if (1.0 - uniforms[i]) * NEARLY_ONE <= bound * weights[i]:
-            key = -log(uniforms[i]) / weights[i]
-            keys[found], places[found] = key, i
-            found += np.uintp(key <= bound)
+        places[nearly] = i
+        nearly += np.uintp((1.0 - uniforms[i]) * NEARLY_ONE <= bound * weights[i])
+    found = np.uintp(0)
+    for k in range(nearly):
+        i = places[k]
+        key = -log(uniforms[i]) / weights[i]
+        keys[found], places[found] = key, i
+        found += np.uintp(key <= bound)
     return found

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stpatch.errors import ConfigError
 from stpatch.expression import kernels
 from stpatch.expression.window import Moments
-from stpatch.seeds import key_of
+from stpatch.seeds import Keys
 
 DRAW, FILL = np.uint32(0), np.uint32(1)
 """Streams of one key: the rule's own draw, and the fill of channels that the rule leaves free."""
@@ -71,13 +71,20 @@ class PatchRule:
         slide_id, number, draw
             The patch and its draw.
         """
-        key = _words(key_of(self.seed, slide_id, "channels", number, draw))
+        if slide_id not in self._keys:
+            self._keys[slide_id] = Keys(self.seed, slide_id, "channels")
+        key = self._keys[slide_id].words(number, draw)
         taken = self._chosen(moments, key)
         if len(taken) < self.n and len(taken) < len(self.gene_ids):
             taken = self._filled(taken, key)
-        out = np.full(self.n, -1, dtype=np.int32)
+        out = np.empty(self.n, dtype=np.int32)
         out[: len(taken)] = taken if self._in_order else self._order[taken]
+        out[len(taken) :] = -1
         return out
+
+    @cached_property
+    def _keys(self) -> dict[str, Keys]:
+        return {}
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
@@ -144,10 +151,6 @@ class PatchRule:
             uniforms[~self._allowed] += 1.0
         uniforms[taken] = np.inf
         return np.sort(np.concatenate([taken, _smallest(uniforms, self.n - len(taken))]))
-
-
-def _words(key: int) -> NDArray[np.uint32]:
-    return np.array([(key >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96)], dtype=np.uint32)
 
 
 def _smallest(scores: NDArray[np.float64], n: int) -> NDArray[np.int64]:

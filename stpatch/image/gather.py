@@ -22,6 +22,22 @@ def sound_rows(indices, indptr, n_genes):  # type: ignore[no-untyped-def]
     return -1
 
 
+@njit(cache=True, nogil=True)
+def place_channels(genes, step, offsets):  # type: ignore[no-untyped-def]
+    """Fill `offsets` (genes of the slide,) with `step` times a gene's channel, or the number of channels for none.
+
+    `genes` are the channels' genes, -1 for none; return whether all are the slide's.
+    """
+    offsets[:] = len(genes) * step
+    for channel in range(len(genes)):
+        gene = genes[channel]
+        if gene < -1 or gene >= len(offsets):
+            return False
+        if gene >= 0:
+            offsets[gene] = channel * step
+    return True
+
+
 @njit(cache=True, nogil=True, inline="always")
 def place_row(data, indices, start, end, offsets, place, out):  # type: ignore[no-untyped-def]
     """Write a row's counts to flat `out`, each at the offset of its gene plus `place`.
@@ -129,3 +145,22 @@ def transpose_rows(rows, row_of_place, out):  # type: ignore[no-untyped-def]
             out[channel, place] = rows[row, channel]
             channel += one
         place += one
+
+
+@njit(cache=True, nogil=True)
+def gather_panel(  # type: ignore[no-untyped-def]
+    data, indices, indptr, pixel_start, pixel_spots, columns, window, corner, channels, row_of_pixel, filled, rows, out
+):
+    """Write a window's counts to `out` (channels, height, width) from its pixels' rows, which are filled if need be.
+
+    `corner` is the patch's top-left pixel; the last of `rows` is that of an empty pixel.
+    """
+    fill_panel_rows(
+        data, indices, indptr, pixel_start, pixel_spots, columns, window, channels, row_of_pixel, filled, rows
+    )
+    n_channels, height, width = out.shape
+    places = np.full((height, width), len(rows) - 1)
+    for grid_row in range(window[0], window[1]):
+        for grid_col in range(window[2], window[3]):
+            places[grid_row - corner[0], grid_col - corner[1]] = row_of_pixel[grid_row * columns + grid_col]
+    transpose_rows(rows, places.reshape(-1), out.reshape(n_channels, height * width))

@@ -71,15 +71,10 @@ class PanelImage:
         elif out.shape != shape or not np.can_cast(self.count_dtype, out.dtype):
             raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {shape}")
         image = self._image
-        window = image.window(row, col, height, width)
-        kernels.fill_panel_rows(
+        kernels.gather_panel(
             image.data, image.indices, image.indptr, image.pixel_start, image.pixel_spots, image.shape[1],
-            window, self._column, self._row, self._filled, self._rows,
+            image.window(row, col, height, width), (row, col), self._column, self._row, self._filled, self._rows, out,
         )  # fmt: skip
-        place = np.full((height, width), self._empty)
-        top, end, left, right = window
-        place[top - row : end - row, left - col : right - col] = self._row.reshape(image.shape)[top:end, left:right]
-        kernels.transpose_rows(self._rows, place.reshape(-1), out.reshape(self._n_channels, -1))
         return out
 
     def totals(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:

@@ -215,12 +215,13 @@ class SlideImage:
         ValueError
             A channel's gene is none of the slide's.
         """
-        if genes.ndim != 1 or (len(genes) and not -1 <= genes.min() <= genes.max() < self.n_genes):
-            raise ValueError(f"a channel's gene is none of the slide's {self.n_genes}")
+        from stpatch.image import gather as kernels
+
         end = len(genes) * step
-        offsets = np.full(self.n_genes + 1, end, np.int32 if end + step <= _LARGEST_INT32 else np.int64)
-        offsets[genes] = np.arange(0, end, step)  # channels without a gene write to the entry to spare, the last
-        return offsets[: self.n_genes]
+        offsets = np.empty(self.n_genes, np.int32 if end <= _LARGEST_INT32 else np.int64)
+        if genes.ndim != 1 or not kernels.place_channels(genes, step, offsets):
+            raise ValueError(f"a channel's gene is none of the slide's {self.n_genes}")
+        return offsets
 
     def totals(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
         """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""

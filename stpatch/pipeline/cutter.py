@@ -77,15 +77,18 @@ class PatchChannels:
             gene_ids,
             slide_id,
         )
-        self.known = np.flatnonzero(gene_ids >= 0)
+        self.known = np.flatnonzero(gene_ids >= 0).astype(np.int32)
         self._window: Window | None = None
         self._moments: Moments | None = None
 
     def choose(self, window: Window, *, number: int, draw: int) -> ChannelChoice:
         """Return the patch's channels, by ascending gene id, padding last."""
         chosen = self.rule.choose(self._measured(window), slide_id=self.slide_id, number=number, draw=draw)
-        positions = np.where(chosen < 0, -1, self.known[chosen]).astype(np.int32)
-        ids = np.where(chosen < 0, self.channels.pad_id, self.gene_ids[positions]).astype(np.int32)
+        positions = self.known[chosen]
+        ids = self.gene_ids[positions]
+        if chosen[-1] < 0:  # pads come last
+            pads = chosen < 0
+            positions[pads], ids[pads] = -1, self.channels.pad_id
         return ChannelChoice(positions=positions, ids=ids)
 
     def _measured(self, window: Window) -> Moments:
