@@ -20,7 +20,7 @@ from typing import Self
 from stpatch.config import Config
 from stpatch.errors import ConfigError, StpatchError, UnitsFailedError
 from stpatch.pipeline.job import Job
-from stpatch.pipeline.stages import STAGES
+from stpatch.pipeline.stages import CORPUS, STAGES
 from stpatch.pipeline.warm import KERNELS, compile_kernels, is_cached
 
 Result = tuple[str, StpatchError | None]
@@ -73,6 +73,8 @@ class Workers(AbstractContextManager["Workers"]):
         ahead = 2 * self.count if at_once is None or at_once >= self.count else at_once
         if self._pool is None and (self.count == 1 or len(units) == 1 or at_once == 1):
             self._prepare(stage)
+            if self.count > 1 and at_once != 1 and units[0] != CORPUS:
+                _start_fork_server()  # this stage has one unit, but later ones have more: it gets ready meanwhile
             for unit in units:
                 yield run_unit(self.job, stage, unit)
             return
@@ -104,8 +106,7 @@ class Workers(AbstractContextManager["Workers"]):
     def _started(self, stage: str) -> ProcessPoolExecutor:
         if sys.platform == "linux":
             context: BaseContext = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["stpatch.pipeline.fork_server"])
-            forkserver.ensure_running()
+            _start_fork_server()
             for other in STAGES.values():  # meanwhile what this process will need to tell what is left of each stage
                 _ = other.module
         else:
@@ -133,6 +134,13 @@ class Workers(AbstractContextManager["Workers"]):
     @property
     def _counts_dtype(self) -> str:
         return "float32" if self.job.config.ingest.values == "normalized" else "uint16"
+
+
+def _start_fork_server() -> None:
+    """Start the process that workers are forked from, where there is one, without waiting until it is ready."""
+    if sys.platform == "linux":
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["stpatch.pipeline.fork_server"])
+        forkserver.ensure_running()
 
 
 def worker_count(config: Config) -> int:
