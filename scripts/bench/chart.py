@@ -57,8 +57,8 @@ def _shard(place: Any, configs: dict[str, Any]) -> None:
     place.bar(names, [PUBLISHED[name.split("-")[0]] for name in names], width=0.4, color=THEIRS, label="paper's code")
     place.scatter(names, [TARGETS[name] for name in names], color="black", marker="_", s=900, label="target", zorder=3)
     place.set(yscale="log", title="shard stage, patches/s", ylim=(5, None))
-    place.tick_params(axis="x", labelsize="small")
-    place.legend(fontsize="x-small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12), markerscale=0.3)
+    _name_bars(place, names)
+    place.legend(fontsize="x-small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18), markerscale=0.3)
 
 
 def _build(place: Any, builds: dict[str, Any]) -> None:
@@ -108,8 +108,13 @@ def _memory(place: Any, configs: dict[str, Any]) -> None:
     bounds = [run["bound"] / 1e6 for run in configs.values()]
     place.scatter(names, bounds, color="black", marker="_", s=900, label="bound", zorder=3)
     place.set(title="peak memory, MB", ylim=(0, None))
-    place.tick_params(axis="x", labelsize="small")
-    place.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12), markerscale=0.3)
+    _name_bars(place, names)
+    place.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18), markerscale=0.3)
+
+
+def _name_bars(place: Any, names: list[str]) -> None:
+    """Write corpus and rule below each other: side by side, four names would run into one another."""
+    place.set_xticks(range(len(names)), [name.replace("-", "\n") for name in names], fontsize="small")
 
 
 def _growth(place: Any, axis: str, run: dict[str, Any]) -> None:

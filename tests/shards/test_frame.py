@@ -66,3 +66,10 @@ def test_bit_planes_are_those_of_numpy(groups, shift, seed):
     bits = values[:, None] >> (shift + np.arange(8)) & 1
     np.testing.assert_array_equal(planes, np.packbits(bits, axis=0, bitorder="little").T)
     assert bool(high) == bool((values >= 256).any())
+
+
+def test_whole_slides_are_the_library_s(monkeypatch):
+    monkeypatch.setattr(frame, "LARGEST", 2 * PATCH - 2)
+    monkeypatch.setattr(frame, "_assembled", None)
+    array = counts(PATCH, 0.2, 3, 0)
+    assert encode_frame(array) == library(array)
