@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import signal
 import sys
 import traceback
 from typing import Annotated
@@ -45,7 +46,8 @@ def _common(
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 done, 1 some units failed, 2 the request was wrong."""
+    """Run the command line; exit codes: 0 done, 1 some units failed, 2 the request was wrong, 130 stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to end is as good as Ctrl-C
     atexit.register(gc.freeze)  # at its end the interpreter would look through all that was imported: half a second
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Self
@@ -138,9 +138,15 @@ class Workers(AbstractContextManager["Workers"]):
 
 def _start_fork_server() -> None:
     """Start the process that workers are forked from, where there is one, without waiting until it is ready."""
-    if sys.platform == "linux":
-        multiprocessing.get_context("forkserver").set_forkserver_preload(["stpatch.pipeline.fork_server"])
+    if sys.platform != "linux":
+        return
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["stpatch.pipeline.fork_server"])
+    resource_tracker.ensure_running()  # whose start ends by unblocking Ctrl-C
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the server inherits this and never hears it
+    try:
         forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def worker_count(config: Config) -> int:

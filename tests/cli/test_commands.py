@@ -231,16 +231,36 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in debug.stderr
 
 
+ENDS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path, finished: Path, workers: int) -> None:
+def test_a_signal_stops_and_the_same_command_goes_on(
+    tmp_path: Path, finished: Path, workers: int, end: signal.Signals
+) -> None:
     config = with_output(tmp_path, finished)
     command = [sys.executable, "-m", "stpatch", "build", str(config), "-q", "--workers", str(workers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     while process.poll() is None and len(list((tmp_path / "out.work").rglob("[!.]*.json"))) < 3:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, end)
     _, err = process.communicate()
-    assert process.returncode == 130
-    assert "stopped; the same command goes on from here\n" in err.decode()
+    assert (process.returncode, err.decode()) == (130, "stopped; the same command goes on from here\n")
     built("build", config, "-q")
     assert digests(tmp_path / "out") == digests(finished / "out")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("seconds", [0.8, 1.2, 1.6])
+def test_a_signal_while_workers_start_leaves_no_traceback(
+    tmp_path: Path, finished: Path, seconds: float, end: signal.Signals
+) -> None:
+    config = with_output(tmp_path, finished)
+    command = [sys.executable, "-m", "stpatch", "build", str(config), "-q", "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    time.sleep(seconds)
+    os.killpg(process.pid, end)
+    _, err = process.communicate()  # to the end of the last process that could write to it
+    assert "Traceback" not in err.decode()
+    assert "leaked" not in err.decode()
