@@ -53,6 +53,20 @@ def test_two_workers(tmp_path: Path, corpus: Path, expected: dict[str, str]) -> 
     assert nothing_temporary(tmp_path)
 
 
+def test_one_slide_that_this_process_ingests_while_its_workers_get_ready(tmp_path: Path, corpus: Path) -> None:
+    sheet = corpus / "one.csv"
+    sheet.write_text("\n".join((corpus / "slides.csv").read_text().splitlines()[:2]) + "\n")
+    found = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        config = write_config(folder, slides={"sheet": str(sheet)}, **SETTINGS, split={"fractions": {"train": 1.0}})
+        built("build", config, "-q", "--workers", workers)
+        found.append(digests(folder / "out"))
+    assert found[0] == found[1]
+    assert len([path for path in found[0] if path.endswith(".tar")]) > 1
+
+
 def test_ranks_in_any_order(tmp_path: Path, corpus: Path, expected: dict[str, str]) -> None:
     config = config_at(tmp_path, corpus)
     orders = itertools.cycle([(2, 0, 1), (1, 2, 0), (0, 1, 2), (2, 1, 0)])
