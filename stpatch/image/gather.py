@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+LINE = 64
+"""Bytes of a cache line."""
+
 
 @njit(cache=True, nogil=True)
 def sound_rows(indices, indptr, n_genes):  # type: ignore[no-untyped-def]
@@ -24,7 +27,7 @@ def sound_rows(indices, indptr, n_genes):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def place_channels(genes, step, offsets):  # type: ignore[no-untyped-def]
-    """Fill `offsets` (genes of the slide,) with `step` times a gene's channel, or the number of channels for none.
+    """Fill `offsets` (the slide's genes,): `step` times a gene's channel, or times their number for a gene without one.
 
     `genes` are the channels' genes, -1 for none; return whether all are the slide's.
     """
@@ -122,7 +125,7 @@ def fetch_rows(rows, row_of_place, n_channels):  # type: ignore[no-untyped-def]
 
     So the processor sees what comes next; of eight rows that are read side by side it does not.
     """
-    step, found = np.uintp(64 // rows.itemsize), rows.dtype.type(0)
+    step, found = np.uintp(LINE // rows.itemsize), rows.dtype.type(0)
     for place in range(len(row_of_place)):
         row, channel = rows[np.uintp(row_of_place[place])], np.uintp(0)
         while channel < np.uintp(n_channels):

@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.image import gather as kernels
+from stpatch.image.gather import LINE
 from stpatch.image.patch import SlideImage
-
-LINE = 64
-"""Bytes of a cache line."""
 
 
 class PanelImage:

@@ -20,8 +20,11 @@ def library(array):
 
 
 def counts(size, filled, largest, seed):
+    """Counts as in a patch: mostly small; one in a hundred is anything up to the largest."""
     rng = np.random.default_rng(seed)
-    return (rng.geometric(0.5, size) * (rng.random(size) < filled) % (largest + 1)).astype(np.uint16)
+    found = np.minimum(rng.geometric(0.5, size), largest)
+    found = np.where(rng.random(size) < 0.01, rng.integers(0, largest, size, endpoint=True), found)
+    return (found * (rng.random(size) < filled)).astype(np.uint16)
 
 
 @given(st.sampled_from(SIZES), st.floats(0, 1), st.sampled_from([1, 255, 256, 65535]), st.integers(0, 2**32))
@@ -48,9 +51,11 @@ def test_a_frame_that_hardly_shrinks_is_the_library_s(size, repeated, seed):
     assert encode_frame(low) == library(low)
 
 
+@pytest.mark.parametrize("largest", [255, 300])
 @pytest.mark.parametrize("size", SIZES[2:])
-def test_usual_patches_are_put_together(size, monkeypatch):
-    array = counts(size, 0.2, 300, 0)
+def test_usual_patches_are_put_together(size, largest, monkeypatch):
+    array = counts(size, 0.2, largest, 0)
+    assert (array.max() > 255) == (largest > 255)
     expected = encode_frame(array)
     monkeypatch.setattr(frame, "_by_library", None)
     assert encode_frame(array) == expected
