@@ -25,12 +25,12 @@ import pyarrow.parquet as pq
 
 import stpatch
 from stpatch.config_file import load_config
+from stpatch.dataset.manifest import read_manifest
 from stpatch.demo import simulate
+from stpatch.engine.graph import STAGES
+from stpatch.engine.run import run_stages
 from stpatch.errors import ConfigError, StpatchError
-from stpatch.pipeline.engine import run_stages
-from stpatch.pipeline.job import Job
-from stpatch.pipeline.stages import STAGES
-from stpatch.shards.manifest import read_manifest
+from stpatch.stages.job import Job
 
 ARMS = Path(__file__).parents[1] / "configs" / "ablation"
 TEXT_COLUMNS = 3
@@ -80,7 +80,7 @@ def build_arms(
                 "two arms have different splits, so they cannot be compared",
                 where=f"arms {rows[0].arm} and {row.arm}",
                 found=", ".join(f"{slide_id} in {split}" for slide_id, split in moved[:6]),
-                mend="give all arms the same dataset.seed and split",
+                hint="give all arms the same dataset.seed and split",
             )
     return rows
 

@@ -11,6 +11,6 @@ echo "== ruff"
 echo "== mypy"
 "$PYTHON" -m mypy
 echo "== kernels"
-"$PYTHON" -c "from stpatch.pipeline.preload import preload; preload()"
+"$PYTHON" -c "from stpatch.engine.preload import preload; preload()"
 echo "== pytest"
 exec "$PYTHON" -m pytest -n "${STPATCH_TEST_WORKERS:-2}" "$@"

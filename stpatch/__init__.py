@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stpatch.reading.dataset import Dataset
+    from stpatch.dataset.reader import Dataset
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ def open(path: str | Path, split: str | None = None, *, normalized: bool = False
 
     Returns
     -------
-    stpatch.reading.dataset.Dataset
+    stpatch.dataset.reader.Dataset
         ``len``, samples by number or key, ``batches(size)``.
 
     Raises
@@ -34,6 +34,6 @@ def open(path: str | Path, split: str | None = None, *, normalized: bool = False
     stpatch.errors.DatasetError
         There is no dataset, or no such split, or its manifest or tables are damaged.
     """
-    from stpatch.reading.dataset import open_dataset
+    from stpatch.dataset.reader import open_dataset
 
     return open_dataset(path, split, normalized=normalized)

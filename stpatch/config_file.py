@@ -59,7 +59,7 @@ def load_config(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
     """
     if not path.is_file():
         what = "the config is a folder" if path.is_dir() else "there is no such config"
-        raise ConfigError(what, where=path, mend="name an existing file; stpatch init makes one")
+        raise ConfigError(what, where=path, hint="name an existing file; stpatch init makes one")
     try:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -67,7 +67,7 @@ def load_config(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
             "the config is no valid YAML",
             where=path,
             found=" ".join(str(error).split()),
-            mend="mend the line that is named: indent with blanks, a blank after every colon",
+            hint="mend the line that is named: indent with blanks, a blank after every colon",
         ) from error
     if not isinstance(values, dict):
         raise ConfigError("the config is no mapping", where=path, expected="sections, at least dataset and slides")
@@ -95,7 +95,7 @@ def _check_folders(config: Config, where: object) -> None:
             "the dataset cannot be the root folder",
             where=f"{where}, key dataset.output",
             found=output,
-            mend="name a folder of its own: dataset.output",
+            hint="name a folder of its own: dataset.output",
         )
     work = Path(os.path.normpath(config.work_dir.absolute()))
     if work.is_relative_to(output):
@@ -103,7 +103,7 @@ def _check_folders(config: Config, where: object) -> None:
             "the work dir lies in the dataset's folder",
             where=f"{where}, key dataset.work_dir",
             found=f"{work} in {output}",
-            mend="choose a dataset.work_dir outside of dataset.output, or leave it out",
+            hint="choose a dataset.work_dir outside of dataset.output, or leave it out",
         )
 
 
@@ -125,7 +125,7 @@ def _override(values: dict[str, Any], text: str) -> None:
             "an override is no valid YAML",
             where=f"--set {key}",
             found=" ".join(str(error).split()),
-            mend="quote the value: --set 'section.key=value'",
+            hint="quote the value: --set 'section.key=value'",
         ) from error
 
 
@@ -160,11 +160,11 @@ def _problem(items: list[Any], where: object) -> StpatchError:
             f"unknown key {keys[-1]!r}",
             where=place,
             expected=f"one of {', '.join(known)}" if known else None,
-            mend=f"did you mean {near[0]!r}?" if near else "remove it",
+            hint=f"did you mean {near[0]!r}?" if near else "remove it",
         )
     if item["type"] == "missing":
         return ConfigError(
-            f"key {key} is required", where=place, mend="add it; stpatch init writes a config with every key"
+            f"key {key} is required", where=place, hint="add it; stpatch init writes a config with every key"
         )
     messages = [_EXPECTED.get(item["type"], str(item["msg"])).removeprefix("Value error, ") for item in items]
     found = None if item["type"] == "value_error" else repr(item["input"])

@@ -18,7 +18,7 @@ class StpatchError(Exception):
         File, key, row, column: the place to look at.
     found, expected
         What is there, and what should be.
-    mend
+    hint
         What the user can do about it.
     """
 
@@ -31,18 +31,18 @@ class StpatchError(Exception):
         where: object = None,
         found: object = None,
         expected: object = None,
-        mend: str | None = None,
+        hint: str | None = None,
     ) -> None:
         self.what = what
         self.where = None if where is None else str(where)
         self.found = None if found is None else str(found)
         self.expected = None if expected is None else str(expected)
-        self.mend = mend
+        self.hint = hint
         super().__init__(self.block())
 
     def block(self) -> str:
         """Return the message as one block of lines."""
-        rows = [("where", self.where), ("found", self.found), ("expected", self.expected), ("mend", self.mend)]
+        rows = [("where", self.where), ("found", self.found), ("expected", self.expected), ("hint", self.hint)]
         return "\n".join([self.what, *(f"  {name + ':':<10}{text}" for name, text in rows if text is not None)])
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class MissingExtraError(StpatchError, ImportError):
         """Return the error for a missing extra: what needs it, and how to install it."""
         return cls(
             f"{purpose} needs the package {needs!r}, which is not installed",
-            mend=f"pip install 'stpatch[{extra}]'",
+            hint=f"pip install 'stpatch[{extra}]'",
         )
 
 

@@ -37,6 +37,6 @@ def preset_text(name: str) -> str:
             where="--preset",
             found=name,
             expected=", ".join(names),
-            mend=f"did you mean {near[0]!r}?" if near else None,
+            hint=f"did you mean {near[0]!r}?" if near else None,
         )
     return (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")

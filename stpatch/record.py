@@ -51,7 +51,7 @@ def read_record(path: Path, *, what: str, stage: str, sha256: str | None = None)
         return _arrays(path.read_bytes(), sha256)
     except (OSError, EOFError, ValueError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise DatasetError(
-            f"{what} cannot be read", where=path, found=error, mend=f"remove it and run the {stage} stage again"
+            f"{what} cannot be read", where=path, found=error, hint=f"remove it and run the {stage} stage again"
         ) from error
 
 

@@ -75,7 +75,7 @@ def test_a_misspelled_key_names_the_nearest(key: str, near: str) -> None:
     error = problem(values)
     assert error.what == f"unknown key {key.rsplit('.', 1)[-1]!r}"
     assert error.where == f"c.yaml, key {key}"
-    assert error.mend == f"did you mean {near!r}?"
+    assert error.hint == f"did you mean {near!r}?"
 
 
 @pytest.mark.parametrize("key", ["str", "a[0]", "constrained-int", "é"])

@@ -21,13 +21,13 @@ from stpatch.errors import (
 
 
 def test_a_block_answers_five_questions() -> None:
-    error = InputError("a cell is text", where="a.tsv row 3", found="x", expected="a number", mend="mend it")
+    error = InputError("a cell is text", where="a.tsv row 3", found="x", expected="a number", hint="mend it")
     assert error.block().splitlines() == [
         "a cell is text",
         "  where:    a.tsv row 3",
         "  found:    x",
         "  expected: a number",
-        "  mend:     mend it",
+        "  hint:     mend it",
     ]
     assert str(error) == error.block()
 
@@ -50,13 +50,13 @@ def test_what_is_not_known_takes_no_line() -> None:
     ],
 )
 def test_errors_are_builtins_and_survive_pickling(kind: type[StpatchError], builtin: type, code: int) -> None:
-    error = kind("wrong", where="here", found=3, mend="so")
+    error = kind("wrong", where="here", found=3, hint="so")
     assert isinstance(error, builtin)
     assert error.exit_code == code
     back = pickle.loads(pickle.dumps(error))
     assert type(back) is kind
     assert str(back) == str(error) == error.block() == back.block()
-    assert (back.what, back.where, back.found, back.mend) == ("wrong", "here", "3", "so")
+    assert (back.what, back.where, back.found, back.hint) == ("wrong", "here", "3", "so")
 
 
 def test_problems_are_numbered_and_survive_pickling() -> None:

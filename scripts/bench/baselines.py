@@ -33,11 +33,11 @@ class Opened:
 
     def __init__(self, config: Path) -> None:
         from stpatch.config_file import load_config
-        from stpatch.pipeline.channels import read_channels
-        from stpatch.pipeline.cutter import open_cutter
-        from stpatch.pipeline.job import Job
-        from stpatch.pipeline.shard import dataset_layout
         from stpatch.slides.store import open_counts
+        from stpatch.stages.channels import read_channels
+        from stpatch.stages.cutter import open_cutter
+        from stpatch.stages.job import Job
+        from stpatch.stages.shard import dataset_layout
 
         self.job = Job(load_config(config))
         self.slide_id = slide_ids(sheet_of(config))[0]
@@ -54,7 +54,7 @@ class Opened:
     @cached_property
     def counts(self) -> sparse.csr_matrix:
         """The slide's counts as SciPy holds them after reading: in memory, both index arrays int32."""
-        from stpatch.pipeline.crop import read_cut
+        from stpatch.stages.crop import read_cut
 
         view, n_genes = self.view, len(read_cut(self.job.patches_path(self.slide_id)).gene_ids)
         parts = (np.array(view.data), view.indices.astype(np.int32), view.indptr.astype(np.int32))
@@ -180,7 +180,7 @@ def encode_pair(samples: list[Any]) -> Pair:
     """Return our frame and the library's, whose bytes are the same."""
     from numcodecs import Blosc, blosc
 
-    from stpatch.shards.codec import encode
+    from stpatch.dataset.codecs import encode
 
     codec = Blosc("lz4", 5, Blosc.BITSHUFFLE)
     blosc.use_threads = False
@@ -191,7 +191,7 @@ def frame_bytes(samples: list[Any]) -> dict[str, float]:
     """Return the mean bytes of a frame, and of one by the default codec of numcodecs: Blosc, LZ4, bytes shuffled."""
     from numcodecs import Blosc
 
-    from stpatch.shards.codec import encode
+    from stpatch.dataset.codecs import encode
 
     sizes = {"ours": lambda x: len(encode(x)), "plain": lambda x: len(Blosc().encode(x))}
     return {name: float(np.mean([size(sample.x) for sample in samples])) for name, size in sizes.items()}
@@ -199,8 +199,8 @@ def frame_bytes(samples: list[Any]) -> dict[str, float]:
 
 def tar_pair(opened: Opened, samples: list[Any]) -> Pair:
     """Return the writing of a sample's members, with the SHA-256 of what is written."""
-    from stpatch.shards.shard import encode_sample
-    from stpatch.shards.tar import TarShard
+    from stpatch.dataset.formats.tar import TarShard
+    from stpatch.dataset.shard import encode_sample
 
     members = [encode_sample(sample, opened.layout) for sample in samples]
 

@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     begun = time.perf_counter()
     from stpatch.config_file import load_config
-    from stpatch.pipeline.job import Job
+    from stpatch.stages.job import Job
 
     if options.warm is not None:
         warm = Job(load_config(options.warm))
@@ -50,7 +50,7 @@ def main() -> None:
 
 def run_stage(job: Any, name: str, *, start: Callable[[], None] = lambda: None) -> int:
     """Do all units of a stage, whatever an earlier run has done; `start` is called before the first."""
-    from stpatch.pipeline.stages import STAGES
+    from stpatch.engine.graph import STAGES
 
     stage = STAGES[name]
     shutil.rmtree(job.work / "receipts" / name, ignore_errors=True)
@@ -97,8 +97,8 @@ def watch_parts() -> dict[str, float]:
 
     Two clock readings a sample and a part: far below what they measure.
     """
-    from stpatch.pipeline import shard
-    from stpatch.pipeline.cutter import Cutter
+    from stpatch.stages import shard
+    from stpatch.stages.cutter import Cutter
 
     spent = {"cut cpu": 0.0, "encode cpu": 0.0}
 

@@ -121,9 +121,9 @@ def exponent(rows: list[dict[str, Any]]) -> float:
 def work_of(config: Path) -> float:
     """Return the bytes that the patches of a planned build need touched and made."""
     from stpatch.config_file import load_config
-    from stpatch.pipeline.crop import read_cut
-    from stpatch.pipeline.job import Job
     from stpatch.slides.store import open_counts
+    from stpatch.stages.crop import read_cut
+    from stpatch.stages.job import Job
 
     job = Job(load_config(config))
     height, width = job.config.crop.size

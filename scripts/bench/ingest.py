@@ -193,9 +193,9 @@ def _child(what: str, config: Path) -> dict[str, float]:
 def child(what: str, config: Path) -> None:
     """Ingest (or only read) the config's slide, and print seconds, CPU seconds and the peak of memory in bytes."""
     from stpatch.config_file import load_config
-    from stpatch.pipeline.job import Job
-    from stpatch.pipeline.stages import STAGES
+    from stpatch.engine.graph import STAGES
     from stpatch.slides.readers.registry import probe_source, read_source
+    from stpatch.stages.job import Job
 
     job = Job(load_config(config))
     (source,) = job.sources.values()

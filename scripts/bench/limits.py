@@ -48,7 +48,7 @@ def measure_limits(machine: dict[str, float], patches: Sequence[NDArray[Any]], w
     window_bytes
         Mean bytes of stored counts in a patch's window.
     """
-    from stpatch.shards.codec import encode
+    from stpatch.dataset.codecs import encode
 
     frame_bytes = float(np.mean([len(encode(patch)) for patch in patches]))
     seconds = {

@@ -50,9 +50,9 @@ def spin(times: int) -> int:
 
 def main() -> None:
     from stpatch.config_file import load_config
-    from stpatch.pipeline import workers as of_build
-    from stpatch.pipeline.job import Job
-    from stpatch.pipeline.stages import STAGES
+    from stpatch.engine import workers as of_build
+    from stpatch.engine.graph import STAGES
+    from stpatch.stages.job import Job
 
     count, repeats = int(sys.argv[2]), int(sys.argv[3])
     job = Job(load_config(Path(sys.argv[1])))

@@ -74,7 +74,7 @@ def main() -> None:
             raise
         typer.echo(
             f"error: something unexpected happened\n  found:    {type(error).__name__}: {error}\n"
-            "  mend:     run the same command with --debug and report what it prints",
+            "  hint:     run the same command with --debug and report what it prints",
             err=True,
         )
         sys.exit(1)
@@ -86,7 +86,7 @@ def _of_the_machine(error: MemoryError | OSError) -> StpatchError:
         return StpatchError(
             "there is not enough memory",
             found=error or None,
-            mend="set a lower run.workers, crop.size, crop.density or channels.n; see stpatch plan",
+            hint="set a lower run.workers, crop.size, crop.density or channels.n; see stpatch plan",
         )
     return StpatchError(
         "a file or folder cannot be read or written", where=error.filename, found=error.strerror or str(error)

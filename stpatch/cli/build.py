@@ -12,9 +12,9 @@ import typer
 from stpatch.cli.options import AsJson, ConfigPath, Overrides, Quiet, bar, job_of
 
 if TYPE_CHECKING:
-    from stpatch.pipeline.check import SlideCheck
-    from stpatch.pipeline.engine import Summary
-    from stpatch.pipeline.job import Job
+    from stpatch.engine.check import SlideCheck
+    from stpatch.engine.run import Summary
+    from stpatch.stages.job import Job
 
 BEFORE_PLAN = ("ingest", "normalize", "select", "crop", "plan")
 WorkersOption = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Worker processes (run.workers).")]
@@ -31,8 +31,8 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
 
     No matrix is read, and all problems are listed at once.
     """
+    from stpatch.engine.check import check_settings, check_slides
     from stpatch.errors import one_or_many
-    from stpatch.pipeline.check import check_settings, check_slides
 
     job = job_of(config, overrides)
     problems = check_settings(job)
@@ -88,7 +88,7 @@ def plan(
 
     Patches by slide and split, bytes, memory, tasks, the array range to submit.
     """
-    from stpatch.pipeline.outlook import estimate_outlook, plan_outlook
+    from stpatch.engine.estimate import estimate_outlook, plan_outlook
 
     job = job_of(config, overrides)
     summary = None
@@ -106,7 +106,7 @@ def plan(
 
 def build(config: ConfigPath, overrides: Overrides = None, workers: WorkersOption = None, quiet: Quiet = False) -> None:
     """Run all stages; running it again continues."""
-    from stpatch.pipeline.stages import STAGES
+    from stpatch.engine.graph import STAGES
 
     job = job_of(config, overrides)
     summary = _run(job, tuple(STAGES), workers=workers, quiet=quiet)
@@ -132,15 +132,15 @@ def run(
 
     A rank beyond the units has nothing to do, and exits with 0.
     """
+    from stpatch.engine.graph import STAGES
+    from stpatch.engine.ranks import find_rank
     from stpatch.errors import ConfigError
-    from stpatch.pipeline.ranks import find_rank
-    from stpatch.pipeline.stages import STAGES
 
     if stage not in STAGES:
         raise ConfigError("there is no such stage", where="STAGE", found=stage, expected=", ".join(STAGES))
     place = find_rank(rank, world_size, os.environ)
     job = job_of(config, overrides)
-    from stpatch.pipeline.engine import check_upstream, run_stages
+    from stpatch.engine.run import check_upstream, run_stages
 
     check_upstream(job, stage)
     summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=place, workers=workers or 1)
@@ -155,7 +155,7 @@ def run(
 
 def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show units done, failed and left, stage by stage."""
-    from stpatch.pipeline.status import stage_statuses
+    from stpatch.engine.status import stage_statuses
     from stpatch.views.words import aligned
 
     job = job_of(config, overrides)
@@ -184,17 +184,17 @@ def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fa
 
 
 def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool) -> Summary:
-    from stpatch.pipeline.check import require_settings
-    from stpatch.pipeline.engine import run_stages
+    from stpatch.engine.check import require_settings
+    from stpatch.engine.run import run_stages
 
     require_settings(job)
     return run_stages(job, stages, progress=partial(bar, quiet=quiet), workers=workers)
 
 
 def _done_text(job: Job, summary: Summary) -> str:
-    from stpatch.pipeline.outlook import human_size
-    from stpatch.pipeline.plan import read_plan
-    from stpatch.pipeline.stages import CORPUS
+    from stpatch.engine.estimate import human_size
+    from stpatch.engine.graph import CORPUS
+    from stpatch.stages.plan import read_plan
 
     facts = job.receipt("finalize", CORPUS).facts
     plan = job.receipt("plan", CORPUS).facts

@@ -31,7 +31,7 @@ def init(
         typer.echo("\n".join(preset_names()))
         return
     if path.exists():
-        raise ConfigError("there is such a file already", where=path, mend="name another file, or remove it")
+        raise ConfigError("there is such a file already", where=path, hint="name another file, or remove it")
     write_bytes(path, preset_text(preset).encode())
     typer.echo(f"{path} written from preset {preset}; next: stpatch check {path}")
 
@@ -51,6 +51,6 @@ def show(
         typer.echo(json.dumps(Config.model_json_schema(), indent=1))
         return
     if config is None:
-        raise ConfigError("no config is given", where="stpatch config", mend="name one, or ask for --schema")
+        raise ConfigError("no config is given", where="stpatch config", hint="name one, or ask for --schema")
     value = job_of(config, overrides).config.model_dump(mode="json")
     typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)

@@ -30,7 +30,7 @@ def validate(
 
     Exit code 1 if a problem is found.
     """
-    from stpatch.shards.verify import verify
+    from stpatch.dataset.validate import verify
 
     looked: list[str] = []
     problems = list(verify(dataset, deep=deep, progress=looked.append))
@@ -75,8 +75,8 @@ def demo(
     Where matplotlib is installed, the dataset is drawn too.
     """
     from stpatch.demo import simulate
-    from stpatch.pipeline.engine import run_stages
-    from stpatch.pipeline.stages import STAGES
+    from stpatch.engine.graph import STAGES
+    from stpatch.engine.run import run_stages
 
     config = simulate(folder)
     typer.echo(f"simulated slides: {folder / 'slides.csv'}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from stpatch.pipeline.job import Job
+    from stpatch.stages.job import Job
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML config.", show_default=False)]
 DatasetPath = Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset's folder.", show_default=False)]
@@ -26,7 +26,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 def job_of(config: Path, overrides: list[str] | None) -> Job:
     """Load a config as a job."""
     from stpatch.config_file import load_config
-    from stpatch.pipeline.job import Job
+    from stpatch.stages.job import Job
 
     return Job(load_config(config, overrides or []))
 

@@ -55,7 +55,7 @@ class CountMoments:
                     "counts are too large to be summed exactly",
                     found=f"largest count {int(sums.counts.data.max())}",
                     expected="sums of squares below 2**53 per gene",
-                    mend="check that the matrix holds counts",
+                    hint="check that the matrix holds counts",
                 )
             total, squares = total.astype(np.int64), squares.astype(np.int64)
         return cls(n=sums.n, total=total, squares=squares, detected=sums.stored)

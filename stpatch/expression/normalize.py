@@ -126,7 +126,7 @@ def resolve_normalization(
             raise InputError(
                 "a slide has no counts, so Pearson residuals are undefined",
                 where="normalize.method",
-                mend="take the slide out, or choose another normalize.method",
+                hint="take the slide out, or choose another normalize.method",
             )
         return Normalization(
             method=method, theta=theta, gene_sums=sums, grand_total=float(sums.sum()), n_spots=counts.shape[0]
@@ -142,7 +142,7 @@ def _target(target_sum: TargetSum, totals: NDArray[np.float64], corpus_target: f
             raise ConfigError(
                 "target_sum: corpus_median is not known yet",
                 where="normalize.target_sum",
-                mend="reduce the totals first",
+                hint="reduce the totals first",
             )
         return corpus_target
     return float(target_sum)
@@ -171,7 +171,7 @@ def corpus_median(totals: Iterable[NDArray[np.float64]]) -> float:
         raise InputError(
             "no spot has a count, so the median total is undefined",
             where="normalize.target_sum",
-            mend="give target_sum a number, or look at the slides' QC",
+            hint="give target_sum a number, or look at the slides' QC",
         )
     upto = np.cumsum(weights)
     middle = np.array([(upto[-1] - 1) // 2, upto[-1] // 2])

@@ -102,13 +102,13 @@ def pool_statistics(slide_ids: Iterable[str], load_statistics: LoadStatistics) -
                     where=slide_id,
                     found=part.normalization,
                     expected=total.normalization,
-                    mend="run the normalize stage again",
+                    hint="run the normalize stage again",
                 )
             if total.size < part.size:
                 total = _on_axis(total, np.arange(total.size), part.size)
             total = _merged(total, part)
     if total is None:
-        raise InputError("there are no slides to pool", mend="look at the slides that the earlier stages left")
+        raise InputError("there are no slides to pool", hint="look at the slides that the earlier stages left")
     names = axis.names
     order = sorted(range(len(names)), key=names.__getitem__)
     rank = np.empty(len(names), dtype=np.int64)

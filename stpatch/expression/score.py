@@ -46,7 +46,7 @@ def moment_score(
             f"rule {method} divides by a gene's mean, and Pearson residuals have means of about 0",
             where="channels.method",
             found="normalize.method: pearson_residuals",
-            mend="choose rule pearson_residuals or variance, or another normalization",
+            hint="choose rule pearson_residuals or variance, or another normalization",
         )
     values = pooled.values
     if method in DISPERSION_METHODS:
@@ -65,7 +65,7 @@ def moment_score(
         raise MismatchError(
             "slide statistics lack the neighbour sums that rule moran needs",
             where="channels.method",
-            mend="run the normalize stage again with this rule in the config",
+            hint="run the normalize stage again with this rule in the config",
         )
     return pooled.moran.index
 
@@ -124,6 +124,6 @@ def _pearson(rule: RuleSpec, pooled: PooledStatistics, slides: SlidePass) -> NDA
         raise InputError(
             "there are no slides to look at",
             where=f"channels.method: {rule.method}",
-            mend="look at the slides that the earlier stages left",
+            hint="look at the slides that the earlier stages left",
         )
     return residual_variance(moments)

@@ -170,7 +170,7 @@ def _slide_score(rule: RuleSpec, statistics: SlideStatistics) -> NDArray[np.floa
         raise MismatchError(
             f"slide statistics lack the scores of rule {rule.method}",
             where=statistics.slide_id,
-            mend="run the normalize stage again with this rule in the config",
+            hint="run the normalize stage again with this rule in the config",
         )
     return statistics.scores[key]
 
@@ -210,14 +210,14 @@ def check_list(names: Sequence[str], measured: Sequence[str]) -> tuple[str, ...]
                 where="channels.genes",
                 found=f"besides those above {rest}{', ...' if len(unknown) > 2 * MOST_PROBLEMS else ''}",
                 expected=f"names such as {', '.join(measured[:3])}",
-                mend="check organism and ingest.genes.identity, or take the names off the list",
+                hint="check organism and ingest.genes.identity, or take the names off the list",
             )
         )
     repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if repeated:
         problems.append(
             ConfigError(
-                "genes are listed twice", where="channels.genes", found=", ".join(repeated), mend="list each once"
+                "genes are listed twice", where="channels.genes", found=", ".join(repeated), hint="list each once"
             )
         )
     if problems:
@@ -227,8 +227,8 @@ def check_list(names: Sequence[str], measured: Sequence[str]) -> tuple[str, ...]
 
 def _unknown(name: str, folded: Mapping[str, str]) -> ConfigError:
     near = [folded[text] for text in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
-    mend = f"did you mean {' or '.join(map(repr, near))}?" if near else "take it off the list"
-    return ConfigError(f"no slide measured gene {name!r}", where="channels.genes", found=repr(name), mend=mend)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "take it off the list"
+    return ConfigError(f"no slide measured gene {name!r}", where="channels.genes", found=repr(name), hint=hint)
 
 
 def _unscored(names: Sequence[str]) -> Panel:

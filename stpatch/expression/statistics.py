@@ -108,7 +108,7 @@ class SlideStatistics:
             genes = _gene_names(arrays["genes"].tobytes())
         except (ValueError, KeyError) as error:
             raise DatasetError(
-                "a slide's statistics cannot be read", where=path, found=error, mend="run the normalize stage again"
+                "a slide's statistics cannot be read", where=path, found=error, hint="run the normalize stage again"
             ) from error
         if header["format"] != FORMAT:
             raise DatasetError(
@@ -116,7 +116,7 @@ class SlideStatistics:
                 where=path,
                 found=header["format"],
                 expected=FORMAT,
-                mend="run the normalize stage again",
+                hint="run the normalize stage again",
             )
         parts: dict[str, dict[str, NDArray[Any]]] = {}
         for key, value in arrays.items():
@@ -189,7 +189,7 @@ def require_counts(counts: CountMoments, method: str, *, where: object = None) -
             f"rule {method} models raw counts, and the input is normalized already",
             where=where or "channels.method",
             found="ingest.values: normalized",
-            mend="choose variance, mean, detected or hvg_cell_ranger, or give raw counts",
+            hint="choose variance, mean, detected or hvg_cell_ranger, or give raw counts",
         )
 
 

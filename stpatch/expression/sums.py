@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from stpatch.expression import columns, kernels
 from stpatch.expression.normalize import Normalization, spot_scale
+from stpatch.kernels import columns
+from stpatch.kernels import window as kernels
 
 LARGEST_TABLE = 64
 ENTRIES_PER_COUNT = 16

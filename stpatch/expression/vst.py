@@ -63,7 +63,7 @@ def _no_trend(n_varying: int, where: object) -> InputError:
         where=where,
         found=f"{n_varying} genes that vary, too few or with means too much alike",
         expected="some dozens of genes of different means",
-        mend="choose hvg_seurat or variance where slides have few genes",
+        hint="choose hvg_seurat or variance where slides have few genes",
     )
 
 

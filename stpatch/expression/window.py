@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.expression import kernels
 from stpatch.expression.normalize import Normalization, normalize_dense
 from stpatch.image.panel import PanelImage
-from stpatch.image.patch import SlideImage
+from stpatch.image.slide_image import SlideImage
+from stpatch.kernels import window as kernels
 
 GENES_AT_ONCE = 1024
 """Genes in a dense block, where a normalization has no sparse values."""
@@ -183,7 +183,7 @@ def gather_normalized(
     image
         The slide, or the slide reduced to these channels.
     row, col, height, width, genes
-        As in `stpatch.image.patch.SlideImage.gather`.
+        As in `stpatch.image.slide_image.SlideImage.gather`.
     normalization
         The slide's, over all its genes.
 

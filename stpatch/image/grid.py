@@ -164,7 +164,7 @@ def make_grid(
 def _check_coordinates(xy: NDArray[np.float64], where: object) -> None:
     if len(xy) == 0:
         raise InputError(
-            "the slide has no spots to put on a grid", where=where, mend="loosen ingest.qc or leave it out"
+            "the slide has no spots to put on a grid", where=where, hint="loosen ingest.qc or leave it out"
         )
     bad = ~np.isfinite(xy).all(axis=1)
     if bad.any():
@@ -173,7 +173,7 @@ def _check_coordinates(xy: NDArray[np.float64], where: object) -> None:
             where=where,
             found=f"row {int(np.argmax(bad))}: {xy[np.argmax(bad)].tolist()}",
             expected="finite x and y for every spot",
-            mend="mend the coordinates file or take those spots out of it",
+            hint="mend the coordinates file or take those spots out of it",
         )
 
 
@@ -181,7 +181,7 @@ def _known_pitch_um(um_per_unit: float | None, pitch: float | None) -> float | N
     return None if um_per_unit is None or pitch is None else um_per_unit * pitch
 
 
-def _checked_shape(rows: float, cols: float, *, where: object, found: str, mend: str) -> tuple[int, int]:
+def _checked_shape(rows: float, cols: float, *, where: object, found: str, hint: str) -> tuple[int, int]:
     """Refuse a grid that no memory holds; takes floats, so that an absurd extent cannot overflow on its way here."""
     if rows * cols > MAX_PIXELS:
         raise InputError(
@@ -189,7 +189,7 @@ def _checked_shape(rows: float, cols: float, *, where: object, found: str, mend:
             where=where,
             found=found,
             expected=f"at most {MAX_PIXELS} pixels",
-            mend=mend,
+            hint=hint,
         )
     return int(rows), int(cols)
 
@@ -206,7 +206,7 @@ def _array_places(array: NDArray[np.int32], geometry: str, pitch_um: float | Non
                 where=where,
                 found=f"array_row + array_col is even for some spots and odd for others (the fewer: {least})",
                 expected="array_col with the parity of array_row, as Visium has it",
-                mend="mend the positions file, or set grid: {method: um, pitch_um: ...}",
+                hint="mend the positions file, or set grid: {method: um, pitch_um: ...}",
             )
         col, step = col // 2, 2
     top, left = int(row.min()), int(col.min())
@@ -217,14 +217,14 @@ def _array_places(array: NDArray[np.int32], geometry: str, pitch_um: float | Non
         n_cols,
         where=where,
         found=f"array rows {top} to {top + n_rows - 1}, array columns {left * step} to {(left + n_cols - 1) * step}",
-        mend="take stray spots out, or set ingest.bin_um to sum bins to a coarser pitch",
+        hint="take stray spots out, or set ingest.bin_um to sum bins to a coarser pitch",
     )
     return _Places(row=row, col=col, shape=shape, origin=(float(left * step), float(top)), pitch_um=pitch_um)
 
 
 def _rounded_places(xy: NDArray[np.float64], um_per_unit: float | None, pitch: float | None, where: object) -> _Places:
     """Round coordinates to the square lattice that they lie on, or refuse."""
-    mend = "set grid: {method: um, pitch_um: ...} or grid: {method: fit, size: ...}"
+    hint = "set grid: {method: um, pitch_um: ...} or grid: {method: fit, size: ...}"
     expected = "array indices, or coordinates on a square lattice of known pitch"
     if pitch is None:
         raise ConfigError(
@@ -232,7 +232,7 @@ def _rounded_places(xy: NDArray[np.float64], um_per_unit: float | None, pitch: f
             where=where,
             found="no array indices and no pitch",
             expected=expected,
-            mend=mend,
+            hint=hint,
         )
     fitted = np.array([fit_axis(xy[:, axis], pitch) for axis in (0, 1)])
     phase, spacing = fitted[:, 0], fitted[:, 1]
@@ -245,7 +245,7 @@ def _rounded_places(xy: NDArray[np.float64], um_per_unit: float | None, pitch: f
             where=where,
             found=f"no array indices, and a spot {error:.2f} of the pitch {pitch:g} away from its lattice point",
             expected=f"{expected} (within {TOLERANCE} of it)",
-            mend=mend,
+            hint=hint,
         )
     least = points.min(axis=0)
     extent = points.max(axis=0) - least + 1
@@ -254,7 +254,7 @@ def _rounded_places(xy: NDArray[np.float64], um_per_unit: float | None, pitch: f
         float(extent[0]),
         where=where,
         found=_extent(xy, f"pitch {pitch:g}"),
-        mend="take stray spots out",
+        hint="take stray spots out",
     )
     col, row = (points - least).astype(np.int64).T
     shared = len(row) - len(np.unique(row * shape[1] + col))
@@ -264,7 +264,7 @@ def _rounded_places(xy: NDArray[np.float64], um_per_unit: float | None, pitch: f
             where=where,
             found=f"no array indices, and {shared} spots that round to a lattice point of another spot",
             expected=expected,
-            mend=mend,
+            hint=hint,
         )
     x, y = phase + least * spacing
     return _Places(
@@ -283,13 +283,13 @@ def _um_places(
     pitch_um = section.pitch_um
     if pitch_um is None:
         raise ConfigError(
-            "grid.method um needs grid.pitch_um", where=where, mend="set grid.pitch_um to the side of a pixel in um"
+            "grid.method um needs grid.pitch_um", where=where, hint="set grid.pitch_um to the side of a pixel in um"
         )
     if um_per_unit is None:
         raise ConfigError(
             "grid.method um needs micrometres, and the slide's files do not tell them",
             where=where,
-            mend="set ingest.um_per_unit, or use grid: {method: fit, size: ...}",
+            hint="set ingest.um_per_unit, or use grid: {method: fit, size: ...}",
         )
     origin = xy.min(axis=0)
     if pitch is not None and geometry != "irregular":
@@ -302,7 +302,7 @@ def _um_places(
         float(extent[0]),
         where=where,
         found=_extent(xy, f"{um_per_unit:g} um per unit, grid.pitch_um {pitch_um:g}"),
-        mend="set a larger grid.pitch_um, mend ingest.um_per_unit, or take stray spots out",
+        hint="set a larger grid.pitch_um, mend ingest.um_per_unit, or take stray spots out",
     )
     col, row = steps.astype(np.int64).T
     return _Places(row=row, col=col, shape=shape, origin=(float(origin[0]), float(origin[1])), pitch_um=pitch_um)
@@ -313,10 +313,10 @@ def _fit_places(xy: NDArray[np.float64], section: GridSection, where: object) ->
         raise ConfigError(
             "grid.method fit needs grid.size",
             where=where,
-            mend="set grid.size to the number of pixels a side, such as 140",
+            hint="set grid.size to the number of pixels a side, such as 140",
         )
     shape = _checked_shape(
-        section.size, section.size, where=where, found=f"grid.size {section.size}", mend="set a smaller grid.size"
+        section.size, section.size, where=where, found=f"grid.size {section.size}", hint="set a smaller grid.size"
     )
     least = xy.min(axis=0)
     extent = xy.max(axis=0) - least

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.image import gather as kernels
-from stpatch.image.gather import LINE
-from stpatch.image.patch import SlideImage
+from stpatch.image.slide_image import SlideImage
+from stpatch.kernels import gather as kernels
+from stpatch.kernels.gather import LINE
 
 
 class PanelImage:

@@ -114,7 +114,7 @@ def assign_blocks(
         A patch larger than a block, which no split could hold.
     """
     if section.blocks is None:
-        raise ConfigError("there are no blocks to deal", where="split.blocks", mend="set split: {blocks: {size: ...}}")
+        raise ConfigError("there are no blocks to deal", where="split.blocks", hint="set split: {blocks: {size: ...}}")
     if len(patches) == 0:
         return np.zeros(0, dtype=object)
     height, width = int(patches.height.max()), int(patches.width.max())
@@ -125,7 +125,7 @@ def assign_blocks(
             where="split.blocks.size",
             found=f"blocks of {side} x {side} pixels, patches of {height} x {width}",
             expected=f"at least {max(height, width)}; several times that keeps the margin small",
-            mend="set a larger split.blocks.size, or split by slides",
+            hint="set a larger split.blocks.size, or split by slides",
         )
     edges = [_block_edges(n, side) for n in grid_shape]
     n_blocks = (len(edges[0]) - 1, len(edges[1]) - 1)
@@ -202,7 +202,7 @@ def _given(slides: pd.DataFrame, column: str, group_of: Mapping[str, str], *, ke
             where=key,
             found=_listed(spanning),
             expected=f"one split for all slides of a {by} (split.by)",
-            mend=f"mend column {column!r}, or set split.by to what may not span splits",
+            hint=f"mend column {column!r}, or set split.by to what may not span splits",
         )
     return split_of
 
@@ -232,7 +232,7 @@ def _folds(strata: Sequence[Sequence[str]], section: SplitSection) -> dict[str, 
             f"{folds} folds need at least as many groups",
             where="split.folds",
             found=f"{len(groups)} values of {section.by}",
-            mend=f"set split.folds to at most {len(groups)}, or split.by to a finer column",
+            hint=f"set split.folds to at most {len(groups)}, or split.by to a finer column",
         )
     return {group: f"fold{position % folds}" for position, group in enumerate(groups)}
 
@@ -286,7 +286,7 @@ def _values(slides: pd.DataFrame, column: str, *, key: str) -> dict[str, str]:
             f"there is no column {column!r}",
             where=key,
             expected=f"one of {', '.join(known)}",
-            mend=f"did you mean {near[0]!r}?" if near else "name a column of the samplesheet",
+            hint=f"did you mean {near[0]!r}?" if near else "name a column of the samplesheet",
         )
     missing = _is_missing(slides[column])
     if missing.any():
@@ -296,7 +296,7 @@ def _values(slides: pd.DataFrame, column: str, *, key: str) -> dict[str, str]:
             where=key,
             found=_listed(lacking),
             expected="a value for every slide",
-            mend="fill the column in the samplesheet, or leave it empty for all slides and let the config deal"
+            hint="fill the column in the samplesheet, or leave it empty for all slides and let the config deal"
             if column == GIVEN_COLUMN
             else "fill the column in the samplesheet",
         )

@@ -83,7 +83,7 @@ def canonical_slide(
                 for reason, item in qc.by_reason(reasons, totals, kind="spots").items()
             )
             or "a matrix without spots",
-            mend="see ingest.qc: in_tissue, min_counts, min_genes, ...",
+            hint="see ingest.qc: in_tissue, min_counts, min_genes, ...",
         )
     rare = qc.rare_genes(csr, keep_rows=keep, n_genes=len(mito), section=section.qc)
     if not keep.all():
@@ -93,7 +93,7 @@ def canonical_slide(
             "no gene is left after QC",
             where=where,
             found=f"{len(mito)} genes, each in fewer than {section.qc.min_spots_per_gene} of {int(keep.sum())} spots",
-            mend="see ingest.qc: min_spots_per_gene",
+            hint="see ingest.qc: min_spots_per_gene",
         )
     rare_dropped: Mapping[str, qc.Dropped] = {}
     if rare.any():
@@ -229,7 +229,7 @@ def _matched(genes: pd.DataFrame, vocabulary: Mapping[str, int] | None, where: s
             where=where,
             found=f"genes such as {', '.join(unmatched[:5])}",
             expected=f"names such as {', '.join(list(vocabulary)[:5])}",
-            mend="see ingest.genes: identity (symbol or ensembl) and map",
+            hint="see ingest.genes: identity (symbol or ensembl) and map",
         )
     return {
         "matched": len(genes) - len(unmatched),

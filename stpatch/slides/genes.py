@@ -76,7 +76,7 @@ def read_gene_map(path: Path) -> GeneMap:
         raise ConfigError(
             "there is no such gene map",
             where=f"key ingest.genes.map, {path}",
-            mend="check the path; it is taken from the config's folder",
+            hint="check the path; it is taken from the config's folder",
         )
     delimiter = "\t" if path.suffix.lower() in (".tsv", ".txt") else ","
     try:
@@ -110,7 +110,7 @@ def _map_names(reader: csv.DictReader[str], path: Path) -> dict[str, str]:
                 "the gene map gives a gene two new names",
                 where=place,
                 found=f"{old} -> {names[old]} and {new}",
-                mend="keep one row a gene",
+                hint="keep one row a gene",
             )
     return names
 
@@ -121,7 +121,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         raise ConfigError(
             "there is no such vocabulary",
             where=f"key ingest.genes.vocabulary, {path}",
-            mend="check the path; it is taken from the config's folder",
+            hint="check the path; it is taken from the config's folder",
         )
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -129,7 +129,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         if len(found) < len(pairs):
             twice, _ = Counter(gene for gene, _ in pairs).most_common(1)[0]
             raise ConfigError(
-                "a gene of the vocabulary is given twice", where=path, found=repr(twice), mend="keep one of them"
+                "a gene of the vocabulary is given twice", where=path, found=repr(twice), hint="keep one of them"
             )
         return found
 
@@ -151,7 +151,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
             )
     if len(set(table.values())) != len(table):
         raise ConfigError(
-            "two genes of the vocabulary have one id", where=path, mend="give every gene an id of its own"
+            "two genes of the vocabulary have one id", where=path, hint="give every gene an id of its own"
         )
     return table
 
@@ -268,7 +268,7 @@ def _merged(
                     "a gene is given twice",
                     where=where,
                     found=f"{gene!r} (columns {first[number]} and {i})",
-                    mend="set ingest.genes.duplicates: sum or first",
+                    hint="set ingest.genes.duplicates: sum or first",
                 )
             if section.duplicates == "first":
                 reasons[i] = "duplicate"
@@ -280,7 +280,7 @@ def _merged(
             "no gene is left",
             where=where,
             found=", ".join(f"{count} x {reason}" for reason, count in counted.items()) or "a matrix without genes",
-            mend="see ingest.genes: identity, map, exclude, keep_controls",
+            hint="see ingest.genes: identity, map, exclude, keep_controls",
         )
     known = {
         "name": [names[i] or identity[i] for i in first],

@@ -97,21 +97,21 @@ def _check_known(name: str, own: list[str], joined: list[str], source: SlideSour
             f"label {name!r} is in the slide's spot table and in its label table",
             where=where,
             found=source.labels,
-            mend="rename the column of the label table",
+            hint="rename the column of the label table",
         )
     if name not in own and name not in joined:
         raise ConfigError(
             f"there is no label {name!r}",
             where=where,
             found=f"columns {listed(own + joined)}" if own or joined else "a slide without further columns",
-            mend=None if source.labels else "name the slide's label file: a labels column in the samplesheet",
+            hint=None if source.labels else "name the slide's label file: a labels column in the samplesheet",
         )
 
 
 def _joined(raw: RawSlide, path: Path) -> tuple[pd.DataFrame, list[str]]:
     if not path.is_file():
         raise InputMissingError(
-            "there is no such label table", where=path, mend="check the path in the samplesheet's column labels"
+            "there is no such label table", where=path, hint="check the path in the samplesheet's column labels"
         )
     table = read_table(path)
     table.columns = pd.Index([str(name) for name in table.columns], dtype=object)
@@ -152,13 +152,13 @@ def _rows_by_place(raw: RawSlide, table: pd.DataFrame, path: Path) -> NDArray[np
                 "a label table has two rows of one array place",
                 where=f"{path} rows {first + 2} and {row + 2}",
                 found=f"{pair[0]}, {pair[1]} = {exact[first].tolist()} and {exact[row].tolist()}",
-                mend="take one of them out, or give the table a column of spot ids",
+                hint="take one of them out, or give the table a column of spot ids",
             )
     rows = np.array([row_of.get((float(x), float(y)), -1) for y, x in raw.array.tolist()], dtype=np.int64)
     if (rows < 0).all():
         raise InputError(
             "no row of the label table belongs to a spot: is it another slide's?",
             where=path,
-            mend="give the table of this slide, with the ids or places of its spots",
+            hint="give the table of this slide, with the ids or places of its spots",
         )
     return rows

@@ -49,7 +49,7 @@ def read_sources(section: SlidesSection) -> list[SlideSource]:
             problems.append(error)
     problems += _repeats(sources)
     if not problems and not sources:
-        problems.append(ConfigError("the corpus has no slide", where="key slides", mend="add slides"))
+        problems.append(ConfigError("the corpus has no slide", where="key slides", hint="add slides"))
     if problems:
         raise one_or_many(problems)
     return sources
@@ -60,7 +60,7 @@ def _sheet_rows(sheet: Path) -> list[tuple[str, Mapping[str, str]]]:
         raise ConfigError(
             "the samplesheet is a folder" if sheet.is_dir() else "there is no such samplesheet",
             where=f"key slides.sheet, {sheet}",
-            mend="check slides.sheet; it is taken from the config's folder",
+            hint="check slides.sheet; it is taken from the config's folder",
         )
     delimiter = "\t" if sheet.suffix.lower() in (".tsv", ".txt") else ","
     try:
@@ -94,7 +94,7 @@ def _check_header(header: list[str], sheet: Path) -> None:
             "a samplesheet column is given twice",
             where=sheet,
             found=", ".join(twice),
-            mend="rename or take out one of them",
+            hint="rename or take out one of them",
         )
     for name in ("slide_id", "path"):
         if name not in header:
@@ -103,7 +103,7 @@ def _check_header(header: list[str], sheet: Path) -> None:
                 f"the samplesheet has no column {name!r}",
                 where=sheet,
                 found=", ".join(header) or "an empty file",
-                mend=f"rename column {near[0]!r} to {name!r}" if near else f"add a column {name!r}",
+                hint=f"rename column {near[0]!r} to {name!r}" if near else f"add a column {name!r}",
             )
 
 
@@ -116,7 +116,7 @@ def _glob_rows(patterns: str | list[str]) -> list[tuple[str, Mapping[str, str]]]
                 "a glob matches nothing",
                 where="key slides.glob",
                 found=pattern,
-                mend="check slides.glob; it is taken from the config's folder",
+                hint="check slides.glob; it is taken from the config's folder",
             )
         rows += [(f"glob {pattern}", {"slide_id": slide_id_of(Path(path)), "path": path}) for path in paths]
     return rows
@@ -139,9 +139,9 @@ def _texts(values: Mapping[str, object]) -> dict[str, str]:
 def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
     path_text = row.get("path", "")
     if not path_text:
-        raise ConfigError("a slide has no path", where=where, mend="fill the column path")
+        raise ConfigError("a slide has no path", where=where, hint="fill the column path")
     if "\0" in path_text:
-        raise ConfigError("a path holds a NUL character", where=where, found=repr(path_text), mend="type the path anew")
+        raise ConfigError("a path holds a NUL character", where=where, found=repr(path_text), hint="type the path anew")
     slide_id = row.get("slide_id") or slide_id_of(Path(path_text))
     if not is_safe_id(slide_id):
         raise ConfigError(
@@ -157,7 +157,7 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
             f"unknown platform {platform!r}",
             where=where,
             expected=f"one of {', '.join(_PLATFORMS)}",
-            mend=f"did you mean {near[0]!r}?" if near else None,
+            hint=f"did you mean {near[0]!r}?" if near else None,
         )
 
     def beside(name: str) -> Path | None:
@@ -191,7 +191,7 @@ def _repeats(sources: Iterable[SlideSource]) -> list[StpatchError]:
                     where=f"{first.where} and {source.where}",
                     found=source.slide_id if same else f"{first.slide_id} and {source.slide_id}",
                     expected="ids that differ" + ("" if same else " in more than case or punctuation"),
-                    mend="rename one of them",
+                    hint="rename one of them",
                 )
             )
     return problems

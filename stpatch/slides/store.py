@@ -181,7 +181,7 @@ def _opened(path: Path) -> Any:
         return h5py.File(path, "r")
     except OSError as error:
         raise InputError(
-            "a stored slide cannot be opened", where=path, found=str(error), mend="remove it; the next build redoes it"
+            "a stored slide cannot be opened", where=path, found=str(error), hint="remove it; the next build redoes it"
         ) from error
 
 

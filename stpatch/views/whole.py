@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from stpatch.dataset.manifest import read_manifest
+from stpatch.dataset.reader import Dataset, open_dataset
+from stpatch.dataset.tables import GENES, SLIDES, patch_columns, read_table
 from stpatch.errors import DatasetError
-from stpatch.reading.dataset import Dataset, open_dataset
-from stpatch.shards.manifest import read_manifest
-from stpatch.shards.tables import GENES, SLIDES, patch_columns, read_table
 
 if TYPE_CHECKING:
-    from stpatch.shards.sample import Sample
+    from stpatch.dataset.sample import Sample
 
 
 class Whole:
@@ -79,7 +79,7 @@ class Whole:
                 expected=f"a key of patches.parquet, such as {self.patches['key'].iloc[0]}"
                 if len(self.patches)
                 else None,
-                mend=f"did you mean {near[0]!r}?" if near else None,
+                hint=f"did you mean {near[0]!r}?" if near else None,
             )
         return {str(name): value for name, value in rows.iloc[0].items()}
 

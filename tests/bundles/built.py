@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.config_file import parse_config
-from stpatch.pipeline.engine import run_stages
-from stpatch.pipeline.job import Job
-from stpatch.pipeline.stages import STAGES
+from stpatch.engine.graph import STAGES
+from stpatch.engine.run import run_stages
+from stpatch.stages.job import Job
 
 
 def poisson_counts(n_spots: int, n_genes: int, *, seed: int = 0, mean: float = 2.0) -> NDArray[np.int64]:

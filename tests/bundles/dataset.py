@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stpatch.shards.card import write_card
-from stpatch.shards.index import write_index
-from stpatch.shards.layout import Layout, ShardRecord
-from stpatch.shards.manifest import Manifest, SplitRecord
-from stpatch.shards.sample import Sample
-from stpatch.shards.shard import encode_sample, write_encoded, write_zarr_metadata
-from stpatch.shards.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
+from stpatch.dataset.card import write_card
+from stpatch.dataset.index import write_index
+from stpatch.dataset.layout import Layout, ShardRecord
+from stpatch.dataset.manifest import Manifest, SplitRecord
+from stpatch.dataset.sample import Sample
+from stpatch.dataset.shard import encode_sample, write_encoded, write_zarr_metadata
+from stpatch.dataset.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
 
 N_GENES = 9
 MEASURED = {"s1": 8, "s2": 4}  # each slide measured the genes 1 to this one

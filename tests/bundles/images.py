@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy import sparse
 
-from stpatch.image.patch import SlideImage
+from stpatch.image.slide_image import SlideImage
 
 
 def make_image(counts: Any, pixel: Any, shape: tuple[int, int], collisions: str = "sum") -> SlideImage:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpatch.errors import ConfigError
-from stpatch.expression import kernels
 from stpatch.expression.sample import PatchRule
 from stpatch.expression.window import Moments
+from stpatch.kernels import window as kernels
 
 
 def moments(variance, mean=None):

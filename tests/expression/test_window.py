@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from stpatch.expression import kernels
 from stpatch.expression.normalize import Normalization, resolve_normalization
 from stpatch.expression.window import WindowMoments, gather_normalized, occupied_pixels
 from stpatch.image.panel import PanelImage
-from stpatch.image.patch import SlideImage
+from stpatch.image.slide_image import SlideImage
+from stpatch.kernels import window as kernels
 
 METHODS = ("none", "total", "log1p_total", "sqrt_total")
 

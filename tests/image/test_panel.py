@@ -6,8 +6,8 @@ from bundles.images import cases, make_image, plain_gather
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stpatch.image.gather import LINE
 from stpatch.image.panel import PanelImage, panel_bytes
+from stpatch.kernels.gather import LINE
 
 
 @given(cases(), st.integers(0, 2**32))

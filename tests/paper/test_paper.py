@@ -28,12 +28,12 @@ from scipy.io import mmread
 
 import stpatch
 from stpatch.config_file import load_config
-from stpatch.pipeline.channels import read_channels
-from stpatch.pipeline.cutter import PatchChannels, open_cutter
-from stpatch.pipeline.job import Job
-from stpatch.pipeline.shard import dataset_layout
-from stpatch.reading.dataset import Dataset
-from stpatch.shards.manifest import read_manifest
+from stpatch.dataset.manifest import read_manifest
+from stpatch.dataset.reader import Dataset
+from stpatch.stages.channels import read_channels
+from stpatch.stages.cutter import PatchChannels, open_cutter
+from stpatch.stages.job import Job
+from stpatch.stages.shard import dataset_layout
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper.yaml"
 

@@ -53,7 +53,7 @@ def zarr_attributes(folder: Path) -> dict[str, Any] | None:
             "the zarr group's metadata cannot be read",
             where=folder,
             found=error,
-            mend="fetch the file again, or mend it",
+            hint="fetch the file again, or mend it",
         ) from error
     return attributes if isinstance(attributes, dict) else None
 
@@ -167,7 +167,7 @@ class AnnDataGroup:
                     "the matrix has no shape of two numbers",
                     where=self.where(key),
                     found=shape,
-                    mend="write the AnnData anew with a matrix of spots x genes",
+                    hint="write the AnnData anew with a matrix of spots x genes",
                 )
             return int(shape[0]), int(shape[1])
 
@@ -208,7 +208,7 @@ class AnnDataGroup:
                     "data and indices differ in length",
                     where=where,
                     found=f"{len(data)} and {len(indices)}",
-                    mend="fetch the file again, or mend it",
+                    hint="fetch the file again, or mend it",
                 )
             indptr = read_pointers(matrix["indptr"], where=f"{where}/indptr", rows=major, stored=len(data))
             stored = csr_of(data, indices, indptr, (major, minor))
@@ -254,7 +254,7 @@ def read_counts(group: AnnDataGroup) -> tuple[str, sparse.csr_matrix, tuple[str,
         where=group.path,
         found="; ".join(f"{key}: {error.found}" for key, error in fractions),
         expected="whole numbers in layers['counts'], raw.X or X",
-        mend="add the raw counts as layers['counts'], or set ingest.values: normalized",
+        hint="add the raw counts as layers['counts'], or set ingest.values: normalized",
     ) from fractions[0][1]
 
 

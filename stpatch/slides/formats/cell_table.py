@@ -51,7 +51,7 @@ def read_cells(path: Path) -> pd.DataFrame:
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise InputError(
-            "a column is given twice", where=path, found=listed(list(twice)), mend="rename or take out one of them"
+            "a column is given twice", where=path, found=listed(list(twice)), hint="rename or take out one of them"
         )
     return frame
 
@@ -66,7 +66,7 @@ def need_columns(columns: Iterable[str], names: tuple[str, ...], *, where: objec
             where=where,
             found=f"columns {listed(columns)}",
             expected=", ".join(names),
-            mend="export the table anew, or give its columns the platform's names",
+            hint="export the table anew, or give its columns the platform's names",
         )
 
 
@@ -89,7 +89,7 @@ def cell_ids(column: pd.Series[Any], *, where: object) -> NDArray[np.object_]:
             "a cell has no id",
             where=f"{place}, row {bad[0]}",
             found=f"{len(bad)} such",
-            mend="give every cell an id, or take these rows out",
+            hint="give every cell an id, or take these rows out",
         )
     return ids
 
@@ -148,7 +148,7 @@ def join_cells(
         raise InputError(
             "there is no cell in the counts",
             where=counts,
-            mend="export the file anew from the vendor's software, or fetch it again",
+            hint="export the file anew from the vendor's software, or fetch it again",
         )
     check_unique(ids, what="a cell", where=counts)
     check_unique(table_ids, what="a cell", where=cells)
@@ -163,7 +163,7 @@ def join_cells(
             where=f"{counts} and {cells}",
             found=f"counts have {listed(ids[absent][:3])}; the table has {listed(table_ids[:3])}",
             expected="the same ids in both",
-            mend="check that the two files are of one slide",
+            hint="check that the two files are of one slide",
         )
     beyond = len(table_ids) - (len(ids) - len(absent))
     return rows, {"no counts": {"spots": beyond, "counts": 0}} if beyond else {}
@@ -178,6 +178,6 @@ def one_file(folder: Path, pattern: re.Pattern[str]) -> Path | None:
             where=folder,
             found=listed([item.name for item in found]),
             expected="one slide a folder",
-            mend="keep each slide's files in a folder of their own",
+            hint="keep each slide's files in a folder of their own",
         )
     return found[0] if found else None

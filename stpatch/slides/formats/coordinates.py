@@ -73,7 +73,7 @@ def find_xy(names: Sequence[str], *, x: str | None, y: str | None, where: object
             "give both or none of x_column and y_column",
             where=where,
             found=f"x_column {x}, y_column {y}",
-            mend="name both columns, or leave both to be found by name",
+            hint="name both columns, or leave both to be found by name",
         )
     if x is not None and y is not None:
         for name in (x, y):
@@ -82,7 +82,7 @@ def find_xy(names: Sequence[str], *, x: str | None, y: str | None, where: object
                     f"there is no column {name!r}",
                     where=where,
                     found=f"columns {listed(names)}",
-                    mend="set ingest.table.x_column and y_column to two of the columns",
+                    hint="set ingest.table.x_column and y_column to two of the columns",
                 )
         return x, y
     lower = {name.lower(): name for name in reversed(names)}
@@ -92,7 +92,7 @@ def find_xy(names: Sequence[str], *, x: str | None, y: str | None, where: object
             "several pairs of columns may be x and y" if pairs else "no columns look like x and y",
             where=where,
             found="; ".join(f"{a}, {b}" for a, b in pairs) if pairs else f"columns {listed(names)}",
-            mend="name them: ingest.table.x_column and y_column, or samplesheet columns of these names",
+            hint="name them: ingest.table.x_column and y_column, or samplesheet columns of these names",
         )
     return pairs[0]
 
@@ -120,13 +120,13 @@ def read_coordinates(
                     "the table has no header and not two columns of numbers",
                     where=path,
                     found=f"{len(numeric)} columns of numbers",
-                    mend="name them by number, from 1: ingest.table.x_column and y_column (and id_column)",
+                    hint="name them by number, from 1: ingest.table.x_column and y_column (and id_column)",
                 )
             x_column, y_column = numeric
             text = [name for name in names if name not in numeric]
             id_column = id_column or (text[0] if len(text) == 1 else None)
     if not len(table):
-        raise InputError("the coordinates table has no rows", where=path, mend="fetch the file again, or mend it")
+        raise InputError("the coordinates table has no rows", where=path, hint="fetch the file again, or mend it")
     columns = list(table.columns)
     x, y = find_xy(columns, x=x_column, y=y_column, where=path)
     if id_column is not None and id_column not in columns:
@@ -134,7 +134,7 @@ def read_coordinates(
             f"there is no id column {id_column!r}",
             where=path,
             found=f"columns {listed(columns)}",
-            mend="set ingest.table.id_column to one of the columns",
+            hint="set ingest.table.id_column to one of the columns",
         )
     xy = np.column_stack([numbers(table[name], where=path, first_row=first_row) for name in (x, y)])
     others = tuple(name for name in columns if name not in (x, y))
@@ -162,7 +162,7 @@ def rows_of(ids: Sequence[str] | NDArray[np.object_], keys: pd.Series, *, where:
                 "an id is given twice",
                 where=f"{where}, data row {row + 1}",
                 found=f"{wanted[0]!r} in {keys.name!r}",
-                mend="take one of the rows out, or rename it",
+                hint="take one of the rows out, or rename it",
             )
         keep = ~index.duplicated()
         places = np.flatnonzero(keep)

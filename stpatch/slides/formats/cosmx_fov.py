@@ -52,7 +52,7 @@ class Fovs:
             raise InputError(
                 "the table of FOVs has no positions",
                 where=self.path,
-                mend="export the file anew from the vendor's software, or fetch it again",
+                hint="export the file anew from the vendor's software, or fetch it again",
             )
         order = np.argsort(self.fov)
         place = np.searchsorted(self.fov[order], fov)

@@ -69,7 +69,7 @@ def _check(
             where=f"{where}, value {offset + first}",
             found=f"{block[first]!s} ({int((~good).sum())} such in this block)",
             expected="numbers from 0" if what.startswith(("a value", "a normalized")) else "whole numbers from 0",
-            mend="give raw counts" if error is FractionalError else None,
+            hint="give raw counts" if error is FractionalError else None,
         )
 
 
@@ -173,7 +173,7 @@ def read_pointers(values: Any, *, where: object, rows: int, stored: int) -> NDAr
             where=where,
             found=f"from {pointers[0]} to {pointers[-1]}",
             expected=f"whole numbers rising from 0 to {stored}",
-            mend="the file is damaged: fetch it again",
+            hint="the file is damaged: fetch it again",
         )
     return pointers
 
@@ -184,7 +184,7 @@ def _size(values: Any, where: object) -> int:
             "an array does not have one dimension",
             where=where,
             found=getattr(values, "shape", "a group"),
-            mend="fetch the file again, or mend it",
+            hint="fetch the file again, or mend it",
         )
     return int(values.shape[0])
 

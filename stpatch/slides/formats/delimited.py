@@ -84,7 +84,7 @@ def read_table(
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
-            "a column is given twice", where=path, found=listed(twice), mend="rename or take out one of them"
+            "a column is given twice", where=path, found=listed(twice), hint="rename or take out one of them"
         )
     for name in required:
         if name not in names:
@@ -92,7 +92,7 @@ def read_table(
                 f"the table has no column {name!r}",
                 where=path,
                 found=f"columns {listed(names)}",
-                mend="name the column so, or give the table that has it",
+                hint="name the column so, or give the table that has it",
             )
     skipped = 1 if header is True else 0
     frame = _blank_frame(head, skipped) if head.delimiter == " " else _arrow_frame(head, len(names), skipped)
@@ -124,7 +124,7 @@ def _arrow_frame(head: Head, n_columns: int, skipped: int) -> pd.DataFrame:
             "the table cannot be read",
             where=head.path,
             found=" ".join(str(error).split())[:300],
-            mend="fetch the file again, or mend it",
+            hint="fetch the file again, or mend it",
         ) from error
     return pd.DataFrame({name: table[name].to_numpy(zero_copy_only=False) for name in names}, dtype=object)
 
@@ -149,7 +149,7 @@ def _blank_frame(head: Head, skipped: int) -> pd.DataFrame:
             "the table cannot be read",
             where=head.path,
             found=" ".join(str(error).split())[:300],
-            mend="fetch the file again, or mend it",
+            hint="fetch the file again, or mend it",
         ) from error
     short = np.flatnonzero(frame.isna().any(axis=1))
     if len(short):

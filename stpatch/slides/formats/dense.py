@@ -96,7 +96,7 @@ def read_dense(
     ids: list[list[str]] = [[] for _ in range(int((kinds <= digits.ID).sum()))]
     parts = list(_parts(head, kinds, ids, normalized=normalized))
     if not parts or not len(ids[0] if ids else parts[0][2]):
-        raise InputError("the table has a header but no rows", where=path, mend="fetch the file again, or mend it")
+        raise InputError("the table has a header but no rows", where=path, hint="fetch the file again, or mend it")
     order = np.argsort(-kinds[kinds <= digits.ID])
     id_names = [head.names[i] for i in np.flatnonzero(kinds <= digits.ID)[order]]
     frame = pd.DataFrame({i: np.array(column, dtype=object) for i, column in enumerate(ids)}, dtype=object)
@@ -150,7 +150,7 @@ def _check_names(head: Head, names: NDArray[np.object_], columns: NDArray[np.int
             where=f"{head.path} row 1",
             found=listed(names),
             expected="the names of the columns",
-            mend="add a header line",
+            hint="add a header line",
         )
     empty = [int(place) for place, name in zip(columns, names, strict=True) if not name]
     if empty:
@@ -215,7 +215,7 @@ def _texts(block: bytes, spans: list[list[int]], head: Head, line: int) -> list[
         return [block[start:stop].decode() for start, stop in spans]
     except UnicodeDecodeError as error:
         raise InputError(
-            "an id is not UTF-8", where=f"{head.path} after row {line}", found=error, mend="save the table as UTF-8"
+            "an id is not UTF-8", where=f"{head.path} after row {line}", found=error, hint="save the table as UTF-8"
         ) from error
 
 
@@ -242,5 +242,5 @@ def _refuse(head: Head, code: int, row: int, field: int, text: bytes) -> None:
         where=f"{head.path} row {row}, column {field + 1} ({head.names[field]})",
         found=repr(text[:40].decode(errors="replace")),
         expected=expected,
-        mend=normalized if code in (digits.FRACTION, digits.NEGATIVE) else None,
+        hint=normalized if code in (digits.FRACTION, digits.NEGATIVE) else None,
     )

@@ -56,7 +56,7 @@ def open_gef(path: Path) -> Gef | None:
                     where=path,
                     found="cellBin",
                     expected="geneExp/bin1",
-                    mend="give the square-bin GEF (SN.gef or SN.tissue.gef)",
+                    hint="give the square-bin GEF (SN.gef or SN.tissue.gef)",
                 )
             return None
         group = child(file, "geneExp", path)
@@ -121,7 +121,7 @@ class GefReader:
                         "a count is negative",
                         where=self._where("expression"),
                         found=count.min(),
-                        mend="export the file anew from the vendor's software, or fetch it again",
+                        hint="export the file anew from the vendor's software, or fetch it again",
                     )
                 gene = numbers[np.searchsorted(ends, np.arange(start, start + len(rows)), side="right")]
                 yield gene, x, y, count
@@ -161,20 +161,20 @@ class GefReader:
             raise InputError(
                 "the GEF has no expression rows",
                 where=self._where("expression"),
-                mend="export the file anew from the vendor's software, or fetch it again",
+                hint="export the file anew from the vendor's software, or fetch it again",
             )
         if low < 0:
             raise InputError(
                 "a coordinate is negative",
                 where=self._where("expression"),
                 found=low,
-                mend="export the file anew from the vendor's software, or fetch it again",
+                hint="export the file anew from the vendor's software, or fetch it again",
             )
         if self.level > 1 and multiples and low == high:
             raise InputError(
                 "one bin alone does not tell whether its coordinates are DNBs or bins",
                 where=self._where("expression"),
-                mend="give a GEF with bin1",
+                hint="give a GEF with bin1",
             )
         self._step = 1 if multiples else self.level
         return self._step
@@ -194,7 +194,7 @@ class GefReader:
                     "an expression field is no whole number",
                     where=self._where(f"expression, field {name}"),
                     found=expression.dtype[name],
-                    mend="export the file anew from the vendor's software, or fetch it again",
+                    hint="export the file anew from the vendor's software, or fetch it again",
                 )
         return expression
 
@@ -228,7 +228,7 @@ class GefReader:
                 "the genes' offset and count do not cut the expression rows into whole pieces",
                 where=self._where("gene"),
                 found=f"{int(count.sum())} rows by gene, {n_rows} rows in expression",
-                mend="the file is damaged: fetch it again",
+                hint="the file is damaged: fetch it again",
             )
         return order.astype(np.int32), ends
 

@@ -192,7 +192,7 @@ class GemReader:
             raise InputError(
                 "the GEM has a header but no rows",
                 where=self.gem.table.path,
-                mend="export the file anew from the vendor's software, or fetch it again",
+                hint="export the file anew from the vendor's software, or fetch it again",
             )
         return low
 
@@ -208,7 +208,7 @@ class GemReader:
                     "the GEM is binned, but its coordinates are no multiples of its bin",
                     where=f"{path}, in the block from row {row}",
                     expected=f"multiples of BinSize = {size}",
-                    mend="give the bin 1 GEM",
+                    hint="give the bin 1 GEM",
                 )
             here = int(x.min()), int(y.min())
             low = here if low is None else (min(low[0], here[0]), min(low[1], here[1]))

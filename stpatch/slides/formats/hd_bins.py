@@ -80,7 +80,7 @@ def bins_of(barcodes: NDArray[Any], positions: Path, matrix: Path, *, size_um: f
             "a bin lies outside every Visium HD array",
             where=matrix,
             found=f"{rows} rows, {columns} columns",
-            mend="export the file anew from the vendor's software, or fetch it again",
+            hint="export the file anew from the vendor's software, or fetch it again",
         )
     bin_at = np.full(rows * columns, -1, np.int32)
     bin_at[array[:, 0].astype(np.int64) * columns + array[:, 1]] = np.arange(len(array), dtype=np.int32)
@@ -98,7 +98,7 @@ def bins_of(barcodes: NDArray[Any], positions: Path, matrix: Path, *, size_um: f
             raise InputError(
                 "a bin has two positions",
                 where=positions,
-                mend="export the file anew from the vendor's software, or fetch it again",
+                hint="export the file anew from the vendor's software, or fetch it again",
             )
         seen[number] = True
         xy[number] = point[inside][has]
@@ -109,7 +109,7 @@ def bins_of(barcodes: NDArray[Any], positions: Path, matrix: Path, *, size_um: f
             "bins of the matrix have no position",
             where=f"{positions}, for {matrix.name}",
             found=f"{int((~seen).sum())} of {len(seen)} bins, such as {texts[first].decode()}",
-            mend="put the positions of this very slide and bin size into its spatial folder",
+            hint="put the positions of this very slide and bin size into its spatial folder",
         )
     return Bins(array=array, xy=xy, in_tissue=in_tissue)
 
@@ -139,7 +139,7 @@ def _position_blocks(
                 raise InputError(
                     "in_tissue is neither 0 nor 1",
                     where=f"{path}, from row {start}",
-                    mend="export the file anew from the vendor's software, or fetch it again",
+                    hint="export the file anew from the vendor's software, or fetch it again",
                 )
             xy = np.column_stack([numbers["pxl_col_in_fullres"], numbers["pxl_row_in_fullres"]])
             check_finite(xy, where=path)
@@ -150,7 +150,7 @@ def _position_blocks(
             "the positions table is no readable parquet: it is damaged or lacks a column",
             where=path,
             found=" ".join(str(error).split())[:300],
-            mend="fetch the file again, or mend it",
+            hint="fetch the file again, or mend it",
         ) from error
 
 
@@ -164,7 +164,7 @@ def _fixed_width(column: Any, path: Path, start: int) -> NDArray[np.bytes_]:
         raise InputError(
             "a barcode is missing",
             where=f"{path}, from row {start}",
-            mend="export the file anew from the vendor's software, or fetch it again",
+            hint="export the file anew from the vendor's software, or fetch it again",
         )
     if not len(texts):
         return np.empty(0, "S1")
@@ -185,7 +185,7 @@ def _numbers(column: Any, name: str, path: Path, start: int) -> NDArray[np.float
             f"{name} is no number",
             where=f"{path}, from row {start}",
             found=error,
-            mend="export the file anew from the vendor's software, or fetch it again",
+            hint="export the file anew from the vendor's software, or fetch it again",
         ) from error
     bad = ~np.isfinite(values)
     if bad.any():
@@ -194,7 +194,7 @@ def _numbers(column: Any, name: str, path: Path, start: int) -> NDArray[np.float
             f"{name} is no finite number",
             where=f"{path}, row {start + row}",
             found=values[row],
-            mend="export the file anew from the vendor's software, or fetch it again",
+            hint="export the file anew from the vendor's software, or fetch it again",
         )
     return values
 
@@ -271,7 +271,7 @@ def _strips(group: Any, path: Path, coarse: NDArray[np.int64], *, columns: int, 
             "data and indices differ in length",
             where=where,
             found=f"{data.shape} and {indices.shape}",
-            mend="fetch the file again, or mend it",
+            hint="fetch the file again, or mend it",
         )
     rows = coarse // columns
     cuts = np.array([0, len(coarse)])

@@ -45,7 +45,7 @@ def faults(where: object) -> Iterator[None]:
             "the file cannot be read: it is damaged, cut short or not of this layout",
             where=where,
             found=text[:300],
-            mend="check its size against the source, and fetch it again",
+            hint="check its size against the source, and fetch it again",
         ) from error
 
 
@@ -109,7 +109,7 @@ def _check_heap(block: bytes, start: int, path: Path) -> None:
                     "the file cannot be read: it is damaged",
                     where=path,
                     found=f"an empty free-space record in the heap at or after byte {start}",
-                    mend="check its size against the source, and fetch it again",
+                    hint="check its size against the source, and fetch it again",
                 )
             place += length  # a free-space record's size includes its header
         else:
@@ -140,7 +140,7 @@ def read_texts(group: Any, key: str, path: Path) -> NDArray[np.object_]:
                 "an array of names does not have one dimension",
                 where=where,
                 found=array.shape,
-                mend="export the file anew from the vendor's software, or fetch it again",
+                hint="export the file anew from the vendor's software, or fetch it again",
             )
         return as_texts(array)
 

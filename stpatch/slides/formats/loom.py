@@ -119,6 +119,6 @@ def _only(frame: pd.DataFrame, keys: tuple[str, ...], path: Path, what: str) -> 
             where=path,
             found=f"attributes {listed(list(frame.columns))}",
             expected=f"one of {', '.join(keys)}",
-            mend="name the attribute of cell ids: ingest.table.id_column" if what == "cells" else None,
+            hint="name the attribute of cell ids: ingest.table.id_column" if what == "cells" else None,
         )
     return key

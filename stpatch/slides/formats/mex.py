@@ -51,7 +51,7 @@ def mex_files(folder: Path) -> MexFiles:
         raise InputMissingError("the folder has no matrix", where=folder, expected="matrix.mtx or matrix.mtx.gz")
     if len(found) > 1:
         raise InputError(
-            "the folder has several matrices", where=folder, found=", ".join(found), mend="keep one, or name its folder"
+            "the folder has several matrices", where=folder, found=", ".join(found), hint="keep one, or name its folder"
         )
     match = MATRIX_MTX.fullmatch(found[0])
     prefix = match["prefix"] if match else ""
@@ -191,7 +191,7 @@ def _mtx_blocks(path: Path, header: _MtxHeader) -> Iterator[Entries]:
             where=path,
             found=start,
             expected=header.n_stored,
-            mend="fetch it again",
+            hint="fetch it again",
         )
 
 

@@ -45,7 +45,7 @@ def need_molecules(path: Path | None, *, folder: Path, bin_um: float | None, exp
             where=folder,
             found=f"ingest.bin_um = {bin_um}",
             expected=expected,
-            mend="leave ingest.bin_um out to read the cells",
+            hint="leave ingest.bin_um out to read the cells",
         )
     return path
 
@@ -121,7 +121,7 @@ def bins_slide(
             where=where,
             found=", ".join(f"{reason}: {numbers.get('counts', 0)}" for reason, numbers in (dropped or {}).items())
             or "a table without rows",
-            mend="lower ingest.min_qv, or fetch the table again",
+            hint="lower ingest.min_qv, or fetch the table again",
         )
     corner = (
         f"bins of {pitch:g} coordinate units, corner of bin (0, 0) at x = {bins.origin[0]:g}, y = {bins.origin[1]:g}"

@@ -66,7 +66,7 @@ class MoleculeTable:
             )
         if self.columns.count(column) > 1:
             raise InputError(
-                "a column is given twice", where=self.path, found=column, mend="rename or take out one of them"
+                "a column is given twice", where=self.path, found=column, hint="rename or take out one of them"
             )
         return column
 
@@ -253,5 +253,5 @@ def _arrow_faults(where: object) -> Iterator[None]:
             "the table cannot be read: it is damaged, cut short or holds a value of the wrong kind",
             where=where,
             found=" ".join(str(error).split())[:300],
-            mend="look at the row that is named, or fetch the file again",
+            hint="look at the row that is named, or fetch the file again",
         ) from error

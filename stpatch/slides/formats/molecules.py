@@ -105,7 +105,7 @@ class MoleculeBinner:
                 "the bin pitch is no positive number",
                 where=where,
                 found=pitch,
-                mend="set ingest.bin_um to a positive number",
+                hint="set ingest.bin_um to a positive number",
             )
         self.pitch = float(pitch)
         self.origin = (float(origin[0]), float(origin[1]))
@@ -180,7 +180,7 @@ class MoleculeBinner:
                 where=self.where,
                 found=f"{axis} = {worst}, bins of {self.pitch:g} from {origin:g}",
                 expected=f"at most {HALF - 1} bins to either side",
-                mend="check the coordinates' unit, or set a larger ingest.bin_um",
+                hint="check the coordinates' unit, or set a larger ingest.bin_um",
             )
         return bins
 

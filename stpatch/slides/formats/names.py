@@ -32,7 +32,7 @@ def check_unique(ids: NDArray[np.object_], *, what: str, where: object) -> None:
             where=f"{where}, number {twice[0] + 1}",
             found=f"{ids[twice[0]]!r} ({len(twice)} repeated)",
             expected="unique ids",
-            mend="take one of them out, or rename it",
+            hint="take one of them out, or rename it",
         )
 
 

@@ -128,7 +128,7 @@ def check_finite(xy: NDArray[np.float64], *, where: object, ids: NDArray[np.obje
                 where=f"{where}, row {bad[0]}" + ("" if ids is None else f", spot {ids[bad[0]]}"),
                 found=f"{xy[bad[0]].tolist()} ({len(bad)} such spots)",
                 expected=f"numbers below {FARTHEST:g}",
-                mend="mend the coordinates or take these spots out",
+                hint="mend the coordinates or take these spots out",
             )
 
 
@@ -142,6 +142,6 @@ def array_indices(values: NDArray[np.float64], *, where: object) -> NDArray[np.i
             "an array index is no whole number",
             where=f"{where}, spot {first + 1}",
             found=values[first],
-            mend="give array indices as whole numbers, or leave their columns out",
+            hint="give array indices as whole numbers, or leave their columns out",
         )
     return rounded.astype(np.int32)

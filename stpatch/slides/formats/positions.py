@@ -89,7 +89,7 @@ def read_positions(path: Path) -> Positions:
     table = _parquet_columns(path) if path.suffix == ".parquet" else _text_columns(path)
     barcodes = as_texts(np.asarray(table["barcode"], dtype=object))
     if not len(barcodes):
-        raise InputError("the positions table is empty", where=path, mend="fetch the file again, or mend it")
+        raise InputError("the positions table is empty", where=path, hint="fetch the file again, or mend it")
     check_unique(barcodes, what="a barcode", where=path)
     numbers = {name: _numbers(table[name], name, path, barcodes) for name in COLUMNS[1:]}
     for name in ("in_tissue", "array_row", "array_col"):
@@ -125,7 +125,7 @@ def _text_rows(path: Path, *, limit: int | None = None) -> list[list[str]]:
             "the positions table cannot be read: it is damaged or cut short",
             where=path,
             found=str(error),
-            mend="fetch the file again, or mend it",
+            hint="fetch the file again, or mend it",
         ) from error
     return rows
 
@@ -188,7 +188,7 @@ def _damaged_parquet(path: Path, error: Exception) -> InputError:
         "the positions table is no readable parquet: it is damaged or cut short",
         where=path,
         found=" ".join(str(error).split())[:300],
-        mend="fetch the file again, or mend it",
+        hint="fetch the file again, or mend it",
     )
 
 
@@ -201,7 +201,7 @@ def _numbers(cells: Any, name: str, path: Path, barcodes: NDArray[np.object_]) -
             f"{name} is no finite number",
             where=f"{path}, row {row}, barcode {barcodes[row]}",
             found=f"{cells[row]!r} ({int(bad.sum())} such)",
-            mend="export the file anew from the vendor's software, or fetch it again",
+            hint="export the file anew from the vendor's software, or fetch it again",
         )
     return values
 

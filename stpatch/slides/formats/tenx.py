@@ -78,7 +78,7 @@ def read_tenx_h5(path: Path) -> TenxMatrix:
                     "data and indices differ in length",
                     where=where,
                     found=f"{len(data)} and {len(indices)}",
-                    mend="fetch the file again, or mend it",
+                    hint="fetch the file again, or mend it",
                 )
             indptr = read_pointers(
                 child(group, "indptr", path), where=f"{where}/indptr", rows=n_barcodes, stored=len(data)
@@ -114,7 +114,7 @@ def matrix_group(file: Any, path: Path) -> Any:
                 "the legacy 10x file holds several genomes",
                 where=path,
                 found=", ".join(genomes),
-                mend="write each genome's matrix to a file of its own",
+                hint="write each genome's matrix to a file of its own",
             )
     return group
 
@@ -148,6 +148,6 @@ def read_features(group: Any, path: Path) -> pd.DataFrame:
             "the feature columns differ in length",
             where=f"{path}, key {group.name}",
             found=f"{len(ids)} ids, {len(names)} names, {len(types)} types",
-            mend="fetch the file again, or mend it",
+            hint="fetch the file again, or mend it",
         )
     return gene_table(names, ids, types)

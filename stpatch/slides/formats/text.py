@@ -74,12 +74,12 @@ def read_lines(path: Path) -> list[str]:
 def text_fault(path: Path, error: BaseException) -> InputError:
     """Return what a failure to read a text file is to the user."""
     if isinstance(error, FileNotFoundError):
-        return InputMissingError("there is no such file", where=path, mend="check the path")
+        return InputMissingError("there is no such file", where=path, hint="check the path")
     return InputError(
         "the file cannot be read: it is damaged or cut short",
         where=path,
         found=" ".join(str(error).split())[:300],
-        mend="fetch it again",
+        hint="fetch it again",
     )
 
 
@@ -95,7 +95,7 @@ def arrow_stream(path: Path) -> Any:
 def byte_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
     """Yield a file's text bytes in blocks of at most `size`; gzip is unpacked, a cut or damaged one is an error."""
     if not path.is_file():
-        raise InputMissingError("there is no such file", where=path, mend="check the path")
+        raise InputMissingError("there is no such file", where=path, hint="check the path")
     with path.open("rb") as file:
         if file.read(2) == _GZIP:
             file.seek(0)
@@ -112,7 +112,7 @@ def _unzipped(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:
         try:
             block = decoder.decompress(packed, size)
         except zlib.error as error:
-            raise InputError("the gzip file is damaged", where=path, found=error, mend="fetch it again") from error
+            raise InputError("the gzip file is damaged", where=path, found=error, hint="fetch it again") from error
         started, packed = True, decoder.unconsumed_tail
         if block:
             yield block
@@ -121,7 +121,7 @@ def _unzipped(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:
             decoder, started = zlib.decompressobj(wbits=31), False
     if started:
         raise InputError(
-            "the gzip file is cut short", where=path, found=f"{path.stat().st_size} bytes", mend="fetch it again"
+            "the gzip file is cut short", where=path, found=f"{path.stat().st_size} bytes", hint="fetch it again"
         )
 
 
@@ -141,7 +141,7 @@ def line_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
         held += len(block) - end
         if held > LONGEST_LINE:
             raise InputError(
-                "a line is longer than 1 GiB: this is no table", where=path, mend="give a table of text with line ends"
+                "a line is longer than 1 GiB: this is no table", where=path, hint="give a table of text with line ends"
             )
     if tail := b"".join(rest):
         yield tail + b"\n"
@@ -157,7 +157,7 @@ def split_line(line: str, delimiter: str, *, where: object) -> tuple[str, ...]:
         return tuple(field.strip() for field in next(csv.reader([line], delimiter=delimiter)))
     except csv.Error as error:
         raise InputError(
-            "a line cannot be cut into fields", where=where, found=error, mend="mend the quotes of this line"
+            "a line cannot be cut into fields", where=where, found=error, hint="mend the quotes of this line"
         ) from error
 
 
@@ -188,7 +188,7 @@ def read_head(path: Path, *, delimiter: str | None = None) -> Head:
         if len(lines) == 2:
             break
     if not lines:
-        raise InputError("the table is empty", where=path, mend="fetch the file again, or mend it")
+        raise InputError("the table is empty", where=path, hint="fetch the file again, or mend it")
     if delimiter is None:
         delimiter = _sniffed(lines, path)
     fields = [split_line(line, delimiter, where=path) for line in lines]
@@ -207,7 +207,7 @@ def _decoded(line: bytes, path: Path) -> str:
     try:
         return line.rstrip(b"\r").decode()
     except UnicodeDecodeError as error:
-        raise InputError("the text is not UTF-8", where=path, found=error, mend="save the table as UTF-8") from error
+        raise InputError("the text is not UTF-8", where=path, found=error, hint="save the table as UTF-8") from error
 
 
 def _sniffed(lines: list[str], path: Path) -> str:
@@ -228,5 +228,5 @@ def refuse_ragged(head: Head, *, row: int, fields: int) -> NoReturn:
         where=f"{head.path} row {row}",
         found=f"{fields} cells" if fields <= n_fields else f"more than {n_fields} cells",
         expected=f"{n_fields}",
-        mend="the file may be cut short or edited: fetch it again",
+        hint="the file may be cut short or edited: fetch it again",
     )

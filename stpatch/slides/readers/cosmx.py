@@ -122,7 +122,7 @@ class CosMx:
             raise InputError(
                 "this is no CosMx folder",
                 where=source.path,
-                mend="give the folder with the flat files, or another platform",
+                hint="give the folder with the flat files, or another platform",
             )
         pixel = _pixel(bundle, options)
         fovs = None if bundle.fovs is None else read_fovs(bundle.fovs)
@@ -221,7 +221,7 @@ def _keys(frame: pd.DataFrame, *, where: object) -> tuple[NDArray[np.object_], N
                 "an id is no whole number",
                 where=f"{where}, column {name}, row {row}",
                 found=values[row],
-                mend="export the file anew from the vendor's software, or fetch it again",
+                hint="export the file anew from the vendor's software, or fetch it again",
             )
     fov, cell = (values.astype(np.int64).tolist() for values in numbers)
     keys = np.array([f"{a}_{b}" for a, b in zip(fov, cell, strict=True)], dtype=object)

@@ -54,7 +54,7 @@ class H5ad:
         path = source.path
         if path.suffix == ".h5ad" and path.is_file() and not looks_hdf5(path):
             raise InputError(
-                "the file ends in .h5ad but is no HDF5", where=path, mend="fetch the file again, or mend it"
+                "the file ends in .h5ad but is no HDF5", where=path, hint="fetch the file again, or mend it"
             )
         if in_spatialdata(path) or not is_anndata(path):
             return None
@@ -190,7 +190,7 @@ def read_coordinates(group: AnnDataGroup, obs: pd.DataFrame) -> tuple[NDArray[np
         where=group.where(place),
         found=f"{obs['fov'].nunique()} fields of view over one area",
         expected='global coordinates in obsm["spatial"] or obsm["global"]',
-        mend="add the fields' offsets to the coordinates, or read the vendor's own files",
+        hint="add the fields' offsets to the coordinates, or read the vendor's own files",
     )
 
 
@@ -203,7 +203,7 @@ def _obsm(group: AnnDataGroup, key: str, n_spots: int) -> NDArray[np.float64]:
             "the coordinates are no numbers",
             where=group.where(key),
             found=error,
-            mend="write numbers to obsm['spatial']",
+            hint="write numbers to obsm['spatial']",
         ) from error
     if xy.ndim != 2 or xy.shape[0] != n_spots or xy.shape[1] not in (2, 3):
         raise InputError(
@@ -227,7 +227,7 @@ def _columns(obs: pd.DataFrame, names: list[str], group: AnnDataGroup) -> NDArra
                 f"obs {name!r} is no number",
                 where=f"{group.where('obs')}, row {bad[0]}, spot {obs.index[bad[0]]}",
                 found=repr(obs[name].iloc[bad[0]]),
-                mend="write numbers to this column of obs",
+                hint="write numbers to this column of obs",
             )
         columns.append(values)
     return np.column_stack(columns)
@@ -260,7 +260,7 @@ def _array_indices(obs: pd.DataFrame, group: AnnDataGroup) -> tuple[NDArray[np.i
             where=f"{group.where('obs')}, row {row}, spot {obs.index[row]}",
             found=f"array_row, array_col = {columns[row].astype(int).tolist()} ({int(twice.sum())} such)"
             + (f"; libraries {', '.join(libraries)}" if len(libraries) > 1 else ""),
-            mend="if the file joins several slides, write each to a file of its own",
+            hint="if the file joins several slides, write each to a file of its own",
         )
     return columns.astype(np.int32), ()
 

@@ -96,7 +96,7 @@ class Merscope:
             raise InputError(
                 "this is no MERSCOPE folder",
                 where=source.path,
-                mend="give the folder with cell_by_gene.csv and cell_metadata.csv, or another platform",
+                hint="give the folder with cell_by_gene.csv and cell_metadata.csv, or another platform",
             )
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
             return _read_cells(bundle.counts, bundle.cells)

@@ -87,7 +87,7 @@ class PaperH5:
                     where=error.where,
                     found=error.found,
                     expected="whole numbers",
-                    mend="give raw counts, or set ingest.values: normalized",
+                    hint="give raw counts, or set ingest.values: normalized",
                 ) from error
         return RawSlide(
             counts=counts,
@@ -130,7 +130,7 @@ def choose_group(groups: list[str], source: SlideSource) -> str:
             "the file holds several slides",
             where=source.path,
             found=f"groups {listed}",
-            mend=f"give each a row of the samplesheet, its group in a column {GROUP_COLUMN!r}",
+            hint=f"give each a row of the samplesheet, its group in a column {GROUP_COLUMN!r}",
         )
     return groups[0]
 
@@ -197,7 +197,7 @@ def find_vocabulary(source: SlideSource, options: IngestSection, *, required: bo
                 "there is no such vocabulary",
                 where=source.where or source.path,
                 found=path,
-                mend="set ingest.genes.vocabulary to an existing file",
+                hint="set ingest.genes.vocabulary to an existing file",
             )
         return path
     beside = [item for item in sorted(source.path.parent.glob("*.json")) if _has_pad(item)]
@@ -206,7 +206,7 @@ def find_vocabulary(source: SlideSource, options: IngestSection, *, required: bo
             "several vocabularies lie beside the file",
             where=source.path,
             found=", ".join(item.name for item in beside),
-            mend=f"name one in a samplesheet column {VOCABULARY_COLUMN!r}",
+            hint=f"name one in a samplesheet column {VOCABULARY_COLUMN!r}",
         )
     if beside:
         return beside[0]
@@ -217,7 +217,7 @@ def find_vocabulary(source: SlideSource, options: IngestSection, *, required: bo
             "the gene ids need a vocabulary",
             where=source.path,
             expected='a JSON {gene: id} with "<pad>" beside the file',
-            mend=f"put it there, or name it in a samplesheet column {VOCABULARY_COLUMN!r}",
+            hint=f"put it there, or name it in a samplesheet column {VOCABULARY_COLUMN!r}",
         )
     return None
 
@@ -244,7 +244,7 @@ def read_vocabulary(path: Path) -> dict[str, str]:
                 "two genes of the vocabulary have one id",
                 where=path,
                 found=f"{first} and {gene}",
-                mend="give every gene an id of its own",
+                hint="give every gene an id of its own",
             )
     return genes
 

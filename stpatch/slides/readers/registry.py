@@ -80,7 +80,7 @@ def probe_source(source: SlideSource, options: IngestSection) -> Probe:
                 f"this is not a {platform} layout",
                 where=_place(source),
                 found=_listing(source),
-                mend="set platform: auto to have it recognized, or name the platform that wrote it",
+                hint="set platform: auto to have it recognized, or name the platform that wrote it",
             )
         return probe
     return _only_one(source, *_ask_all(source, options))
@@ -118,7 +118,7 @@ def _only_one(source: SlideSource, probes: list[Probe], problems: list[StpatchEr
             "several platforms recognize these files",
             where=_place(source),
             found="; ".join(f"{probe.platform} ({probe.reason})" for probe in probes),
-            mend="name one: a platform column in the samplesheet, or ingest.platform in the config",
+            hint="name one: a platform column in the samplesheet, or ingest.platform in the config",
         )
     if problems:
         raise problems[0]
@@ -127,7 +127,7 @@ def _only_one(source: SlideSource, probes: list[Probe], problems: list[StpatchEr
         where=_place(source),
         found=_listing(source),
         expected=f"the layout of one of {', '.join(MODULES)}",
-        mend="check the path, or describe the files: platform table, with ingest.table keys",
+        hint="check the path, or describe the files: platform table, with ingest.table keys",
     )
 
 

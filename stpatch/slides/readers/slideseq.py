@@ -49,7 +49,7 @@ class SlideSeqReader:
                 "the folder holds several tables of genes by beads",
                 where=source.path,
                 found=listed([head.path.name for head in heads]),
-                mend="name the table itself as the slide's path",
+                hint="name the table itself as the slide's path",
             )
         head = heads[0]
         locations = _locations(source, head.path)
@@ -128,7 +128,7 @@ def _locations(source: SlideSource, counts: Path) -> Path:
             raise InputMissingError(
                 "there is no such table of bead locations",
                 where=source.coordinates,
-                mend="check the path in the samplesheet's column coordinates",
+                hint="check the path in the samplesheet's column coordinates",
             )
         return source.coordinates
     found = [path for path in _texts(counts.parent) if path != counts and _is_locations(path)]
@@ -138,6 +138,6 @@ def _locations(source: SlideSource, counts: Path) -> Path:
             where=counts.parent,
             found=listed([path.name for path in found]) if found else None,
             expected="one table with the columns barcodes, xcoord, ycoord",
-            mend="name it: a coordinates column in the samplesheet",
+            hint="name it: a coordinates column in the samplesheet",
         )
     return found[0]

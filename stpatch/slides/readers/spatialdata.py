@@ -86,7 +86,7 @@ class SpatialData:
             raise InputError(
                 "this is no SpatialData store",
                 where=source.path,
-                mend="give the .zarr folder that SpatialData wrote, or another platform",
+                hint="give the .zarr folder that SpatialData wrote, or another platform",
             )
         with anndata_group(place.table) as group:
             annotation = read_annotation(group)
@@ -138,7 +138,7 @@ def find_table(path: Path, options: IngestSection) -> Place | None:
             "the SpatialData store has several tables",
             where=path,
             found=", ".join(table.name for table in tables),
-            mend=f"name one in the samplesheet's path: {path.name}/{tables[0].parent.name}/{tables[0].name}",
+            hint=f"name one in the samplesheet's path: {path.name}/{tables[0].parent.name}/{tables[0].name}",
         )
     return Place(store=path, table=tables[0])
 
@@ -195,7 +195,7 @@ def choose_region(annotation: Annotation, source: SlideSource, place: Place) -> 
             "the table annotates several regions",
             where=place.table,
             found=", ".join(regions),
-            mend=f"give each a row of the samplesheet, its region in a column {REGION_COLUMN!r}",
+            hint=f"give each a row of the samplesheet, its region in a column {REGION_COLUMN!r}",
         )
     if wanted not in regions:
         raise InputError(
@@ -215,7 +215,7 @@ def _rows_of(obs: pd.DataFrame, annotation: Annotation, region: str, place: Plac
             "the region has no rows in its table",
             where=place.table,
             found=region,
-            mend="name a region that the table annotates: samplesheet column region",
+            hint="name a region that the table annotates: samplesheet column region",
         )
     return rows
 
@@ -263,7 +263,7 @@ def _centroids(
             "a shape is given twice",
             where=folder,
             found=index[index.duplicated()][0],
-            mend="give every shape an id of its own",
+            hint="give every shape an id of its own",
         )
     rows = np.ones(len(obs), bool) if select is None else select
     instances = obs[annotation.instance_key].astype(str).to_numpy(dtype=object)[rows]
@@ -274,7 +274,7 @@ def _centroids(
             "rows of the table have no shape",
             where=f"{folder}, for {place.table.name}",
             found=f"{int((found < 0).sum())} of {len(found)}, such as {annotation.instance_key} {instances[first]}",
-            mend="write the store anew, so that table and shapes agree",
+            hint="write the store anew, so that table and shapes agree",
         )
     xy: NDArray[np.float64] = np.full((len(obs), 2), np.nan)
     xy[rows] = points[found]

@@ -107,7 +107,7 @@ class StReader:
             raise InputError(
                 "the counts table changed since it was looked at",
                 where=f"slide {source.slide_id}, {path}",
-                mend="run it again when nothing writes to the file",
+                hint="run it again when nothing writes to the file",
             )
         table = read_dense(path, delimiter=found[0].delimiter, normalized=options.values == "normalized")
         in_rows = found[1]
@@ -156,7 +156,7 @@ def _counts_table(path: Path) -> tuple[Head, bool] | None:
             where=path,
             found=listed([head.path.name for head, _ in tables]),
             expected="one",
-            mend="name the table itself as the slide's path",
+            hint="name the table itself as the slide's path",
         )
     return tables[0] if tables else None
 
@@ -194,7 +194,7 @@ def _spots_path(source: SlideSource, counts: Path) -> Path | None:
             raise InputMissingError(
                 "there is no such spots table",
                 where=source.coordinates,
-                mend="check the path in the samplesheet's column coordinates",
+                hint="check the path in the samplesheet's column coordinates",
             )
         return source.coordinates
     word = _whole_word(counts)
@@ -207,7 +207,7 @@ def _spots_path(source: SlideSource, counts: Path) -> Path | None:
             "several spots tables fit this slide's name, and they differ",
             where=counts,
             found=listed([str(path) for path in candidates]),
-            mend="name one: a coordinates column in the samplesheet",
+            hint="name one: a coordinates column in the samplesheet",
         )
     return candidates[0] if candidates else None
 
@@ -262,7 +262,7 @@ def read_spots(path: Path) -> SpotTable:
             "the spots table has no columns x and y",
             where=path,
             found=f"columns {listed(head.names)}",
-            mend="give its header the names x, y[, pixel_x, pixel_y][, selected], or read the slide as platform table",
+            hint="give its header the names x, y[, pixel_x, pixel_y][, selected], or read the slide as platform table",
         )
     table = read_table(path, delimiter=head.delimiter)
 
@@ -290,7 +290,7 @@ def read_spots(path: Path) -> SpotTable:
             "a place is given twice",
             where=f"{path} row {row + 2}",
             found=f"x, y = {places[row].tolist()}",
-            mend="keep one row a place",
+            hint="keep one row a place",
         )
     selected = numbers(table["selected"], where=path) != 0 if "selected" in table else np.ones(len(table), bool)
     return SpotTable(
@@ -314,7 +314,7 @@ def _coordinates(
             where=spots.path,
             found=f"places such as {listed(['x'.join(f'{v:g}' for v in place) for place in spots.places[:3]])}",
             expected=f"places such as {listed(['x'.join(f'{v:g}' for v in place) for place in places[:3]])}",
-            mend="name the right table: a coordinates column in the samplesheet",
+            hint="name the right table: a coordinates column in the samplesheet",
         )
     unused = int(spots.selected.sum() - spots.selected[row[known]].sum())
     if unused:
@@ -338,7 +338,7 @@ def _coordinates(
             "pixel positions do not follow the array places",
             where=spots.path,
             found=f"half of the spots lie more than {affine.residual:.2g} array steps from where they should",
-            mend="the table is damaged or belongs to another slide",
+            hint="the table is damaged or belongs to another slide",
         )
     if affine is not None:
         xy = affine(places)

@@ -68,7 +68,7 @@ class StereoSeq:
             raise InputError(
                 "this is no Stereo-seq file",
                 where=source.path,
-                mend="give a .gem, .gem.gz or .gef file, or another platform",
+                hint="give a .gem, .gem.gz or .gef file, or another platform",
             )
         (path,) = probe.files
         dnb_um = _dnb_um(found, options)
@@ -82,7 +82,7 @@ class StereoSeq:
                 where=path,
                 found=f"bins of {finest} DNBs",
                 expected=f"a divisor of {side} DNBs ({bin_um:g} um)",
-                mend=f"set ingest.bin_um to a multiple of {finest * dnb_um:g}, or give the bin 1 file",
+                hint=f"set ingest.bin_um to a multiple of {finest * dnb_um:g}, or give the bin 1 file",
             )
         binner = MoleculeBinner(pitch=side, origin=reader.minimum(), where=path)
         for block in reader.blocks():
@@ -119,7 +119,7 @@ def find(path: Path) -> Gem | Gef | None:
             "the folder holds several Stereo-seq files",
             where=path,
             found=", ".join((one.path if isinstance(one, Gef) else one.table.path).name for one in found),
-            mend="name one of them in the samplesheet",
+            hint="name one of them in the samplesheet",
         )
     return found[0] if found else None
 
@@ -154,7 +154,7 @@ def dnbs_per_bin(bin_um: float, *, dnb_um: float, where: object) -> int:
             where=where,
             found=f"ingest.bin_um = {bin_um:g}",
             expected=f"a multiple of {dnb_um:g} um",
-            mend=f"set ingest.bin_um to {max(1, side) * dnb_um:g}",
+            hint=f"set ingest.bin_um to {max(1, side) * dnb_um:g}",
         )
     return side
 

@@ -141,11 +141,11 @@ def settings_of(source: SlideSource, options: IngestSection) -> TableSection:
         ) from None
 
 
-def _check_file(path: Path, what: str, mend: str | None) -> None:
+def _check_file(path: Path, what: str, hint: str | None) -> None:
     if path.is_dir():
-        raise InputError(f"the {what} is a folder", where=path, expected="a file", mend=mend)
+        raise InputError(f"the {what} is a folder", where=path, expected="a file", hint=hint)
     if not path.is_file():
-        raise InputMissingError(f"there is no such {what}", where=path, mend=mend)
+        raise InputMissingError(f"there is no such {what}", where=path, hint=hint)
 
 
 def _inner_xy(names: tuple[str, ...], settings: TableSection, source: SlideSource) -> tuple[str, str]:
@@ -153,7 +153,7 @@ def _inner_xy(names: tuple[str, ...], settings: TableSection, source: SlideSourc
         raise InputError(
             "a table of counts needs coordinates",
             where=f"slide {source.slide_id}, {source.path}",
-            mend="name their table in the samplesheet's coordinates column, or, where x and y are columns of the "
+            hint="name their table in the samplesheet's coordinates column, or, where x and y are columns of the "
             "counts table, name them: ingest.table.x_column and y_column",
         )
     return find_xy(names, x=settings.x_column, y=settings.y_column, where=source.path)
@@ -203,7 +203,7 @@ def _read_one_table(source: SlideSource, settings: TableSection, *, normalized: 
             "the first column is a coordinate: which one holds the ids?",
             where=source.path,
             found=f"columns {listed(head.names)}",
-            mend="name it: ingest.table.id_column",
+            hint="name it: ingest.table.id_column",
         )
     wanted = [ids, x, y, *([settings.slide_column] if settings.slide_column in head.names else [])]
     table = read_dense(source.path, delimiter=head.delimiter, id_columns=wanted, normalized=normalized)
@@ -240,7 +240,7 @@ def _genes_in(table: DenseTable, places: Coordinates, settings: TableSection, pa
             where=f"{path} and {places.path}",
             found=f"{len(places.xy)} coordinates{known}; {n_rows} rows such as {listed(table.row_ids[:3])}; "
             f"{n_columns} columns such as {listed(table.names[:3])}",
-            mend="check that both tables are of one slide; say where the genes are: ingest.table.genes_in; "
+            hint="check that both tables are of one slide; say where the genes are: ingest.table.genes_in; "
             "name the ids: ingest.table.id_column",
         )
     return "columns" if in_rows > in_columns else "rows"
@@ -278,7 +278,7 @@ def _joined(
             where=f"{places.path}, column {id_column!r}",
             found=f"ids such as {listed(places.table[id_column].head(3).tolist())}",
             expected=f"ids such as {listed(ids[:3])}",
-            mend="check both files; name the column of ids: ingest.table.id_column",
+            hint="check both files; name the column of ids: ingest.table.id_column",
         )
     missing = int((~placed).sum())
     dropped = {"no_coordinates": {"spots": missing, "counts": int(counts[~placed].sum())}} if missing else {}
@@ -329,7 +329,7 @@ def _own_rows(spots: _Spots, source: SlideSource, settings: TableSection) -> _Sp
             f"there is no column {column!r} in the coordinates or the labels table",
             where=where,
             found=f"columns {listed(list(spots.columns))}",
-            mend="set ingest.table.slide_column to a column of theirs",
+            hint="set ingest.table.slide_column to a column of theirs",
         )
     texts = spots.columns[column].astype(str)
     value = _slide_value(source, settings)
@@ -342,7 +342,7 @@ def _own_rows(spots: _Spots, source: SlideSource, settings: TableSection) -> _Sp
             f"no spot has {column} = {value!r}",
             where=where,
             found=known,
-            mend="set ingest.table.slide_value to a value of the column",
+            hint="set ingest.table.slide_value to a value of the column",
         )
     spots.notes.append(f"{int(own.sum())} of {len(own)} spots have {column} = {value}")
     return spots.take(own)
@@ -367,7 +367,7 @@ def _unnamed(column: str, known: str, *, where: object) -> InputError:
         "the table holds several slides, and this one is not named",
         where=where,
         found=known,
-        mend=f"add a samplesheet column slide_value (or {column}) that names each slide's rows",
+        hint=f"add a samplesheet column slide_value (or {column}) that names each slide's rows",
     )
 
 

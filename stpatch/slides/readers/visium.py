@@ -71,7 +71,7 @@ class Visium:
         layout = find_layout(source.path)
         if layout is None:
             raise InputError(
-                "this is no Space Ranger folder", where=source.path, mend="give the outs folder, or another platform"
+                "this is no Space Ranger folder", where=source.path, hint="give the outs folder, or another platform"
             )
         matrix = read_tenx(layout.matrix)
         *_, file = probe.files
@@ -149,7 +149,7 @@ def layout_in(folder: Path) -> Layout | None:
             "the folder has several matrices",
             where=folder,
             found=", ".join(item.name for item in found[best]),
-            mend="name one of them in the samplesheet, or keep each sample in a folder of its own",
+            hint="name one of them in the samplesheet, or keep each sample in a folder of its own",
         )
     matrix = found[best][0]
     others = [item.name for key, items in found.items() if key != best for item in items]
@@ -171,7 +171,7 @@ def join_positions(
             where=f"{where}, for {matrix.name}",
             found=f"{len(missing)} of {len(rows)} barcodes, such as {barcodes[missing[0]]}",
             expected="a row for each barcode",
-            mend="put the positions of this very slide into its spatial folder",
+            hint="put the positions of this very slide into its spatial folder",
         )
     return rows
 

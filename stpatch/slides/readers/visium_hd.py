@@ -66,7 +66,7 @@ class VisiumHd:
             raise InputError(
                 "this is no Visium HD folder",
                 where=source.path,
-                mend="give the outs folder or a square_* folder, or another platform",
+                hint="give the outs folder or a square_* folder, or another platform",
             )
         positions = next(file for file in probe.files if file.parent == layout.spatial and "positions" in file.name)
         match = HD_BARCODE.fullmatch(first_barcode(positions))
@@ -119,7 +119,7 @@ def find_bins(path: Path, *, bin_um: int) -> Layout | None:
                 f"the Visium HD folder has no bins of {bin_um} um",
                 where=folder,
                 found=", ".join(present),
-                mend="set ingest.hd_bin_um to one of these, or name the square_*um folder itself",
+                hint="set ingest.hd_bin_um to one of these, or name the square_*um folder itself",
             )
         return layout_in(folder / name)
     spatial = path / "spatial"
@@ -142,7 +142,7 @@ def bin_factor(size_um: float, bin_um: float | None, *, where: object) -> int:
             where=where,
             found=f"bin_um {bin_um:g} um, bins of {size_um:g} um",
             expected=f"a multiple of {size_um:g}",
-            mend="set ingest.bin_um, or ingest.hd_bin_um to a finer bin",
+            hint="set ingest.bin_um, or ingest.hd_bin_um to a finer bin",
         )
     return factor
 

@@ -112,7 +112,7 @@ class Xenium:
         bundle = find_bundle(source.path)
         if bundle is None:
             raise InputError(
-                "this is no Xenium folder", where=source.path, mend="give the output folder, or another platform"
+                "this is no Xenium folder", where=source.path, hint="give the output folder, or another platform"
             )
         if options.bin_um is None and bundle.matrix is not None and bundle.cells is not None:
             return _read_cells(bundle.matrix, bundle.cells, version=probe.version)

@@ -1,0 +1,223 @@
+"""The dataset card: README.md with Hugging Face front matter, and snippets that read this dataset without stpatch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stpatch.dataset.layout import DIMS, zarr_path
+from stpatch.dataset.manifest import Manifest
+from stpatch.storage import canonical_json, write_bytes
+
+CARD = "README.md"
+_SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+)
+_FORMULAS = {
+    "total": "x * (target_sum / totals)",
+    "log1p_total": "numpy.log1p(x * (target_sum / totals))",
+    "sqrt_total": "numpy.sqrt(x * (target_sum / totals))",
+}
+
+
+def write_card(folder: Path, manifest: Manifest) -> None:
+    """Write ``README.md`` into the dataset's folder."""
+    write_bytes(folder / CARD, card(manifest).encode())
+
+
+def card(manifest: Manifest) -> str:
+    """Return the card's text; the same manifest gives the same text."""
+    parts = [_front_matter(manifest), _words(manifest), _fields(manifest), _tables(manifest), _reading(manifest)]
+    return "\n".join(parts)
+
+
+def size_category(patches: int) -> str:
+    """Return the Hub's size category of a number of samples."""
+    return next((name for limit, name in _SIZES if patches < limit), "n>1B")
+
+
+def _front_matter(manifest: Manifest) -> str:
+    dataset = manifest.dataset
+    lines = ["---"]
+    if str(dataset.get("license", "unknown")) != "unknown":
+        lines.append(f"license: {_quoted(str(dataset['license']).lower())}")
+    lines.append(f"pretty_name: {_quoted(dataset.get('name', ''))}")
+    tags = ["spatial-transcriptomics", "biology", "gene-expression"]
+    tags.append("webdataset" if manifest.layout.format == "tar" else "zarr")
+    lines += ["tags:", *(f"- {tag}" for tag in tags)]
+    lines += ["size_categories:", f"- {size_category(manifest.patches)}"]
+    lines.append("configs:")
+    if manifest.layout.format == "tar":
+        lines += ["- config_name: default", "  data_files:"]
+        for name, split in manifest.splits.items():
+            if split.shards:
+                lines += [f"  - split: {name}", f"    path: {_quoted(f'{name}/*.tar')}"]
+        lines.append("- config_name: patches")
+    else:
+        lines.append("- config_name: default")
+    lines += ["  data_files:", "  - split: all", '    path: "patches.parquet"', "---", ""]
+    return "\n".join(lines)
+
+
+def _words(manifest: Manifest) -> str:
+    layout, dataset = manifest.layout, manifest.dataset
+    channels, height, width = layout.shape
+    lines = [f"# {dataset.get('name')} {dataset.get('version', '')}".rstrip(), ""]
+    if dataset.get("description"):
+        lines += [str(dataset["description"]), ""]
+    lines += [
+        "Patches of spatial transcriptomics slides: a slide is an image whose pixels are spots and whose channels are "
+        "genes. Made by stpatch.",
+        "",
+        f"A patch is `x` of shape ({channels}, {height}, {width}) = ({', '.join(DIMS)}), {layout.dtype} "
+        f"{'counts' if manifest.values == 'counts' else 'normalized values'}"
+        + (" (height and width differ between samples; these are the largest)." if layout.variable else "."),
+        "",
+        "| split | patches | spots in them | shards | bytes |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {name} | {split.patches:,} | {split.spots:,} | {len(split.shards):,} | {split.bytes:,} |"
+        for name, split in manifest.splits.items()
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _fields(manifest: Manifest) -> str:
+    layout = manifest.layout
+    encoding = "one Blosc frame (`numcodecs.blosc.decompress`)" if layout.encoding == "blosc" else "a NumPy file"
+    x = f"x.{layout.encoding}" if layout.format == "tar" else "x"
+    end = ".npy" if layout.format == "tar" else ""
+    rows = [
+        (x, f"{encoding if layout.format == 'tar' else 'array'}: {layout.dtype}, rows are y"),
+        (f"totals{end}", "(H, W) float32, a pixel's count over all genes; 0 marks an empty pixel"),
+    ]
+    if layout.genes:
+        rows.append((f"genes{end}", f"(C,) int32 gene ids of the channels, see genes.parquet; {manifest.pad_id} = pad"))
+    rows += [
+        (f"label_{name}{end}", f"(H, W) int16, -1 = none: {_few(manifest.labels[name])}") for name in layout.labels
+    ]
+    if layout.format == "tar":
+        rows.append(("meta.json", "key, slide_id, row, col, n_spots" + (", shape of x" if layout.variable else "")))
+    lines = [
+        "## Fields",
+        "",
+        "| field | what |",
+        "|---|---|",
+        *(f"| `{name}` | {_cell(what)} |" for name, what in rows),
+    ]
+    return "\n".join([*lines, "", *_normalization(manifest)])
+
+
+def _few(categories: Sequence[str], most: int = 12) -> str:
+    more = f", ... ({len(categories)} in all, see manifest.json)" if len(categories) > most else ""
+    return ", ".join(categories[:most]) + more
+
+
+def _normalization(manifest: Manifest) -> list[str]:
+    method = str(manifest.normalization["method"])
+    if manifest.values == "normalized":
+        return [f"The values are normalized already, by `{method}`.", ""]
+    if method not in _FORMULAS:
+        return ["The values are raw counts, meant to be used as they are.", ""]
+    return [
+        f"The values are raw counts; `{method}` is `{_FORMULAS[method]}` where `totals > 0`, else 0, with the slide's "
+        "`target_sum` of slides.parquet.",
+        "",
+    ]
+
+
+def _tables(manifest: Manifest) -> str:
+    where = "channel axis: column `channel`" if not manifest.layout.genes else "ids that `genes` holds"
+    return "\n".join(
+        [
+            "## Tables",
+            "",
+            f"- `genes.parquet`: the vocabulary ({where}) and its moments.",
+            "- `slides.parquet`: a row a slide: inputs, grid, QC, and a bit mask of measured genes: bit `gene_id`, "
+            "least significant first. A gene that a slide did not measure is not a zero.",
+            "- `patches.parquet`: a row a sample in the order of the shards, with place, coverage and byte range.",
+            "- `manifest.json`: everything else, with the SHA-256 of every file.",
+            "",
+        ]
+    )
+
+
+def _reading(manifest: Manifest) -> str:
+    split = next((name for name, split in manifest.splits.items() if split.shards), None)
+    if split is None:
+        return ""
+    snippets = _tar_snippet(manifest, split) if manifest.layout.format == "tar" else _zarr_snippet(manifest, split)
+    own = [
+        "import stpatch",
+        "",
+        f'dataset = stpatch.open(".", split="{split}", normalized=True)',
+        "sample = dataset[0]",
+        "print(sample.key, sample.x.shape, sample.x.dtype, len(dataset))",
+    ]
+    lines = ["## Reading", "", "From the dataset's folder, without stpatch:", "", *_fenced(snippets)]
+    return "\n".join(
+        [*lines, "With stpatch (random access, normalization, which genes were measured):", "", *_fenced(own)]
+    )
+
+
+def _tar_snippet(manifest: Manifest, split: str) -> list[str]:
+    layout = manifest.layout
+    last = len(manifest.splits[split].shards) - 1
+    numbers = f"{0:06d}" if last == 0 else f"{{{0:06d}..{last:06d}}}"
+    urls = f'"{split}/{split}-{numbers}.tar"'
+    head = [
+        "import numpy",
+        *(["from numcodecs import blosc"] if layout.encoding == "blosc" else []),
+        "import webdataset",
+        "",
+        f"samples = webdataset.WebDataset({urls}, shardshuffle=False).decode()",
+        "for sample in samples:",
+    ]
+    shape = 'sample["meta.json"]["shape"]' if layout.variable else str(layout.shape)
+    if layout.encoding == "blosc":
+        read = [
+            f'    x = numpy.frombuffer(blosc.decompress(sample["x.blosc"]), "{layout.dtype}")',
+            f"    x = x.reshape({shape})",
+        ]
+    else:
+        head.remove("import numpy")
+        read = ['    x = sample["x.npy"]']
+    return [
+        *head,
+        *read,
+        '    totals = sample["totals.npy"]',
+        '    print(sample["__key__"], x.shape, totals.sum())',
+        "    break",
+    ]
+
+
+def _zarr_snippet(manifest: Manifest, split: str) -> list[str]:
+    first = 'x, totals = arrays["x"][0], arrays["totals"][0]'
+    rows = ["import pyarrow.parquet", "import zarr", ""]
+    rows += [f'arrays = zarr.open("{zarr_path(split)}", mode="r")']
+    rows += [f'rows = pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()']
+    rows.append(first)
+    if manifest.layout.variable:
+        rows.append('x = x[:, : rows[0]["height"], : rows[0]["width"]]')
+    return [*rows, 'print(rows[0]["key"], x.shape, totals.sum())']
+
+
+def _fenced(lines: list[str]) -> list[str]:
+    return ["```python", *lines, "```", ""]
+
+
+def _quoted(text: Any) -> str:
+    """Return a text as a YAML scalar: JSON's strings are YAML's."""
+    return canonical_json(str(text))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

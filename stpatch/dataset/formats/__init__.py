@@ -1,0 +1,1 @@
+"""Shard formats: how samples lie in files."""

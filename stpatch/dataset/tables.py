@@ -1,0 +1,299 @@
+"""The three tables beside the shards: genes, slides and patches, as Parquet files with fixed columns and fixed bytes.
+
+A slide's measured genes are a bit mask over gene ids, because a list of ids would take thirty times the space: bit
+``gene_id`` (least significant first; the pad's is never set) of column ``measured``. Without stpatch that is
+``numpy.unpackbits(numpy.frombuffer(measured, "uint8"), bitorder="little")[gene_ids]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.dataset.layout import FileRecord, Layout
+from stpatch.errors import DatasetError
+from stpatch.storage import atomic_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW_GROUP = 1 << 16
+"""Rows of a row group; one of patches.parquet never spans splits, so that a reader of one split skips the others."""
+
+GENES = {
+    "gene_id": "int32",  # ascending: 1, 2, ... in order of the names, or the ids of a given vocabulary
+    "name": "string",
+    "ensembl_id": "string?",
+    "organism": "string?",
+    "channel": "int32?",  # position on the channel axis (scope panel); null: no channel
+    "n_slides": "int32",  # slides that measured it
+    "n_spots": "int64",  # spots of those slides
+    "n_detected": "int64",  # spots with a count
+    "sum_counts": "float64",
+    "sum_squared_counts": "float64",
+    "mean_normalized": "float64",
+    "var_normalized": "float64",  # over spots, with n - 1
+}
+SLIDES = {
+    "slide_id": "string",
+    "platform": "string",
+    "organism": "string?",
+    "split": "string?",  # null: the slide's patches are in several splits, or in none
+    "metadata": "string",  # JSON, the samplesheet's further columns
+    "inputs": "string",  # JSON, the files with size and SHA-256
+    "spots": "int64",
+    "genes": "int32",  # measured
+    "rows": "int32",  # of the grid
+    "cols": "int32",
+    "pitch_um": "float64?",
+    "origin_x": "float64?",
+    "origin_y": "float64?",
+    "patches": "int64",
+    "qc": "string",  # JSON, what QC dropped by reason
+    "target_sum": "float64?",  # of the normalization
+    "measured": "binary",  # bit mask over gene ids, see above
+}
+PATCHES = {
+    "key": "string",
+    "split": "string",
+    "shard": "string",  # the tar file, or the file of zarr array x
+    "index": "int32",  # in the shard
+    "offset": "int64",  # of the sample's bytes in the shard file
+    "nbytes": "int64",
+    "slide_id": "string",
+    "row": "int32",  # of the top left pixel in the slide's grid
+    "col": "int32",
+    "n_spots": "int32",
+    "coverage": "float32",  # occupied share of the pixels
+}
+_NUMPY = {"float": "float32", "double": "float64"}
+_FEW_VALUES = {"platform", "organism", "split", "shard", "slide_id"}
+
+
+def patch_columns(layout: Layout, *, draws: int = 1) -> dict[str, str]:
+    """Return the columns of patches.parquet: height and width where samples vary, draw where there are several."""
+    columns = dict(PATCHES)
+    if layout.variable:
+        columns |= {"height": "int32", "width": "int32"}
+    if draws > 1:
+        columns["draw"] = "int32"
+    return columns
+
+
+def write_table(
+    folder: Path, name: str, columns: Mapping[str, str], values: Mapping[str, Sequence[Any] | NDArray[Any]]
+) -> FileRecord:
+    """Write ``<name>.parquet`` into the dataset's folder; equal values give equal bytes.
+
+    Parameters
+    ----------
+    folder, name
+        The dataset's folder; genes, slides or patches.
+    columns
+        Names and types; ``?`` marks a column that may hold nulls.
+    values
+        One sequence or array a column, all of one length. Null is None, and NaN in a float column with ``?``.
+
+    Raises
+    ------
+    DatasetError
+        Columns are missing, too many, of different lengths, or of a wrong type; or a null where none may be.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    where = f"{name}.parquet"
+    if set(values) != set(columns):
+        raise DatasetError(
+            "a table has other columns than its schema",
+            where=where,
+            found=", ".join(sorted(values)),
+            expected=", ".join(sorted(columns)),
+        )
+    arrays = [_array(values[column], kind, where=f"{where}, column {column}") for column, kind in columns.items()]
+    if len({len(array) for array in arrays}) != 1:
+        raise DatasetError(
+            "a table's columns differ in length",
+            where=where,
+            found=[len(array) for array in arrays],
+            hint="fetch the dataset's files again, or build it again",
+        )
+    table = pa.Table.from_arrays(arrays, schema=schema(columns))
+    with atomic_file(folder / where) as file:
+        writer = pq.ParquetWriter(
+            file,
+            table.schema,
+            version="2.6",
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=sorted(_FEW_VALUES & set(columns)),
+            write_statistics=sorted(set(columns) - {"measured", "metadata", "inputs", "qc"}),
+            store_schema=False,
+            write_page_checksum=True,
+        )
+        with writer:
+            for start, stop in _row_groups(table, by="split" if name == "patches" else None):
+                writer.write_table(table.slice(start, stop - start), row_group_size=ROW_GROUP)
+    data = (folder / where).read_bytes()
+    return FileRecord(path=where, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def read_table(path: Path, columns: Mapping[str, str], *, split: str | None = None) -> pa.Table:
+    """Read a table, of patches.parquet one split's rows only where `split` is given.
+
+    Raises
+    ------
+    DatasetError
+        The file is missing or damaged (its pages carry checksums), or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_schema(file.schema_arrow, columns, path)
+            groups = list(range(file.num_row_groups))
+            if split is not None:
+                groups = [group for group in groups if _may_hold(file.metadata.row_group(group), "split", split)]
+            table = file.read_row_groups(groups, columns=list(columns))
+    except FileNotFoundError:
+        raise DatasetError("a table is missing", where=path, hint="copy or build the dataset again") from None
+    except DatasetError:
+        raise
+    except (OSError, pa.ArrowException, ValueError, MemoryError) as error:
+        raise DatasetError(
+            "a table cannot be read",
+            where=path,
+            found=str(error).split("\n", 1)[0][:200],
+            hint="fetch the dataset's files again, or build it again",
+        ) from error
+    if split is not None and table["split"].unique().to_pylist() != [split]:
+        import pyarrow.compute as pc
+
+        table = table.filter(pc.equal(table["split"], split))
+    return table
+
+
+def numbers(column: pa.ChunkedArray, *, where: object = None) -> NDArray[Any]:
+    """Return a numeric column as an array, from its buffers: pyarrow's own way would import pandas.
+
+    Raises
+    ------
+    DatasetError
+        A value is missing.
+    """
+    if column.null_count:
+        raise DatasetError(
+            "a table's column has missing values",
+            where=where,
+            found=f"{column.null_count} nulls",
+            hint="fetch the dataset's files again, or build it again",
+        )
+    dtype = np.dtype(_NUMPY.get(str(column.type), str(column.type)))
+    return np.concatenate([np.empty(0, dtype), *(_values(chunk, dtype) for chunk in column.chunks)])
+
+
+def codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
+    """Return a text column as (rows,) positions in the list of its different texts."""
+    texts: dict[str, int] = {}
+    parts = [np.empty(0, np.int32)]
+    for chunk in column.chunks:
+        encoded = chunk.dictionary_encode()
+        known = [texts.setdefault(text, len(texts)) for text in encoded.dictionary.to_pylist()]
+        parts.append(np.array(known, dtype=np.int32)[_values(encoded.indices, np.dtype(np.int32))])
+    return np.concatenate(parts), list(texts)
+
+
+def _values(array: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
+    data = array.buffers()[1]
+    if data is None or not len(array):
+        return np.empty(0, dtype)
+    return np.frombuffer(data, dtype=dtype, offset=array.offset * dtype.itemsize, count=len(array))
+
+
+def schema(columns: Mapping[str, str]) -> pa.Schema:
+    """Return the Arrow schema of a table's columns."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(name, _arrow_type(kind), nullable=kind.endswith("?")) for name, kind in columns.items()])
+
+
+def pack_measured(gene_ids: NDArray[np.integer[Any]], largest: int) -> bytes:
+    """Return the bit mask of a slide's measured genes; `largest` is the largest id there is, the pad's included."""
+    mask = np.zeros(largest + 1, dtype=bool)
+    mask[gene_ids] = True
+    return np.packbits(mask, bitorder="little").tobytes()
+
+
+def unpack_measured(data: bytes, largest: int) -> NDArray[np.bool_]:
+    """Return (largest + 1,) whether a slide measured a gene, by gene id."""
+    return np.unpackbits(np.frombuffer(data, np.uint8), count=largest + 1, bitorder="little").astype(bool)
+
+
+def _array(values: Sequence[Any] | NDArray[Any], kind: str, *, where: str) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        from_nan = kind == "float64?"
+        array = pa.array(values, type=_arrow_type(kind), from_pandas=from_nan)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(
+            "a table's column has values of a wrong type",
+            where=where,
+            found=error,
+            hint="fetch the dataset's files again, or build it again",
+        ) from error
+    if array.null_count and not kind.endswith("?"):
+        raise DatasetError(
+            "a table's column has missing values",
+            where=where,
+            found=f"{array.null_count} nulls",
+            hint="fetch the dataset's files again, or build it again",
+        )
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.type_for_alias(kind.rstrip("?"))
+
+
+def _row_groups(table: pa.Table, *, by: str | None) -> list[tuple[int, int]]:
+    """Cut rows where a column's value changes, and into row groups."""
+    edges = [0, table.num_rows]
+    if by is not None and table.num_rows:
+        groups, _ = codes(table[by])
+        edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), table.num_rows]
+    return [
+        (start, min(start + ROW_GROUP, stop))
+        for first, stop in itertools.pairwise(edges)
+        for start in range(first, stop, ROW_GROUP)
+    ]
+
+
+def _check_schema(found: pa.Schema, columns: Mapping[str, str], path: Path) -> None:
+    for name, kind in columns.items():
+        position = found.get_field_index(name)
+        if position < 0 or found.field(position).type != _arrow_type(kind):
+            raise DatasetError(
+                "a table lacks a column",
+                where=path,
+                found=", ".join(f"{field.name} {field.type}" for field in found),
+                expected=f"{name} {kind.rstrip('?')}",
+            )
+
+
+def _may_hold(group: Any, column: str, value: str) -> bool:
+    """Whether a row group's statistics allow for a value in a column."""
+    for position in range(group.num_columns):
+        chunk = group.column(position)
+        if chunk.path_in_schema == column and chunk.statistics is not None and chunk.statistics.has_min_max:
+            return bool(chunk.statistics.min <= value <= chunk.statistics.max)
+    return True

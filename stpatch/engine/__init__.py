@@ -1,0 +1,1 @@
+"""Runs the graph of units: workers, ranks, status, checks and estimates."""

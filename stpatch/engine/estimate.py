@@ -1,0 +1,162 @@
+"""What a build will make and need: patches, bytes, memory, tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stpatch.config import Config
+from stpatch.slides.readers.registry import probe_source
+from stpatch.stages.channels import read_channels
+from stpatch.stages.job import Job
+from stpatch.stages.plan import read_plan
+from stpatch.stages.shard import dataset_layout
+
+BYTES_PER_VALUE = 0.25
+"""Stored bytes a value of x, a middle of Visium-like and HD-like counts in Blosc (0.36 and 0.13)."""
+GUESSED_GENES = 20000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What is to come; `exact` says whether it is the plan or an estimate.
+
+    A slide whose headers do not tell its spots has None for its patches, and is in no sum.
+    """
+
+    exact: bool
+    patches_by_slide: Mapping[str, int | None]
+    patches_by_split: Mapping[str, int]
+    shape: tuple[int, int, int]
+    dtype: str
+    tasks: int
+    bytes: int
+    memory: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**vars(self), "shape": list(self.shape), "array": f"0-{max(self.tasks - 1, 0)}"}
+
+    def text(self) -> str:
+        """Return a few lines for people."""
+        known = [count for count in self.patches_by_slide.values() if count is not None]
+        unknown = len(self.patches_by_slide) - len(known)
+        plural = "" if sum(known) == 1 else "s"
+        lines = [f"{'plan' if self.exact else 'estimate, from the headers'}: {sum(known)} sample{plural}"]
+        if unknown:
+            lines[0] += (
+                f", not counting {unknown} slide{'s' if unknown > 1 else ''} whose headers do not tell the spots"
+            )
+        shown = {slide_id: "?" if count is None else count for slide_id, count in self.patches_by_slide.items()}
+        lines += [f"  slide {slide_id:<24} {count:>10}" for slide_id, count in shown.items()]
+        lines += [f"  split {name:<24} {count:>10}" for name, count in self.patches_by_split.items()]
+        channels, height, width = self.shape
+        lines += [
+            f"  sample                         {channels} channels x {height} x {width}, {self.dtype}",
+            f"  dataset                        about {human_size(self.bytes)}",
+            f"  memory                         about {human_size(self.memory)} a worker",
+            f"  tasks                          {self.tasks}; array range 0-{max(self.tasks - 1, 0)}",
+        ]
+        return "\n".join(lines)
+
+
+def plan_outlook(job: Job) -> Outlook:
+    """Return what the finished plan says."""
+    plan, layout = read_plan(job.plan_path), dataset_layout(job)
+    by_slide = np.bincount(plan.slide, minlength=len(plan.slides))
+    by_split = np.bincount(plan.split, minlength=len(plan.splits))
+    spots = [(job.slide_path(slide_id).stat().st_size) for slide_id in plan.slides]
+    return Outlook(
+        exact=True,
+        patches_by_slide=dict(zip(plan.slides, by_slide.tolist(), strict=True)),
+        patches_by_split=dict(zip(plan.splits, by_split.tolist(), strict=True)),
+        shape=(read_channels(job.channels_path).n_channels, *layout.shape[1:]),
+        dtype=layout.dtype,
+        tasks=len(plan.tasks()),
+        bytes=_stored_bytes(len(plan.split), layout.shape, layout.dtype, layout.encoding),
+        memory=int(1.5 * max(spots) + 400e6),
+    )
+
+
+def estimate_outlook(job: Job) -> Outlook:
+    """Return an estimate from the headers: spots of a slide are taken to cover a square without gaps."""
+    config = job.config
+    by_slide: dict[str, int | None] = {}
+    largest, widest = 0, 1
+    for source in job.sources.values():
+        probe = probe_source(source, config.ingest)
+        by_slide[source.slide_id] = None
+        if probe.n_spots is not None or config.crop.unit == "slide":
+            spots = probe.n_spots or 0
+            by_slide[source.slide_id] = _expected_patches(config, spots) * config.channels.draws
+            largest = max(largest, spots * (probe.n_genes or GUESSED_GENES))
+            widest = max(widest, math.ceil(math.sqrt(spots)))
+    total = sum(count for count in by_slide.values() if count is not None)
+    by_split = _by_split(job, by_slide)
+    sizes = {"spot": (1, 1), "slide": (widest, widest), "patch": config.crop.size}
+    height, width = sizes[config.crop.unit]
+    shape = (config.channels.n, height, width)
+    dtype = "uint16" if config.shards.values == "counts" else config.shards.dtype
+    return Outlook(
+        exact=False,
+        patches_by_slide=by_slide,
+        patches_by_split=by_split,
+        shape=shape,
+        dtype=dtype,
+        tasks=sum(math.ceil(count / config.shards.patches) for count in by_split.values()),
+        bytes=_stored_bytes(total, shape, dtype, config.shards.encoding),
+        memory=int(1.5 * 0.15 * 6 * largest + 400e6),
+    )
+
+
+def _expected_patches(config: Config, spots: int) -> int:
+    crop = config.crop
+    if crop.unit == "slide":
+        return 1
+    if crop.unit == "spot" or crop.method == "centered":
+        return spots
+    pixels = spots if config.grid.size is None else config.grid.size**2
+    if crop.method == "random":
+        return math.ceil(crop.density * pixels / (crop.size[0] * crop.size[1]))
+    side = math.sqrt(pixels)
+    if crop.edge == "drop":
+        return math.prod(
+            max(int((side - size) // stride) + 1, 0) for size, stride in zip(crop.size, crop.strides, strict=True)
+        )
+    return math.prod(math.ceil(side / stride) for stride in crop.strides)
+
+
+def _by_split(job: Job, by_slide: Mapping[str, int | None]) -> dict[str, int]:
+    """Deal the expected patches: by the samplesheet where it names the splits, else by their shares."""
+    split, known = job.config.split, {slide_id: count or 0 for slide_id, count in by_slide.items()}
+    column = split.column
+    if column is None and split.folds is None and split.blocks is None and any(s.split for s in job.sources.values()):
+        column = "split"
+    if column is not None:
+        dealt: dict[str, int] = {}
+        for slide_id, count in known.items():
+            source = job.sources[slide_id]
+            name = source.split if column == "split" else source.metadata.get(column, "")
+            dealt[name or "?"] = dealt.get(name or "?", 0) + count
+        return dealt
+    folds = split.folds or 0
+    shares = {f"fold{i}": 1 / folds for i in range(folds)} or split.fractions
+    return {name: round(sum(known.values()) * share) for name, share in shares.items()}
+
+
+def _stored_bytes(samples: int, shape: tuple[int, int, int], dtype: str, encoding: str) -> int:
+    values = math.prod(shape)
+    each = values * (np.dtype(dtype).itemsize if encoding == "npy" else BYTES_PER_VALUE)
+    return int(samples * (each + 4 * shape[1] * shape[2] + 4 * shape[0] + 4096))
+
+
+def human_size(size: int) -> str:
+    """Return a number of bytes as people read it."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size / 1e3:.0f} kB"

@@ -1,0 +1,183 @@
+"""Runs stages: skips what is done, shares the rest between workers or ranks, reports, stops or goes on after faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from stpatch.engine.graph import CORPUS, STAGES, Stage
+from stpatch.engine.ranks import Rank
+from stpatch.engine.workers import Workers, worker_count, workers_in
+from stpatch.errors import MismatchError, ProblemsError, StpatchError, UnitsFailedError
+from stpatch.stages.job import Job
+from stpatch.storage import read_json
+
+
+class Bar(Protocol):
+    """A progress bar, as tqdm makes them."""
+
+    def update(self, n: int) -> object:
+        """Move on by `n` units."""
+        ...
+
+
+Progress = Callable[[str, int, int], AbstractContextManager[Bar]]
+"""Makes the bar of a stage from its name, its number of units and how many of them are done already."""
+
+
+@dataclass
+class Summary:
+    """What a run did."""
+
+    done: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    failures: list[tuple[str, str, StpatchError]] = field(default_factory=list)
+
+    def failed_error(self) -> UnitsFailedError | None:
+        """Return one error that lists the failures, None if there are none."""
+        if not self.failures:
+            return None
+        blocks = "\n".join(f"[{stage} {unit}] {error.block()}" for stage, unit, error in self.failures)
+        count = len(self.failures)
+        return UnitsFailedError(f"{count} unit{'s' if count > 1 else ''} failed; the rest is done\n{blocks}")
+
+
+def run_stages(
+    job: Job,
+    stages: Iterable[str],
+    *,
+    progress: Progress,
+    rank: Rank | None = None,
+    workers: int | None = None,
+) -> Summary:
+    """Run stages in order, each unit at most once, and only those that are not done.
+
+    Parameters
+    ----------
+    job
+        The config with its slides.
+    stages
+        Names, in the order of `STAGES`.
+    progress
+        Makes progress bars.
+    rank
+        Of an array job: only its share of the units is run. Corpus stages belong to rank 0.
+    workers
+        Worker processes; the config's number where None.
+
+    Raises
+    ------
+    StpatchError
+        With ``run.on_error: stop`` the first fault of a unit. With ``skip`` faults are collected in the summary.
+    """
+    check_output(job)
+    summary = Summary()
+    with Workers(job, worker_count(job.config) if workers is None else workers) as pool:
+        for name in stages:
+            try:
+                _run_stage(job, STAGES[name], pool, summary, progress=progress, rank=rank or Rank())
+            except StpatchError as error:
+                if not summary.failures:
+                    raise
+                raise ProblemsError([*(failure for _, _, failure in summary.failures), error]) from error
+    return summary
+
+
+def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progress: Progress, rank: Rank) -> None:
+    units = rank.share(stage.units(job))
+    left = [unit for unit in units if not stage.is_done(job, unit)]
+    summary.skipped[stage.name] = len(units) - len(left)
+    if left and stage.name in ("shard", "finalize"):
+        (job.output / "manifest.json").unlink(missing_ok=True)  # a dataset in change has no entry point
+    with progress(stage.name, len(units), len(units) - len(left)) as bar:
+        for unit, error in pool.results(stage.name, left, at_once=_at_once(job, stage)):
+            bar.update(1)
+            if error is None:
+                summary.done[stage.name] = summary.done.get(stage.name, 0) + 1
+            elif job.config.run.on_error == "stop" or unit == CORPUS or stage.unit == "task":
+                raise error
+            else:
+                summary.failures.append((stage.name, unit, error))
+
+
+def _at_once(job: Job, stage: Stage) -> int | None:
+    """Return how many units of a stage fit into ``run.max_memory``; None = no limit."""
+    memory = job.config.run.max_memory
+    if memory is None:
+        return None
+    if stage.name == "ingest":  # compressed matrices grow, and a canonical slide is made beside the raw one
+        sizes = [file.stat().st_size for source in job.sources.values() for file in _files(source.path)]
+        return workers_in(memory, largest=max(sizes, default=0), times=8)
+    sizes = [path.stat().st_size for path in (job.work / "slides").glob("*.h5ad")]
+    return workers_in(memory, largest=max(sizes, default=0), times=1.5)
+
+
+def _files(path: Path) -> list[Path]:
+    return [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path] if path.is_file() else []
+
+
+def check_upstream(job: Job, name: str) -> None:
+    """Refuse to run a stage on what an older config made: every receipt before it must answer today's config.
+
+    Raises
+    ------
+    MismatchError
+        A receipt of an earlier stage is of another config.
+    """
+    for stage in STAGES.values():
+        if stage.name == name:
+            return
+        for unit in stage.units(job):
+            receipt = job.book.receipt(stage.name, unit)
+            if receipt is not None and receipt.request != stage.request(job, unit):
+                raise MismatchError(
+                    f"stage {stage.name} was run with another config",
+                    where=f"work dir {job.work}, unit {unit}",
+                    hint=f"run it again first: stpatch run {stage.name} CONFIG",
+                )
+
+
+def check_output(job: Job) -> None:
+    """Refuse an output folder that holds something this job did not make.
+
+    Raises
+    ------
+    MismatchError
+        The folder is not empty, and the work dir does not know it as its own.
+    """
+    output = job.output
+    for folder in (output, job.work):
+        if folder.exists() and not folder.is_dir():
+            raise MismatchError("there is a file where a folder should be", where=folder, hint="choose another folder")
+    if not output.exists() or not any(output.iterdir()):
+        return
+    manifest, own = output / "manifest.json", job.work / "manifest.json"
+    if manifest.is_file():
+        if not own.is_file() or own.read_bytes() != manifest.read_bytes():
+            raise MismatchError(
+                "the output folder holds another dataset",
+                where=output,
+                found=_dataset_of(manifest),
+                expected=f"an empty folder, or the dataset that work dir {job.work} made",
+                hint="choose another dataset.output, or remove the old dataset",
+            )
+        return
+    if not (job.work / "receipts" / "plan").is_dir():
+        raise MismatchError(
+            "the output folder is not empty",
+            where=output,
+            found=", ".join(sorted(path.name for path in output.iterdir())[:6]),
+            expected=f"an empty folder, or an unfinished dataset of work dir {job.work}",
+            hint="choose another dataset.output, or empty the folder",
+        )
+
+
+def _dataset_of(manifest: object) -> str:
+    try:
+        section = read_json(manifest).get("dataset", {})  # type: ignore[arg-type]
+        return f"dataset {section.get('name')!r}, version {section.get('version')}"
+    except (ValueError, OSError, AttributeError):
+        return "a manifest.json that cannot be read"

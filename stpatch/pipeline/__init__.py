@@ -1,1 +1,0 @@
-"""Pipeline: the stages as functions of one unit, and what runs them."""

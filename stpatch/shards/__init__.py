@@ -1,1 +1,0 @@
-"""Shards: how samples lie on disk."""

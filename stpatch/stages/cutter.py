@@ -1,0 +1,313 @@
+"""One slide's samples: the slide mapped into memory, its grid, its channels, and the patches cut from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.dataset.layout import Layout
+from stpatch.dataset.sample import NO_LABEL, Sample, label_name
+from stpatch.errors import ConfigError
+from stpatch.expression.normalize import Normalization
+from stpatch.expression.sample import PatchRule
+from stpatch.expression.statistics import SlideStatistics
+from stpatch.expression.window import Moments, WindowMoments, gather_normalized
+from stpatch.image.crop import Patches
+from stpatch.image.grid import Grid
+from stpatch.image.panel import PanelImage, panel_bytes
+from stpatch.image.slide_image import SlideImage
+from stpatch.slides.store import open_counts, read_labels
+from stpatch.stages.channels import Channels
+from stpatch.stages.crop import read_cut
+from stpatch.stages.job import Job
+from stpatch.stages.plan import sample_key
+from stpatch.storage import release_pages
+
+Window = tuple[int, int, int, int]
+Rooms = dict[tuple[int, ...], NDArray[Any]]
+"""Memory by shape, for the counts of one patch after the other."""
+
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelChoice:
+    """The channels of one sample.
+
+    Attributes
+    ----------
+    positions
+        (C,) int32 position in the slide's genes, -1 where the slide did not measure the channel (or it is padding).
+    ids
+        (C,) int32 gene ids.
+    """
+
+    positions: NDArray[np.int32]
+    ids: NDArray[np.int32]
+
+
+class FixedChannels:
+    """The panel, or the slide's own list: the same channels for every patch."""
+
+    def __init__(self, wanted: NDArray[np.int32], gene_ids: NDArray[np.int32]) -> None:
+        known = np.flatnonzero(gene_ids >= 0)
+        known = known[np.argsort(gene_ids[known], kind="stable")]
+        place = np.minimum(np.searchsorted(gene_ids[known], wanted), max(len(known) - 1, 0))
+        found = np.isin(wanted, gene_ids[known])
+        positions = np.full(len(wanted), -1, np.int32)
+        positions[found] = known[place[found]]
+        self.choice = ChannelChoice(positions=positions, ids=wanted)
+
+
+class PatchChannels:
+    """A patch rule: the channels of each patch are chosen by what lies in it."""
+
+    def __init__(
+        self, rule: PatchRule, moments: WindowMoments, channels: Channels, gene_ids: NDArray[np.int32], slide_id: str
+    ) -> None:
+        self.rule, self.moments, self.channels, self.gene_ids, self.slide_id = (
+            rule,
+            moments,
+            channels,
+            gene_ids,
+            slide_id,
+        )
+        self.known = np.flatnonzero(gene_ids >= 0).astype(np.int32)
+        self._window: Window | None = None
+        self._moments: Moments | None = None
+
+    def choose(self, window: Window, *, number: int, draw: int) -> ChannelChoice:
+        """Return the patch's channels, by ascending gene id, padding last."""
+        chosen = self.rule.choose(self._measured(window), slide_id=self.slide_id, number=number, draw=draw)
+        positions = self.known[chosen]
+        ids = self.gene_ids[positions]
+        if chosen[-1] < 0:  # pads come last
+            pads = chosen < 0
+            positions[pads], ids[pads] = -1, self.channels.pad_id
+        return ChannelChoice(positions=positions, ids=ids)
+
+    def _measured(self, window: Window) -> Moments:
+        """Return the moments of the window's known genes; the draws of one window measure it once."""
+        if self._moments is None or window != self._window:
+            moments = self.moments.measure(*window)
+            # genes outside the vocabulary are never channels
+            self._moments = moments if len(self.known) == len(self.gene_ids) else moments.of_genes(self.known)
+            self._window = window
+        return self._moments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutter:
+    """Cuts the samples of one slide.
+
+    Attributes
+    ----------
+    image
+        The slide, all measured genes.
+    panel
+        The slide reduced to fixed channels, where that takes no more than half of its counts' memory.
+    rule
+        How channels are chosen.
+    labels
+        Label name -> (rows, columns) int16 over the whole grid.
+    """
+
+    slide_id: str
+    image: SlideImage
+    panel: PanelImage | None
+    grid: Grid
+    patches: Patches
+    rule: FixedChannels | PatchChannels
+    normalization: Normalization
+    layout: Layout
+    draws: int
+    values: str
+    labels: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
+
+    def cut(self, position: int, draw: int, *, rooms: Rooms | None = None) -> Sample:
+        """Return the sample of a patch (its position in the slide's list) and draw.
+
+        With `rooms`, its `x` may lie in memory that the next cut into them overwrites: fresh memory for every patch
+        costs more than its counts.
+        """
+        number = int(self.patches.number[position])
+        window = self.window(position)
+        if isinstance(self.rule, PatchChannels):
+            choice = self.rule.choose(window, number=number, draw=draw)
+        else:
+            choice = self.rule.choice
+        meta: dict[str, Any] = {
+            "slide_id": self.slide_id,
+            "row": window[0],
+            "col": window[1],
+            "n_spots": int(self.patches.n_spots[position]),
+        }
+        if self.draws > 1:
+            meta["draw"] = draw
+        return Sample(
+            key=sample_key(self.slide_id, number, draw, draws=self.draws),
+            x=self._values(window, choice, rooms),
+            totals=self.image.totals(*window),
+            genes=choice.ids if self.layout.genes else None,
+            labels={name: _window_of(plane, window) for name, plane in self.labels.items()},
+            meta=meta,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the cutter holds in memory, the mapped counts aside."""
+        moments = self.rule.moments.nbytes if isinstance(self.rule, PatchChannels) else 0
+        return moments + self.image.pixel_start.nbytes * 3 + (0 if self.panel is None else self.panel.nbytes)
+
+    def rest(self) -> None:
+        """Give back the mapped counts' memory until the next cut."""
+        release_pages(self.image.data, self.image.indices, self.image.indptr)
+
+    def window(self, position: int) -> Window:
+        """Return (row, col, height, width) of a patch."""
+        patches = self.patches
+        return (
+            int(patches.row[position]),
+            int(patches.col[position]),
+            int(patches.height[position]),
+            int(patches.width[position]),
+        )
+
+    def _values(self, window: Window, choice: ChannelChoice, rooms: Rooms | None) -> NDArray[Any]:
+        genes = choice.positions
+        if self.values == "counts":
+            room = self._room((len(genes) + 1, *window[2:]), rooms)
+            if self.panel is not None:
+                return self.panel.gather(*window, out=room[: len(genes)])
+            return self.image.gather(*window, genes, room=room)
+        values = gather_normalized(self.panel or self.image, *window, genes, self.normalization)
+        if self.layout.dtype == "float16" and (largest := float(np.abs(values).max(initial=0))) > LARGEST_HALF:
+            raise ConfigError(
+                "a value is larger than float16 holds",
+                where=f"slide {self.slide_id}, patch at row {window[0]}, col {window[1]}, key shards.dtype",
+                found=f"{largest:g}",
+                expected=f"at most {LARGEST_HALF:g}",
+                hint="set shards.dtype: float32, or a smaller normalize.target_sum",
+            )
+        return values.astype(self.layout.dtype, copy=False)
+
+    def _room(self, shape: tuple[int, ...], rooms: Rooms | None) -> NDArray[Any]:
+        if rooms is None:
+            return np.empty(shape, self.layout.dtype)
+        if shape not in rooms:
+            rooms.clear()  # one at a time: slides as single samples differ in shape
+            rooms[shape] = np.empty(shape, self.layout.dtype)
+        return rooms[shape]
+
+
+def open_cutter(
+    job: Job, slide_id: str, *, channels: Channels, layout: Layout, categories: Mapping[str, list[str]]
+) -> Cutter:
+    """Map a slide and prepare its channels and label maps."""
+    config, path = job.config, job.slide_path(slide_id)
+    view, cut = open_counts(path), read_cut(job.patches_path(slide_id))
+    image = SlideImage.of(
+        data=view.data,
+        indices=view.indices,
+        indptr=view.indptr,
+        n_genes=len(cut.gene_ids),
+        totals=job.totals(slide_id)["totals"],
+        grid_pixel=cut.grid.pixel,
+        grid_shape=cut.grid.shape,
+        collisions=config.grid.collisions,
+    )
+    normalization = _normalization(job, slide_id)
+    gene_ids = cut.gene_ids
+    wanted = channels.panel if channels.slide_panels is None else channels.slide_panels[slide_id]
+    rule: FixedChannels | PatchChannels
+    panel = None
+    if wanted is not None:
+        rule = FixedChannels(wanted, gene_ids)
+        panel = _panel(image, rule.choice.positions, largest=job.receipt("crop", slide_id).facts["largest_count"])
+    else:
+        rule = _patch_rule(job, slide_id, image, normalization, channels, gene_ids)
+    return Cutter(
+        slide_id=slide_id,
+        image=image,
+        panel=panel,
+        grid=cut.grid,
+        patches=cut.patches,
+        rule=rule,
+        normalization=normalization,
+        layout=layout,
+        draws=config.channels.draws,
+        values=config.shards.values,
+        labels=label_planes(read_labels(path), cut.grid, categories) if categories else {},
+    )
+
+
+def _panel(image: SlideImage, genes: NDArray[np.int32], *, largest: float) -> PanelImage | None:
+    """Return the slide reduced to a panel, if that is worth its memory; no count of a pixel is above `largest`."""
+    narrow = image.count_dtype.kind != "f" and largest <= np.iinfo(np.uint8).max
+    dtype = np.dtype(np.uint8) if narrow else image.count_dtype
+    if image.collisions == "mean" or panel_bytes(image, len(genes), dtype) > image.nbytes // 2:
+        return None
+    return PanelImage(image, genes, dtype=dtype)
+
+
+def _patch_rule(
+    job: Job,
+    slide_id: str,
+    image: SlideImage,
+    normalization: Normalization,
+    channels: Channels,
+    gene_ids: NDArray[np.int32],
+) -> PatchChannels:
+    known = gene_ids[gene_ids >= 0]
+    candidates = None if channels.candidates is None else np.isin(known, channels.candidates)
+    shift = 1 if channels.ids.min() == 0 else 0  # the draw's counters start at 1, an external vocabulary's ids at 0
+    section = job.config.channels
+    rule = PatchRule(
+        method=section.method,
+        n=section.n,
+        gene_ids=known + np.int32(shift),
+        candidates=candidates,
+        seed=job.config.dataset.seed,
+    )
+    moments = WindowMoments(image, normalization)
+    return PatchChannels(rule, moments, channels, gene_ids, slide_id)
+
+
+def _normalization(job: Job, slide_id: str) -> Normalization:
+    section = job.config.normalize
+    if section.method == "pearson_residuals":
+        return SlideStatistics.load(job.statistics_path(slide_id)).normalization
+    target_sum = job.receipt("normalize", slide_id).facts["target_sum"]
+    return Normalization(method=section.method, target_sum=target_sum, theta=section.theta)
+
+
+def label_planes(labels: pd.DataFrame, grid: Grid, categories: Mapping[str, list[str]]) -> dict[str, NDArray[np.int16]]:
+    """Return each label as a (rows, columns) int16 map of category numbers, -1 where a pixel has none.
+
+    A pixel of several spots takes their most frequent label, the first category where two are as frequent.
+    """
+    planes = {}
+    for name, known in categories.items():
+        plane = np.full(grid.shape[0] * grid.shape[1], NO_LABEL, np.int16)
+        if name in labels:
+            codes = pd.Categorical(labels[name].astype(object), categories=known).codes
+            on = (grid.pixel >= 0) & (codes >= 0)
+            pairs, counts = np.unique(grid.pixel[on] * len(known) + codes[on], return_counts=True)
+            order = np.lexsort((-pairs, counts))  # the most frequent last, then the first category
+            plane[pairs[order] // len(known)] = (pairs[order] % len(known)).astype(np.int16)
+        planes[label_name(name)] = plane.reshape(grid.shape)
+    return planes
+
+
+def _window_of(plane: NDArray[np.int16], window: Window) -> NDArray[np.int16]:
+    row, col, height, width = window
+    out = np.full((height, width), NO_LABEL, np.int16)
+    top, left = max(row, 0), max(col, 0)
+    part = plane[top : max(row + height, top), left : max(col + width, left)]
+    out[top - row : top - row + part.shape[0], left - col : left - col + part.shape[1]] = part
+    return out

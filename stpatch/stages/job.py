@@ -1,0 +1,192 @@
+"""A job: one config, its slides, and where everything of it lies. All stages work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stpatch.config import Config
+from stpatch.errors import StpatchError
+from stpatch.slides.sheet import read_sources
+from stpatch.slides.source import SlideSource
+from stpatch.stages.receipts import InputFile, Output, Receipt, ReceiptBook, measure
+from stpatch.storage import sha256_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CODE_VERSION = 3
+"""Part of every request: raised when a stage's results change, so that old ones are redone."""
+
+SLIDE_STAGES = ("ingest", "normalize", "crop")
+"""The stages that a slide goes through, in order."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a unit made and from which files: its outputs (with their checksum where known), facts for later stages."""
+
+    outputs: Sequence[tuple[Path, str | None]] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Sequence[InputFile] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A config with its slides; paths of the work dir and the output folder."""
+
+    config: Config
+
+    @cached_property
+    def sources(self) -> dict[str, SlideSource]:
+        """The corpus' slides by id, in samplesheet order."""
+        return {source.slide_id: source for source in read_sources(self.config.slides)}
+
+    @cached_property
+    def gives_splits(self) -> bool:
+        """Whether the samplesheet gives a slide its split."""
+        return any(source.split for source in self.sources.values())
+
+    @property
+    def work(self) -> Path:
+        """The work dir."""
+        return self.config.work_dir
+
+    @property
+    def output(self) -> Path:
+        """The dataset's folder."""
+        return self.config.dataset.output
+
+    @property
+    def roots(self) -> Mapping[str, Path]:
+        """The two folders that outputs lie in, by name."""
+        return {"work": self.work, "output": self.output}
+
+    @cached_property
+    def book(self) -> ReceiptBook:
+        """The receipts."""
+        return ReceiptBook(self.work / "receipts")
+
+    def slide_path(self, slide_id: str) -> Path:
+        """Return where the canonical slide lies."""
+        return self.work / "slides" / f"{slide_id}.h5ad"
+
+    def totals_path(self, slide_id: str) -> Path:
+        """Return where the per-spot totals and largest counts lie."""
+        return self.work / "slides" / f"{slide_id}.totals.npy"
+
+    def totals(self, slide_id: str) -> dict[str, NDArray[Any]]:
+        """Return the (spots,) float64 ``totals`` over all measured genes, and each spot's ``largest`` count."""
+        from stpatch.record import read_record
+
+        return read_record(self.totals_path(slide_id), what="a slide's totals", stage="ingest")
+
+    def statistics_path(self, slide_id: str) -> Path:
+        """Return where the per-gene statistics lie."""
+        return self.work / "statistics" / f"{slide_id}.npy"
+
+    def patches_path(self, slide_id: str) -> Path:
+        """Return where the pixel grid and patches lie."""
+        return self.work / "patches" / f"{slide_id}.npy"
+
+    @property
+    def channels_path(self) -> Path:
+        """Vocabulary and channels."""
+        return self.work / "channels.json"
+
+    @property
+    def plan_path(self) -> Path:
+        """The ordered samples of every split."""
+        return self.work / "plan.npz"
+
+    def rows_path(self, task: str) -> Path:
+        """Return where the table of a shard's samples lies."""
+        return self.work / "rows" / f"{task}.npz"
+
+    def receipt(self, stage: str, unit: str) -> Receipt:
+        """Return the receipt of a unit that must be done.
+
+        Raises
+        ------
+        StpatchError
+            It is not.
+        """
+        receipt = self.book.receipt(stage, unit)
+        if receipt is None:
+            raise StpatchError(
+                f"stage {stage} is not finished",
+                where=f"work dir {self.work}",
+                found=f"no receipt of {unit}",
+                hint=f"run it first: stpatch run {stage} CONFIG",
+            )
+        return receipt
+
+    def receipts(self, stage: str) -> dict[str, Receipt]:
+        """Return the receipts of the slides that went through a stage, in samplesheet order.
+
+        Slides that failed (``run.on_error: skip``) are left out; where a slide has neither receipt nor failure, the
+        stage is not finished.
+
+        Raises
+        ------
+        StpatchError
+            The stage is not finished, or no slide went through it.
+        """
+        found: dict[str, Receipt] = {}
+        missing: list[str] = []
+        failed: list[str] = []
+        for slide_id in self.sources:
+            receipt = self.book.receipt(stage, slide_id)
+            if self.failed(slide_id, until=stage):  # a receipt beside it is of an earlier run
+                failed.append(slide_id)
+            elif receipt is not None:
+                found[slide_id] = receipt
+            else:
+                missing.append(slide_id)
+        if failed and self.config.run.on_error == "stop":
+            raise StpatchError(
+                "some slides have failed",
+                where=f"stage {stage}, work dir {self.work}",
+                found=_listed(failed),
+                hint="see what `stpatch status` says of them, mend them, or set run.on_error: skip",
+            )
+        if missing:
+            raise StpatchError(
+                f"stage {stage} is not finished",
+                where=f"work dir {self.work}",
+                found=f"no receipt of {_listed(missing)}",
+                hint=f"run it first: stpatch run {stage} CONFIG",
+            )
+        if not found:
+            raise StpatchError(
+                "no slide is left: all have failed",
+                where=f"stage {stage}",
+                found=_listed(failed),
+                hint="stpatch status lists why each slide failed; mend them and run again",
+            )
+        return found
+
+    def failed(self, slide_id: str, *, until: str = SLIDE_STAGES[-1]) -> bool:
+        """Whether a slide failed in one of its stages, up to `until`."""
+        stages = SLIDE_STAGES[: SLIDE_STAGES.index(until) + 1]
+        return any(self.book.failure(stage, slide_id) for stage in stages)
+
+    def measured(self, path: Path, sha256: str | None = None) -> Output:
+        """Return the output record of a file of this job."""
+        for root, base in self.roots.items():
+            if path.is_relative_to(base):
+                return measure(path, root=root, base=base, sha256=sha256)
+        raise StpatchError("an output lies outside the job's folders", where=path)
+
+
+def file_digest(path: Path | None) -> str | None:
+    """Return a file's SHA-256 for a request, None for no file."""
+    return None if path is None or not path.is_file() else sha256_file(path)
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,324 @@
+"""Stage plan, once a corpus: every sample gets its split, its shard and its place in it.
+
+What is in a shard is fixed here, by seed and slides, never by rank, workers or restarts. The slides of a split are cut
+into groups of ``shards.mix``; samples are shuffled within their group; the groups follow one another, and every
+``shards.patches`` samples make a shard, which is one task. So a shard is a fair sample of its group, only the last
+shard of a split is short, and a tar shard holds the same samples as the zarr shard of the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stpatch.dataset.sample import check_key, field_names, label_name
+from stpatch.errors import ConfigError, StpatchError
+from stpatch.image.split import assign_blocks, assign_splits
+from stpatch.seeds import generator, permutation
+from stpatch.slides.labels import natural_key
+from stpatch.stages.crop import Cut, read_cut
+from stpatch.stages.job import Job, Outcome
+from stpatch.stages.receipts import Receipt
+from stpatch.storage import atomic_file, digest, key_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All samples, ordered by split, shard and index.
+
+    Attributes
+    ----------
+    slides, splits
+        Names that the numbers below stand for.
+    split, shard, index
+        (samples,) number of the split, number of the shard in the split, place in the shard.
+    slide, patch, draw
+        (samples,) number of the slide, position in the slide's list of patches, number of the channel draw.
+    """
+
+    slides: Sequence[str]
+    splits: Sequence[str]
+    split: NDArray[np.int16]
+    shard: NDArray[np.int32]
+    index: NDArray[np.int32]
+    slide: NDArray[np.int32]
+    patch: NDArray[np.int32]
+    draw: NDArray[np.int16]
+
+    def tasks(self) -> dict[str, slice]:
+        """Return the tasks (one a shard, named ``train-000000``) and their samples, in order."""
+        if not len(self.split):
+            return {}
+        starts = np.flatnonzero(np.r_[True, (np.diff(self.split) != 0) | (np.diff(self.shard) != 0)])
+        stops = np.r_[starts[1:], len(self.split)]
+        return {
+            task_name(self.splits[self.split[start]], self.shard[start]): slice(int(start), int(stop))
+            for start, stop in zip(starts, stops, strict=True)
+        }
+
+
+def task_name(split: str, shard: int) -> str:
+    """Return the name of a shard's task."""
+    return f"{split}-{shard:06d}"
+
+
+def sample_key(slide_id: str, number: int, draw: int, *, draws: int) -> str:
+    """Return a sample's key: slide, patch number, and the draw where there are several."""
+    return f"{key_text(slide_id)}-{number:06d}" + (f"-{draw}" if draws > 1 else "")
+
+
+def request(job: Job, _unit: str) -> dict[str, Any]:
+    """Return what the plan depends on."""
+    shards = job.config.shards
+    cropped = job.receipts("crop")
+    return {
+        "crop": {slide_id: receipt.fingerprint for slide_id, receipt in cropped.items()},
+        "sheet": {slide_id: _facts_of(job, slide_id) for slide_id in cropped},
+        **job.config.section("split"),
+        "draws": job.config.channels.draws,
+        "patches": shards.patches,
+        "mix": shards.mix,
+        "seed": job.config.dataset.seed,
+    }
+
+
+def run(job: Job, _unit: str) -> Outcome:
+    """Deal the patches to splits and shards."""
+    cropped = job.receipts("crop")
+    _check_names(job, cropped)
+    dealt = split_patches(job, cropped)
+    plan = make_plan(
+        dealt,
+        splits=split_names(job, dealt),
+        draws=job.config.channels.draws,
+        patches=job.config.shards.patches,
+        mix=job.config.shards.mix,
+        seed=job.config.dataset.seed,
+    )
+    if not len(plan.split):
+        raise _no_patch(job, cropped)
+    _write(job.plan_path, plan)
+    counts = np.bincount(plan.split, minlength=len(plan.splits))
+    facts = {
+        "samples": {name: int(count) for name, count in zip(plan.splits, counts, strict=True)},
+        "tasks": len(plan.tasks()),
+        "notes": _notes(job, dealt, plan),
+        "dtype": counts_dtype(cropped),
+        "labels": label_categories([job.receipt("ingest", slide_id) for slide_id in cropped]),
+        "largest_patch": np.max([receipt.facts["largest_patch"] for receipt in cropped.values()], axis=0).tolist(),
+    }
+    return Outcome(outputs=[(job.plan_path, None)], facts=facts)
+
+
+def _no_patch(job: Job, cropped: Mapping[str, Receipt], most: int = 4) -> StpatchError:
+    """Return the error of an empty plan, with the numbers that show why it is empty."""
+    crop = job.config.crop
+    patches = sum(receipt.facts["patches"] for receipt in cropped.values())
+    grids = [
+        f"{slide_id} {receipt.facts['grid'][0]} x {receipt.facts['grid'][1]} pixels with "
+        f"{job.receipt('ingest', slide_id).facts['spots']} spots"
+        for slide_id, receipt in list(cropped.items())[:most]
+    ]
+    if patches:
+        found = f"{patches} patches before the split, none in a split"
+    else:
+        found = "; ".join(grids) + (f"; and {len(cropped) - most} more" if len(cropped) > most else "")
+    least = (
+        f"{crop.min_spots} spots" if crop.min_spots is not None else f"{crop.min_coverage:.0%} of pixels with a spot"
+    )
+    return StpatchError(
+        "no patch is left",
+        where=f"{len(cropped)} slide{'s' if len(cropped) > 1 else ''}",
+        found=found,
+        expected=f"patches of {crop.size[0]} x {crop.size[1]} pixels with at least {least}",
+        hint="see crop (size, min_coverage, min_spots, edge), grid (method, pitch_um) and split",
+    )
+
+
+def _check_names(job: Job, cropped: Mapping[str, Receipt]) -> None:
+    """Refuse slide ids that are too long for a shard, and labels whose maps would have one name."""
+    names: dict[str, str] = {}
+    for label in job.config.ingest.labels:
+        other = names.setdefault(label_name(label), label)
+        if other != label:
+            raise ConfigError(
+                "two labels give one label map",
+                where="key ingest.labels",
+                found=f"{other!r} and {label!r}, both label_{label_name(label)}",
+                hint="rename one of the columns",
+            )
+    draws = job.config.channels.draws
+    fields = field_names(job.config.shards.encoding, genes=True, labels=names)
+    for slide_id, receipt in cropped.items():
+        check_key(sample_key(slide_id, max(receipt.facts["patches"], 10**6) - 1, draws - 1, draws=draws), fields)
+
+
+def _notes(job: Job, dealt: Mapping[str, NDArray[np.object_]], plan: Plan) -> list[str]:
+    """Return what the user should know of the plan, one sentence each."""
+    notes = []
+    outside = sum(int((splits == "").sum()) for splits in dealt.values())
+    if outside:
+        notes.append(f"{outside} patches lie across blocks of different splits and are in none")
+    if job.config.split.folds is None and job.config.split.column is None:
+        bare = [name for name, share in job.config.split.fractions.items() if share > 0 and name not in plan.splits]
+        notes += [
+            f"split {name} has no patch: too few groups (or blocks) to deal, or none of its own has one"
+            for name in bare
+        ]
+    empty = [slide_id for slide_id, splits in dealt.items() if not len(splits)]
+    notes += [f"slide {slide_id} has no patch: none passes crop.min_coverage and min_spots" for slide_id in empty]
+    return notes
+
+
+def split_patches(job: Job, cropped: Mapping[str, Receipt]) -> dict[str, NDArray[np.object_]]:
+    """Return the split of each patch of each slide ("" = in none)."""
+    section, seed = job.config.split, job.config.dataset.seed
+    if section.blocks is not None:
+        return {slide_id: _block_splits(job, slide_id, read_cut(job.patches_path(slide_id))) for slide_id in cropped}
+    table = pd.DataFrame.from_dict({slide_id: _facts_of(job, slide_id) for slide_id in cropped}, orient="index")
+    by_slide = assign_splits(table.fillna(""), section=section, seed=seed)
+    return {
+        slide_id: np.full(receipt.facts["patches"], by_slide[slide_id], dtype=object)
+        for slide_id, receipt in cropped.items()
+    }
+
+
+def split_names(job: Job, dealt: Mapping[str, NDArray[np.object_]]) -> list[str]:
+    """Return the splits that have patches: those of ``split.fractions`` in their order, then others by name."""
+    present = {str(name) for splits in dealt.values() for name in set(splits.tolist()) if name}
+    first = [name for name in job.config.split.fractions if name in present]
+    return first + sorted(present - set(first))
+
+
+def make_plan(
+    dealt: Mapping[str, NDArray[np.object_]],
+    *,
+    splits: Sequence[str],
+    draws: int,
+    patches: int,
+    mix: int,
+    seed: int,
+) -> Plan:
+    """Order the samples of every split and cut the order into shards.
+
+    Parameters
+    ----------
+    dealt
+        Slide id -> (patches,) split names, "" for none.
+    splits
+        The splits, in order.
+    draws, patches, mix, seed
+        ``channels.draws``, ``shards.patches``, ``shards.mix``, ``dataset.seed``.
+    """
+    slides = sorted(dealt)
+    parts: list[tuple[NDArray[np.int64], ...]] = []
+    for number, split in enumerate(splits):
+        slide, patch, draw = _split_order(dealt, slides, split, draws=draws, mix=mix, seed=seed)
+        place = np.arange(len(slide))
+        parts.append((np.full(len(slide), number), place // patches, place % patches, slide, patch, draw))
+    empty = tuple(np.zeros(0, np.int64) for _ in range(6))
+    split_of, shard, index, slide, patch, draw = (
+        np.concatenate(arrays) for arrays in zip(*(parts or [empty]), strict=True)
+    )
+    return Plan(
+        slides=slides,
+        splits=list(splits),
+        split=split_of.astype(np.int16),
+        shard=shard.astype(np.int32),
+        index=index.astype(np.int32),
+        slide=slide.astype(np.int32),
+        patch=patch.astype(np.int32),
+        draw=draw.astype(np.int16),
+    )
+
+
+def _split_order(
+    dealt: Mapping[str, NDArray[np.object_]], slides: Sequence[str], split: str, *, draws: int, mix: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    members = [i for i, slide_id in enumerate(slides) if (dealt[slide_id] == split).any()]
+    members = [members[i] for i in permutation(generator(seed, "plan", split, "slides"), len(members))]
+    orders = []
+    for group, start in enumerate(range(0, len(members), mix)):
+        slide, patch = [], []
+        for i in sorted(members[start : start + mix]):
+            own = np.flatnonzero(dealt[slides[i]] == split)
+            slide.append(np.full(len(own), i))
+            patch.append(own)
+        n_windows = sum(len(own) for own in patch)
+        shuffled = permutation(generator(seed, "plan", split, group), n_windows * draws)
+        windows = shuffled // draws
+        orders.append((np.concatenate(slide)[windows], np.concatenate(patch)[windows], shuffled % draws))
+    if not orders:
+        nothing = np.zeros(0, np.int64)
+        return nothing, nothing, nothing
+    slide_of, patch_of, draw_of = (np.concatenate(arrays) for arrays in zip(*orders, strict=True))
+    return slide_of, patch_of, draw_of
+
+
+def counts_dtype(cropped: Mapping[str, Receipt]) -> str:
+    """Return the dtype that holds every pixel's count: uint16, or uint32 where a count needs it."""
+    largest = max(receipt.facts["largest_count"] for receipt in cropped.values())
+    return "uint16" if largest < 2**16 else "uint32"
+
+
+def label_categories(ingested: Sequence[Receipt]) -> dict[str, list[str]]:
+    """Return each label's categories over all slides, in natural order."""
+    merged: dict[str, set[str]] = {}
+    for receipt in ingested:
+        for name, categories in receipt.facts["labels"].items():
+            merged.setdefault(name, set()).update(categories)
+    return {name: sorted(categories, key=natural_key) for name, categories in sorted(merged.items())}
+
+
+def _facts_of(job: Job, slide_id: str) -> dict[str, str]:
+    """Return what the split rules may look at: the samplesheet's columns of a slide."""
+    source, facts = job.sources[slide_id], job.receipt("ingest", slide_id).facts
+    known = {"slide_id": slide_id, "platform": facts["platform"], "organism": facts["organism"], **source.metadata}
+    return {**known, "split": source.split} if job.gives_splits else known
+
+
+def _block_splits(job: Job, slide_id: str, cut: Cut) -> NDArray[np.object_]:
+    return assign_blocks(
+        cut.patches,
+        grid_shape=cut.grid.shape,
+        section=job.config.split,
+        seed=job.config.dataset.seed,
+        slide_id=slide_id,
+        spots_per_pixel=cut.grid.spots_per_pixel(),
+    )
+
+
+def _write(path: Path, plan: Plan) -> None:
+    with atomic_file(path) as file:
+        np.savez(
+            file,
+            slides=np.array(plan.slides, dtype=str),
+            splits=np.array(plan.splits, dtype=str),
+            **{name: getattr(plan, name) for name in ("split", "shard", "index", "slide", "patch", "draw")},
+        )
+
+
+def read_plan(path: Path) -> Plan:
+    """Read the stored plan; the same file is read once a process."""
+    stat = path.stat()
+    return _read_plan(path, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=2)
+def _read_plan(path: Path, _mtime_ns: int, _inode: int) -> Plan:
+    with np.load(path, allow_pickle=False) as file:
+        fields = dict(file)
+    return Plan(slides=fields.pop("slides").tolist(), splits=fields.pop("splits").tolist(), **fields)
+
+
+def task_digest(plan: Plan, samples: slice) -> str:
+    """Return a digest of a task's samples: their slides, patches and draws, in order."""
+    slides = [plan.slides[i] for i in plan.slide[samples]]
+    return digest([slides, plan.patch[samples].tolist(), plan.draw[samples].tolist()])

@@ -1,0 +1,246 @@
+"""Stage select, once a corpus: all gene statistics -> the vocabulary and the channels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.errors import InputError
+from stpatch.expression.rules import RuleSpec
+from stpatch.slides.genes import PAD, read_vocabulary
+from stpatch.slides.store import read_genes, read_slide
+from stpatch.stages.channels import Channels, channels_json, vocabulary_names
+from stpatch.stages.job import Job, Outcome, file_digest
+from stpatch.stages.normalize import gene_list, panel_rules
+from stpatch.stages.receipts import Receipt
+from stpatch.storage import atomic_file, canonical_json, write_bytes
+
+if TYPE_CHECKING:  # `request` is asked in an up-to-date build: what only `run` needs is imported there
+    from stpatch.expression.pool import PooledStatistics
+    from stpatch.expression.statistics import SlideStatistics
+    from stpatch.slides.slide import Slide
+
+
+def request(job: Job, _unit: str) -> dict[str, Any]:
+    """Return what vocabulary and channels depend on."""
+    channels = job.config.section("channels")["channels"]
+    channels["genes"] = list(gene_list(job.config.channels.genes, key="channels.genes"))
+    if job.config.channels.candidates is not None:
+        channels["candidates"]["genes"] = list(
+            gene_list(job.config.channels.candidates.genes, key="channels.candidates.genes")
+        )
+    return {
+        "normalize": {slide_id: receipt.fingerprint for slide_id, receipt in job.receipts("normalize").items()},
+        "channels": channels,
+        "vocabulary": file_digest(job.config.ingest.genes.vocabulary),
+    }
+
+
+def run(job: Job, _unit: str) -> Outcome:
+    """Pool the statistics, number the genes, choose the channels."""
+    from stpatch.expression.pool import pool_statistics
+
+    slides = list(job.receipts("normalize"))
+    ingested = job.receipts("ingest")
+    by_organism = is_mixed([ingested[slide_id] for slide_id in slides])
+    corpus = _Corpus(job, by_organism=by_organism)
+    pooled = pool_statistics(slides, corpus.statistics)
+    external = job.config.ingest.genes.vocabulary
+    vocabulary = None if external is None else read_vocabulary(external)
+    ids, pad_id = number_genes(pooled.genes, vocabulary, by_organism=by_organism)
+    channels = _choose(job, corpus, slides, pooled, ids, pad_id)
+    write_bytes(job.channels_path, canonical_json(channels_json(channels)).encode())
+    moments_path = job.work / "moments.npz"
+    _write_moments(moments_path, pooled, ids)
+    facts = {"genes": len(ids), "channels": channels.n_channels, "by_organism": by_organism}
+    return Outcome(outputs=[(job.channels_path, None), (moments_path, None)], facts=facts)
+
+
+class _Corpus:
+    """Slides and statistics under their vocabulary names, one at a time."""
+
+    def __init__(self, job: Job, *, by_organism: bool) -> None:
+        self.job = job
+        self.by_organism = by_organism
+
+    def statistics(self, slide_id: str) -> SlideStatistics:
+        from stpatch.expression.statistics import SlideStatistics
+
+        (written,) = self.job.receipt("normalize", slide_id).outputs
+        statistics = SlideStatistics.load(self.job.statistics_path(slide_id), sha256=written.sha256)
+        if not self.by_organism:
+            return statistics
+        genes = read_genes(self.job.slide_path(slide_id), columns=["organism"])
+        return replace(statistics, genes=tuple(vocabulary_names(genes, by_organism=True)))
+
+    def ids(self, slide_id: str, ids: Mapping[str, int]) -> NDArray[np.int32]:
+        names = vocabulary_names(
+            read_genes(self.job.slide_path(slide_id), columns=["organism"]), by_organism=self.by_organism
+        )
+        return np.array([ids[name] for name in names if name in ids], np.int32)
+
+    def slide(self, slide_id: str) -> Slide:
+        slide = read_slide(self.job.slide_path(slide_id))
+        names = vocabulary_names(slide.genes, by_organism=self.by_organism)
+        return replace(slide, genes=slide.genes.set_axis(names, axis=0))
+
+
+def is_mixed(receipts: Sequence[Receipt]) -> bool:
+    """Whether the slides' genes belong to more than one organism (genes that the user mapped belong to none)."""
+    return len({organism for receipt in receipts for organism in receipt.facts["organisms"] if organism}) > 1
+
+
+def number_genes(
+    names: Sequence[str], vocabulary: Mapping[str, int] | None, *, by_organism: bool = False
+) -> tuple[dict[str, int], int]:
+    """Give the measured genes their ids.
+
+    Parameters
+    ----------
+    names
+        Sorted vocabulary names of all measured genes.
+    vocabulary
+        An external vocabulary; genes that it lacks get no id. None: ids from 1 in order of name.
+    by_organism
+        Names are ``organism:gene``; a vocabulary may have them with or without the organism.
+
+    Returns
+    -------
+    ids, pad_id
+        Name -> id, and the id of no gene: the vocabulary's ``<pad>``, else 0 (or the first free id where 0 is a gene).
+
+    Raises
+    ------
+    InputError
+        The vocabulary has none of the genes, or has one name for the genes of two organisms.
+    """
+    if vocabulary is None:
+        return {name: number for number, name in enumerate(names, 1)}, 0
+    known = {name: name if name in vocabulary or not by_organism else name.partition(":")[2] for name in names}
+    ids = {name: vocabulary[word] for name, word in known.items() if word in vocabulary and word != PAD}
+    if not ids:
+        raise InputError(
+            "no measured gene is in the vocabulary",
+            where="key ingest.genes.vocabulary",
+            found=f"genes such as {', '.join(names[:5])}",
+            expected=f"names such as {', '.join(list(vocabulary)[:5])}",
+            hint="see ingest.genes: identity (symbol or ensembl) and map",
+        )
+    if len(set(ids.values())) < len(ids):
+        shared = Counter(ids.values())
+        twice = [name for name in names if shared[ids.get(name, -1)] > 1]
+        raise InputError(
+            "the vocabulary has one name for genes of several organisms",
+            where="key ingest.genes.vocabulary",
+            found=", ".join(twice[:8]),
+            expected="one gene an id",
+            hint="map one of them to the other's name, or to nothing (ingest.genes.map), or list them as organism:gene",
+        )
+    taken = set(vocabulary.values())
+    return ids, vocabulary.get(PAD, 0 if 0 not in taken else max(taken) + 1)
+
+
+def _choose(
+    job: Job,
+    corpus: _Corpus,
+    slides: Sequence[str],
+    pooled: PooledStatistics,
+    ids: Mapping[str, int],
+    pad_id: int,
+) -> Channels:
+    section = job.config.channels
+    panel: NDArray[np.int32] | None = None
+    slide_panels: dict[str, NDArray[np.int32]] | None = None
+    candidates: NDArray[np.int32] | None = None
+    rules = panel_rules(job)
+    if section.scope == "panel":
+        panel = _ranked(rules[0], corpus, slides, ids, pooled=pooled)
+        n_channels = len(panel)
+    elif section.scope == "slide":
+        if rules[0].method == "list":
+            listed = _ranked(replace(rules[0], scope="panel"), corpus, slides, ids, pooled=pooled)
+            chosen = {slide_id: listed[np.isin(listed, corpus.ids(slide_id, ids))] for slide_id in slides}
+        else:
+            chosen = {slide_id: _ranked(rules[0], corpus, [slide_id], ids) for slide_id in slides}
+        n_channels = max(len(numbers) for numbers in chosen.values())
+        slide_panels = {
+            slide_id: np.pad(numbers, (0, n_channels - len(numbers)), constant_values=pad_id)
+            for slide_id, numbers in chosen.items()
+        }
+    else:
+        n_channels = section.n
+        if rules:
+            candidates = np.sort(_ranked(rules[0], corpus, slides, ids, pooled=pooled))
+    by_id = sorted(ids.items(), key=lambda item: item[1])
+    return Channels(
+        names=[name for name, _ in by_id],
+        ids=np.array([number for _, number in by_id], np.int32),
+        pad_id=pad_id,
+        by_organism=corpus.by_organism,
+        n_channels=n_channels,
+        panel=panel,
+        slide_panels=slide_panels,
+        candidates=candidates,
+    )
+
+
+def _ranked(
+    rule: RuleSpec,
+    corpus: _Corpus,
+    slides: Sequence[str],
+    ids: Mapping[str, int],
+    *,
+    pooled: PooledStatistics | None = None,
+) -> NDArray[np.int32]:
+    """Return the ids of the rule's genes in its order; genes outside the vocabulary are passed over."""
+    from stpatch.expression.select import select_panel
+
+    chosen = select_panel(
+        rule,
+        slide_ids=slides,
+        load_statistics=corpus.statistics,
+        load_slide=corpus.slide,
+        pooled=pooled,
+        among=frozenset(ids),
+    )
+    numbers = [ids[name] for name in chosen.genes if name in ids]
+    if rule.method == "list" and len(numbers) < len(chosen.genes):
+        unknown = [name for name in chosen.genes if name not in ids]
+        raise InputError(
+            "genes of the list are not in the vocabulary",
+            where="key channels.genes, key ingest.genes.vocabulary",
+            found=", ".join(unknown[:8]),
+            hint="take them off the list, or use another vocabulary",
+        )
+    if not numbers:
+        slide = f", slide {slides[0]}" if rule.scope == "slide" else ""
+        raise InputError(
+            "the rule chose no gene of the vocabulary",
+            where=f"key channels, method {rule.method}{slide}",
+            found="no gene that the rule can rank",
+            expected="a slide of several spots, and genes that differ between them" if slide else None,
+            hint="take another rule, or leave the slide out" if slide else None,
+        )
+    return np.array(numbers, np.int32)
+
+
+def _write_moments(path: Any, pooled: PooledStatistics, ids: Mapping[str, int]) -> None:
+    """Store the moments of the vocabulary's genes, by ascending id, for the gene table."""
+    places = np.flatnonzero([name in ids for name in pooled.genes])
+    order = places[np.argsort([ids[pooled.genes[i]] for i in places.tolist()])]
+    with atomic_file(path) as file:
+        np.savez(
+            file,
+            n_slides=pooled.n_slides[order],
+            n_spots=pooled.counts.n[order],
+            detected=pooled.counts.detected[order],
+            count_sum=pooled.counts.total[order],
+            count_squares=pooled.counts.squares[order],
+            mean=pooled.values.mean[order],
+            variance=pooled.values.variance[order],
+        )
