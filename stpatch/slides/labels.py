@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import ConfigError, InputError, InputMissingError
-from stpatch.slides.formats.coordinates import matching_column, rows_of
-from stpatch.slides.formats.delimited import numbers, read_table
 from stpatch.slides.formats.names import listed
+from stpatch.slides.formats.text.coordinates import matching_column, rows_of
+from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import SlideSource
 

@@ -50,7 +50,7 @@ def write_slide(path: Path, slide: Slide) -> None:
     """Write a slide atomically."""
     import h5py
 
-    from stpatch.slides.formats import elements
+    from stpatch.slides.formats.hdf5 import elements
 
     obs: dict[str, Any] = {}
     if slide.array is not None:

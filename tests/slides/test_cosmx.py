@@ -10,7 +10,7 @@ from bundles.xenium import write_table
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
-from stpatch.slides.formats.cosmx_fov import pixel_of, read_fovs
+from stpatch.slides.formats.text.fov import pixel_of, read_fovs
 from stpatch.slides.readers.registry import probe_source, reader_of
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

@@ -13,7 +13,7 @@ from anndata.io import read_elem, write_elem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpatch.slides.formats import elements
+from stpatch.slides.formats.hdf5 import elements
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpatch.errors import InputError
-from stpatch.slides.formats import molecule_table as table_module
-from stpatch.slides.formats.molecule_table import GeneCodes, molecule_blocks, open_molecules
-from stpatch.slides.formats.molecules import Bins, MoleculeBinner
+from stpatch.slides.formats.molecules.binner import Bins, MoleculeBinner
+from stpatch.slides.formats.molecules.binner import table as table_module
+from stpatch.slides.formats.molecules.table import GeneCodes, molecule_blocks, open_molecules
 
 MOLECULE = st.tuples(
     st.integers(0, 6),

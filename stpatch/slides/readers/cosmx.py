@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.cell_table import (
+from stpatch.slides.formats.molecules.slide import (
+    DEFAULT_BIN_UM,
+    Block,
+    bin_table,
+    bins_slide,
+    default_bin_note,
+    need_molecules,
+)
+from stpatch.slides.formats.molecules.table import Kind, MoleculeTable, open_molecules
+from stpatch.slides.formats.names import gene_frame, listed
+from stpatch.slides.formats.text.cell_table import (
     cell_numbers,
     further_columns,
     join_cells,
@@ -26,18 +36,8 @@ from stpatch.slides.formats.cell_table import (
     read_cells,
     table_columns,
 )
-from stpatch.slides.formats.cosmx_fov import Fovs, Pixel, pixel_of, read_fovs
-from stpatch.slides.formats.dense import read_dense
-from stpatch.slides.formats.molecule_slide import (
-    DEFAULT_BIN_UM,
-    Block,
-    bin_table,
-    bins_slide,
-    default_bin_note,
-    need_molecules,
-)
-from stpatch.slides.formats.molecule_table import Kind, MoleculeTable, open_molecules
-from stpatch.slides.formats.names import gene_frame, listed
+from stpatch.slides.formats.text.dense import read_dense
+from stpatch.slides.formats.text.fov import Fovs, Pixel, pixel_of, read_fovs
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

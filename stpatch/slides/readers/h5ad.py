@@ -12,7 +12,7 @@ from scipy import sparse
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
-from stpatch.slides.formats.anndata_group import (
+from stpatch.slides.formats.hdf5.anndata_group import (
     AnnDataGroup,
     anndata_group,
     is_anndata,
@@ -22,16 +22,16 @@ from stpatch.slides.formats.anndata_group import (
     scale_factors,
     zarr_attributes,
 )
-from stpatch.slides.formats.hdf5 import looks_hdf5
-from stpatch.slides.formats.lattice import (
+from stpatch.slides.formats.hdf5.files import looks_hdf5
+from stpatch.slides.formats.names import check_unique
+from stpatch.slides.formats.places import check_finite, nearest_distance
+from stpatch.slides.formats.tenx.lattice import (
     PITCH_UM,
     is_hexagonal,
     row_column_ratio,
     row_step,
     scale_of,
 )
-from stpatch.slides.formats.names import check_unique
-from stpatch.slides.formats.places import check_finite, nearest_distance
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import Geometry, RawSlide
 from stpatch.slides.source import Probe, SlideSource

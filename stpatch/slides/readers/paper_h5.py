@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.counts import FractionalError, read_dense
-from stpatch.slides.formats.hdf5 import as_texts, child, faults, hdf5_file, is_hdf5
+from stpatch.slides.formats.hdf5.files import as_texts, child, faults, hdf5_file, is_hdf5
 from stpatch.slides.formats.names import gene_table
 from stpatch.slides.formats.places import check_finite, nearest_distance
 from stpatch.slides.readers.registry import register

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, StpatchError
-from stpatch.slides.formats.hdf5 import looks_hdf5
+from stpatch.slides.formats.hdf5.files import looks_hdf5
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.coordinates import has_header, read_coordinates, rows_of
-from stpatch.slides.formats.dense import read_dense, transposed
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
-from stpatch.slides.formats.text import Head, head_or_none
+from stpatch.slides.formats.text.coordinates import has_header, read_coordinates, rows_of
+from stpatch.slides.formats.text.dense import read_dense, transposed
+from stpatch.slides.formats.text.lines import Head, head_or_none
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, MissingExtraError
-from stpatch.slides.formats.anndata_group import AnnDataGroup, anndata_group, matrix_key, zarr_attributes
-from stpatch.slides.formats.hdf5 import attribute_text, faults
+from stpatch.slides.formats.hdf5.anndata_group import AnnDataGroup, anndata_group, matrix_key, zarr_attributes
+from stpatch.slides.formats.hdf5.files import attribute_text, faults
 from stpatch.slides.readers.h5ad import SPATIAL_KEYS, read_group
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide

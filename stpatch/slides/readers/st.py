@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.delimited import numbers, read_table
-from stpatch.slides.formats.dense import read_dense, transposed
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
 from stpatch.slides.formats.places import check_finite, fit_affine, nearest_distance, one_parity
-from stpatch.slides.formats.text import Head, head_or_none, read_head
+from stpatch.slides.formats.text.delimited import numbers, read_table
+from stpatch.slides.formats.text.dense import read_dense, transposed
+from stpatch.slides.formats.text.lines import Head, head_or_none, read_head
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

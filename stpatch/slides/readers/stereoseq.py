@@ -11,10 +11,10 @@ from pathlib import Path
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, StpatchError
-from stpatch.slides.formats.gef import Gef, GefReader, open_gef
-from stpatch.slides.formats.gem import Gem, GemReader, open_gem
-from stpatch.slides.formats.molecule_slide import bins_slide, default_bin_note
-from stpatch.slides.formats.molecules import MoleculeBinner
+from stpatch.slides.formats.hdf5.gef import Gef, GefReader, open_gef
+from stpatch.slides.formats.molecules.binner import MoleculeBinner
+from stpatch.slides.formats.molecules.gem import Gem, GemReader, open_gem
+from stpatch.slides.formats.molecules.slide import bins_slide, default_bin_note
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

@@ -18,7 +18,10 @@ from scipy import sparse
 
 from stpatch.config import IngestSection, TableSection
 from stpatch.errors import ConfigError, InputError, InputMissingError
-from stpatch.slides.formats.coordinates import (
+from stpatch.slides.formats.hdf5.loom import is_loom, loom_shape, read_loom
+from stpatch.slides.formats.names import check_unique, gene_frame, listed
+from stpatch.slides.formats.places import nearest_distance, square_pitch
+from stpatch.slides.formats.text.coordinates import (
     Coordinates,
     array_of,
     find_xy,
@@ -26,12 +29,9 @@ from stpatch.slides.formats.coordinates import (
     read_coordinates,
     rows_of,
 )
-from stpatch.slides.formats.delimited import numbers, read_table
-from stpatch.slides.formats.dense import DenseTable, read_dense, transposed
-from stpatch.slides.formats.loom import is_loom, loom_shape, read_loom
-from stpatch.slides.formats.names import check_unique, gene_frame, listed
-from stpatch.slides.formats.places import nearest_distance, square_pitch
-from stpatch.slides.formats.text import read_head
+from stpatch.slides.formats.text.delimited import numbers, read_table
+from stpatch.slides.formats.text.dense import DenseTable, read_dense, transposed
+from stpatch.slides.formats.text.lines import read_head
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.hdf5 import looks_hdf5
-from stpatch.slides.formats.lattice import PITCH_UM, check_parity, scale_of
-from stpatch.slides.formats.mex import is_mex
-from stpatch.slides.formats.positions import Positions, find_positions, first_barcode, read_positions
-from stpatch.slides.formats.tenx import probe_tenx, read_tenx, tenx_files
+from stpatch.slides.formats.hdf5.files import looks_hdf5
+from stpatch.slides.formats.tenx.lattice import PITCH_UM, check_parity, scale_of
+from stpatch.slides.formats.tenx.mex import is_mex
+from stpatch.slides.formats.tenx.positions import Positions, find_positions, first_barcode, read_positions
+from stpatch.slides.formats.tenx.read import probe_tenx, read_tenx, tenx_files
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

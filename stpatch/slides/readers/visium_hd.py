@@ -11,10 +11,10 @@ import pandas as pd
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.hd_bins import bins_of, read_coarse
-from stpatch.slides.formats.lattice import row_step
-from stpatch.slides.formats.positions import find_positions, first_barcode
-from stpatch.slides.formats.tenx import probe_tenx, read_tenx, tenx_files
+from stpatch.slides.formats.tenx.hd_bins import bins_of, read_coarse
+from stpatch.slides.formats.tenx.lattice import row_step
+from stpatch.slides.formats.tenx.positions import find_positions, first_barcode
+from stpatch.slides.formats.tenx.read import probe_tenx, read_tenx, tenx_files
 from stpatch.slides.readers.registry import register
 from stpatch.slides.readers.visium import HD_BARCODE, Layout, layout_in
 from stpatch.slides.slide import RawSlide

@@ -14,7 +14,19 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.cell_table import (
+from stpatch.slides.formats.hdf5.files import child, hdf5_file
+from stpatch.slides.formats.molecules.slide import (
+    DEFAULT_BIN_UM,
+    Block,
+    bin_table,
+    bins_slide,
+    default_bin_note,
+    need_molecules,
+)
+from stpatch.slides.formats.molecules.table import Kind, open_molecules
+from stpatch.slides.formats.tenx.mex import is_mex
+from stpatch.slides.formats.tenx.read import is_tenx_h5, probe_tenx, read_features, read_tenx, tenx_files
+from stpatch.slides.formats.text.cell_table import (
     cell_ids,
     cell_numbers,
     further_columns,
@@ -23,18 +35,6 @@ from stpatch.slides.formats.cell_table import (
     read_cells,
     table_columns,
 )
-from stpatch.slides.formats.hdf5 import child, hdf5_file
-from stpatch.slides.formats.mex import is_mex
-from stpatch.slides.formats.molecule_slide import (
-    DEFAULT_BIN_UM,
-    Block,
-    bin_table,
-    bins_slide,
-    default_bin_note,
-    need_molecules,
-)
-from stpatch.slides.formats.molecule_table import Kind, open_molecules
-from stpatch.slides.formats.tenx import is_tenx_h5, probe_tenx, read_features, read_tenx, tenx_files
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

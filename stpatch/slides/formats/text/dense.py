@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError
-from stpatch.slides.formats import digits
+from stpatch.kernels import digits
 from stpatch.slides.formats.counts import csr_of, dtype_for
 from stpatch.slides.formats.names import listed
-from stpatch.slides.formats.text import BLOCK, Head, line_blocks, read_head, refuse_ragged
+from stpatch.slides.formats.text.lines import BLOCK, Head, line_blocks, read_head, refuse_ragged
 
 _WHOLE = re.compile(r"\d+(\.0*)?")
 

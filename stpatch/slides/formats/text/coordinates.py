@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.delimited import numbers, read_table
-from stpatch.slides.formats.lattice import is_hexagonal
 from stpatch.slides.formats.names import listed
 from stpatch.slides.formats.places import array_indices
-from stpatch.slides.formats.text import Head, read_head
+from stpatch.slides.formats.tenx.lattice import is_hexagonal
+from stpatch.slides.formats.text.delimited import numbers, read_table
+from stpatch.slides.formats.text.lines import Head, read_head
 from stpatch.slides.slide import Geometry
 
 XY_NAMES = (

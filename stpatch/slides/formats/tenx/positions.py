@@ -13,10 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.hdf5 import as_texts
+from stpatch.slides.formats.hdf5.files import as_texts
 from stpatch.slides.formats.names import check_unique
 from stpatch.slides.formats.places import check_finite
-from stpatch.slides.formats.text import open_text
+from stpatch.slides.formats.text.lines import open_text
 
 COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 FILES = (

@@ -24,8 +24,8 @@ from stpatch.slides.formats.counts import (
     read_pointers,
     read_values,
 )
-from stpatch.slides.formats.elements import is_plain, read_plain
-from stpatch.slides.formats.hdf5 import attribute_text, faults, hdf5_file, is_hdf5
+from stpatch.slides.formats.hdf5.elements import is_plain, read_plain
+from stpatch.slides.formats.hdf5.files import attribute_text, faults, hdf5_file, is_hdf5
 from stpatch.slides.formats.names import gene_table
 from stpatch.slides.slide import gene_number_dtype
 

@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.delimited import numbers, read_table
-from stpatch.slides.formats.hdf5 import as_texts, faults
+from stpatch.slides.formats.hdf5.files import as_texts, faults
 from stpatch.slides.formats.names import check_unique, listed
-from stpatch.slides.formats.text import read_head
+from stpatch.slides.formats.text.delimited import numbers, read_table
+from stpatch.slides.formats.text.lines import read_head
 
 
 def is_parquet(path: Path) -> bool:

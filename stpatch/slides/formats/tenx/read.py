@@ -13,10 +13,10 @@ import pandas as pd
 
 from stpatch.errors import InputError
 from stpatch.slides.formats.counts import csr_of, read_indices, read_pointers, read_values
-from stpatch.slides.formats.hdf5 import attribute_text, child, faults, hdf5_file, is_hdf5, read_texts
-from stpatch.slides.formats.mex import mex_files, probe_mex, read_mex
+from stpatch.slides.formats.hdf5.files import attribute_text, child, faults, hdf5_file, is_hdf5, read_texts
 from stpatch.slides.formats.names import gene_table
-from stpatch.slides.formats.tenx_matrix import TenxMatrix, check_sizes
+from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes
+from stpatch.slides.formats.tenx.mex import mex_files, probe_mex, read_mex
 
 
 def is_tenx_h5(path: Path) -> bool:

@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.gem import Block
-from stpatch.slides.formats.hdf5 import as_texts, attribute_text, child, faults, hdf5_file, looks_hdf5
+from stpatch.slides.formats.hdf5.files import as_texts, attribute_text, child, faults, hdf5_file, looks_hdf5
+from stpatch.slides.formats.molecules.gem import Block
 from stpatch.slides.formats.names import gene_frame
 
 ROWS = 1 << 20

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.molecule_table import GeneCodes, Kind, MoleculeTable, molecule_blocks
-from stpatch.slides.formats.molecules import Bins, MoleculeBinner
+from stpatch.slides.formats.molecules.binner import Bins, MoleculeBinner
+from stpatch.slides.formats.molecules.table import GeneCodes, Kind, MoleculeTable, molecule_blocks
 from stpatch.slides.formats.names import gene_frame
 from stpatch.slides.slide import RawSlide
 

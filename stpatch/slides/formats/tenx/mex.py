@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.counts import Values, csr_of
-from stpatch.slides.formats.hdf5 import faults
+from stpatch.slides.formats.hdf5.files import faults
 from stpatch.slides.formats.names import gene_table
-from stpatch.slides.formats.tenx_matrix import TenxMatrix, check_sizes
-from stpatch.slides.formats.text import arrow_stream, open_text, read_lines, text_fault
+from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes
+from stpatch.slides.formats.text.lines import arrow_stream, open_text, read_lines, text_fault
 
 MATRIX_MTX = re.compile(r"(?P<prefix>.*?)matrix\.mtx(\.gz)?")
 FEATURES = ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.delimited import numbers, read_table
 from stpatch.slides.formats.names import listed
+from stpatch.slides.formats.text.delimited import numbers, read_table
 
 PIXEL_UM = 0.120280945
 """The vendor's pixel."""

@@ -13,9 +13,9 @@ from scipy import sparse
 
 from stpatch.errors import InputError
 from stpatch.slides.formats.counts import read_dense
-from stpatch.slides.formats.dense import transposed
-from stpatch.slides.formats.hdf5 import faults, hdf5_file, looks_hdf5
+from stpatch.slides.formats.hdf5.files import faults, hdf5_file, looks_hdf5
 from stpatch.slides.formats.names import listed
+from stpatch.slides.formats.text.dense import transposed
 
 GENE_NAMES = ("Gene", "gene", "genes", "gene_name", "gene_names", "GeneName", "Symbol", "symbol", "var_names")
 GENE_IDS = ("Accession", "accession", "gene_ids", "gene_id", "ensembl_id", "EnsemblID")

@@ -13,11 +13,11 @@ from scipy import sparse
 
 from stpatch.errors import InputError
 from stpatch.slides.formats.counts import as_counts, csr_of, read_indices, read_pointers, read_values
-from stpatch.slides.formats.hdf5 import child, hdf5_file
+from stpatch.slides.formats.hdf5.files import child, hdf5_file
 from stpatch.slides.formats.places import check_finite
-from stpatch.slides.formats.positions import COLUMNS, read_positions
-from stpatch.slides.formats.tenx import matrix_group, matrix_shape, probe_tenx, read_features, read_tenx
-from stpatch.slides.formats.tenx_matrix import TenxMatrix
+from stpatch.slides.formats.tenx.matrix import TenxMatrix
+from stpatch.slides.formats.tenx.positions import COLUMNS, read_positions
+from stpatch.slides.formats.tenx.read import matrix_group, matrix_shape, probe_tenx, read_features, read_tenx
 
 LARGEST = 1 << 14
 """Bins along a side that no array passes (11 mm are 5,500 bins of 2 um)."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError
 from stpatch.slides.formats.names import listed
-from stpatch.slides.formats.text import BLOCK, Head, byte_blocks, read_head, refuse_ragged
+from stpatch.slides.formats.text.lines import BLOCK, Head, byte_blocks, read_head, refuse_ragged
 
 
 class _Stream(io.RawIOBase):

@@ -19,7 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.molecule_table import (
+from stpatch.slides.formats.molecules.table import (
     CSV_BLOCK,
     GeneCodes,
     Kind,
@@ -28,7 +28,7 @@ from stpatch.slides.formats.molecule_table import (
     open_molecules,
 )
 from stpatch.slides.formats.names import gene_frame
-from stpatch.slides.formats.text import line_blocks
+from stpatch.slides.formats.text.lines import line_blocks
 
 SHORTEST_RUN = 4
 """Rows that a gene has in a run on average, for the compiled loop to pay."""

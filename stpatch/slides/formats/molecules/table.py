@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError, StpatchError
-from stpatch.slides.formats.hdf5 import faults
-from stpatch.slides.formats.text import arrow_stream, open_text
+from stpatch.slides.formats.hdf5.files import faults
+from stpatch.slides.formats.text.lines import arrow_stream, open_text
 
 Kind = Literal["text", "float", "integer", "flag"]
 CSV_BLOCK = 1 << 22

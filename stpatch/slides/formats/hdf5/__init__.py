@@ -1,0 +1,1 @@
+"""HDF5 layouts: AnnData's elements, loom, GEF."""

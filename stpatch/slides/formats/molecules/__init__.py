@@ -1,0 +1,1 @@
+"""Molecules: tables of them, and their sums in square bins."""

@@ -1,0 +1,1 @@
+"""What 10x software writes: matrices, positions, lattices and bins."""

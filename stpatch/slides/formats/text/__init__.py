@@ -1,0 +1,1 @@
+"""Delimited text: lines, columns, dense tables, and the tables of spots and cells."""
