@@ -86,7 +86,7 @@ def test_an_odd_key_is_quoted(key: str) -> None:
 
 
 def test_a_key_like_no_other_is_to_be_removed() -> None:
-    assert problem(with_key("crop.zzzzzz", 1)).mend == "remove it"
+    assert problem(with_key("crop.zzzzzz", 1)).hint == "remove it"
 
 
 @pytest.mark.parametrize(

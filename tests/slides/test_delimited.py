@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.names import gene_frame
 from stpatch.slides.formats.text import dense
+from stpatch.slides.formats.text import lines as text
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import read_dense
 from stpatch.slides.formats.text.lines import line_blocks, read_head
-from stpatch.slides.formats.text.lines import lines as text
 
 
 def write(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:

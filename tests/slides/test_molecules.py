@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpatch.errors import InputError
+from stpatch.slides.formats.molecules import table as table_module
 from stpatch.slides.formats.molecules.binner import Bins, MoleculeBinner
-from stpatch.slides.formats.molecules.binner import table as table_module
 from stpatch.slides.formats.molecules.table import GeneCodes, molecule_blocks, open_molecules
 
 MOLECULE = st.tuples(

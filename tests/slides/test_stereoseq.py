@@ -11,8 +11,8 @@ from bundles.stereoseq import some_dnbs, write_gef, write_gem
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
-from stpatch.slides.formats.hdf5.files import gef as gef_module
-from stpatch.slides.formats.molecules.binner import table as molecule_table
+from stpatch.slides.formats.hdf5 import gef as gef_module
+from stpatch.slides.formats.molecules import table as molecule_table
 from stpatch.slides.readers.registry import probe_source, reader_of
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource

@@ -14,7 +14,8 @@ from scipy import sparse
 
 from stpatch.errors import InputError
 from stpatch.slides.formats import counts
-from stpatch.slides.formats.tenx.read import mex, probe_tenx, read_tenx, tenx_files
+from stpatch.slides.formats.tenx import mex
+from stpatch.slides.formats.tenx.read import probe_tenx, read_tenx, tenx_files
 
 COUNTS = some_counts(12, 7)
 NAMES = {"barcodes": barcode_names(12), "genes": gene_rows(7)}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
-from stpatch.slides.formats.tenx.read import hd_bins
+from stpatch.slides.formats.tenx import hd_bins
 from stpatch.slides.readers.registry import probe_source, reader_of
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
