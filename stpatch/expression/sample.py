@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import ConfigError
-from stpatch.expression.window import Moments
-from stpatch.kernels import window as kernels
+from stpatch.image.moments import Moments
+from stpatch.kernels import draw as kernels
 from stpatch.seeds import Keys
 
 DRAW, FILL = np.uint32(0), np.uint32(1)
