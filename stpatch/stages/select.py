@@ -1,4 +1,4 @@
-"""Stage select, once a corpus: all gene statistics -> the vocabulary and the channels."""
+"""Stage select, once per corpus: all gene statistics -> the vocabulary and the channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.expression.rules import RuleSpec
+from stpatch.expression.rules.base import RuleSpec
 from stpatch.slides.genes import PAD, read_vocabulary
 from stpatch.slides.store import read_genes, read_slide
 from stpatch.stages.channels import Channels, channels_json, vocabulary_names
@@ -138,7 +138,7 @@ def number_genes(
             "the vocabulary has one name for genes of several organisms",
             where="key ingest.genes.vocabulary",
             found=", ".join(twice[:8]),
-            expected="one gene an id",
+            expected="one gene per id",
             hint="map one of them to the other's name, or to nothing (ingest.genes.map), or list them as organism:gene",
         )
     taken = set(vocabulary.values())
@@ -162,7 +162,7 @@ def _choose(
         panel = _ranked(rules[0], corpus, slides, ids, pooled=pooled)
         n_channels = len(panel)
     elif section.scope == "slide":
-        if rules[0].method == "list":
+        if rules[0].rule.needs_genes:  # the list is checked against the corpus; a slide need not measure all of it
             listed = _ranked(replace(rules[0], scope="panel"), corpus, slides, ids, pooled=pooled)
             chosen = {slide_id: listed[np.isin(listed, corpus.ids(slide_id, ids))] for slide_id in slides}
         else:
@@ -197,7 +197,7 @@ def _ranked(
     *,
     pooled: PooledStatistics | None = None,
 ) -> NDArray[np.int32]:
-    """Return the ids of the rule's genes in its order; genes outside the vocabulary are passed over."""
+    """Return the ids of the rule's genes in its order; genes outside the vocabulary are left out."""
     from stpatch.expression.select import select_panel
 
     chosen = select_panel(
@@ -209,7 +209,7 @@ def _ranked(
         among=frozenset(ids),
     )
     numbers = [ids[name] for name in chosen.genes if name in ids]
-    if rule.method == "list" and len(numbers) < len(chosen.genes):
+    if rule.rule.needs_genes and len(numbers) < len(chosen.genes):
         unknown = [name for name in chosen.genes if name not in ids]
         raise InputError(
             "genes of the list are not in the vocabulary",
@@ -231,8 +231,8 @@ def _ranked(
 
 def _write_moments(path: Any, pooled: PooledStatistics, ids: Mapping[str, int]) -> None:
     """Store the moments of the vocabulary's genes, by ascending id, for the gene table."""
-    places = np.flatnonzero([name in ids for name in pooled.genes])
-    order = places[np.argsort([ids[pooled.genes[i]] for i in places.tolist()])]
+    known = np.flatnonzero([name in ids for name in pooled.genes])
+    order = known[np.argsort([ids[pooled.genes[i]] for i in known.tolist()])]
     with atomic_file(path) as file:
         np.savez(
             file,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpatch.errors import ConfigError
-from stpatch.expression.sample import PatchRule
+from stpatch.expression.rules.registry import own_patch_names
+from stpatch.expression.sample import PatchSampler
 from stpatch.image.moments import Moments
 from stpatch.kernels import draw as kernels
 from stpatch.kernels.normalization import log
@@ -24,7 +25,7 @@ def moments(variance, mean=None):
 
 
 def rule(method="variance_sampled", *, n, ids, candidates=None, seed=0):
-    return PatchRule(
+    return PatchSampler(
         method=method, n=n, gene_ids=np.asarray(ids, dtype=np.int32), seed=seed,
         candidates=None if candidates is None else np.asarray(candidates, dtype=bool),
     )  # fmt: skip
@@ -69,7 +70,7 @@ def test_uniforms_equal_the_plain_ones(key, purpose, ids):
     assert np.all((out > 0) & (out < 1))
 
 
-@given(st.integers(0, 2**32), st.sampled_from(["variance_sampled", "variance", "mean", "random"]))
+@given(st.integers(0, 2**32), st.sampled_from(own_patch_names()))
 @settings(max_examples=100, deadline=None)
 def test_a_choice_does_not_depend_on_gene_order(seed, method):
     rng = np.random.default_rng(seed)
@@ -229,9 +230,7 @@ def test_keys_below_a_bound_are_the_plain_ones(seed, bound):
     uniforms = rng.random(50) ** rng.choice([0.01, 1, 20])
     keys, places = np.empty(51), np.empty(51, np.int64)
     found = kernels.keys_below(weights, uniforms, bound, keys, places)
-    plain = {
-        i: -log(u) / w for i, (u, w) in enumerate(zip(uniforms.tolist(), weights.tolist(), strict=True)) if w
-    }
+    plain = {i: -log(u) / w for i, (u, w) in enumerate(zip(uniforms.tolist(), weights.tolist(), strict=True)) if w}
     assert dict(zip(places[:found].tolist(), keys[:found].tolist(), strict=True)) == {
         i: key for i, key in plain.items() if key <= bound
     }
