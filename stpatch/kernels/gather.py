@@ -119,7 +119,7 @@ def add_row(
     out: NDArray[Any],
 ) -> None:
     """Add a row's counts to flat `out`: a pixel of several spots."""
-    for j in range(np.uintp(start), np.uintp(end)):  # type: ignore[arg-type] # unsigned in the compiled loop
+    for j in range(np.uintp(start), np.uintp(end)):  # unsigned in the compiled loop
         out[np.uintp(offsets[np.uintp(indices[j])]) + place] += data[j]
 
 

@@ -55,7 +55,7 @@ class Kernel:
 
         before = self.missed
         for arguments in self.examples(np.dtype(counts_dtype)) if self.examples else ():
-            self.function.compile(tuple(typeof(argument) for argument in arguments))
+            self.function.compile(tuple(map(typeof, arguments)))
         return self.missed > before
 
     @property
