@@ -1,8 +1,8 @@
 """A reference for every rule: the published implementation, or plain NumPy where the rule is one formula.
 
 A registered rule without an entry here fails `test_rules` by name. A panel reference takes slides of equal genes and
-the given list, and returns the (genes,) scores over all spots, or the names; a patch reference takes the (pixels, genes)
-values, the gene ids, n and the parts of the draw's key, and returns the chosen ids.
+the given list, and returns the (genes,) scores over all spots, or the names. A patch reference takes the (pixels,
+genes) values, the gene ids, n and the parts of the draw's key, and returns the chosen ids.
 """
 
 from __future__ import annotations
