@@ -19,8 +19,8 @@ from typing import Self
 
 from stpatch.config import Config
 from stpatch.engine.graph import CORPUS, STAGES
-from stpatch.engine.warm import KERNELS, compile_kernels, is_cached
 from stpatch.errors import ConfigError, StpatchError, UnitsFailedError
+from stpatch.kernels.registry import compile_kernels
 from stpatch.stages.job import Job
 
 Result = tuple[str, StpatchError | None]
@@ -52,6 +52,7 @@ class Workers(AbstractContextManager["Workers"]):
         self.count = count
         self._pool: ProcessPoolExecutor | None = None
         self._prepared: set[str] = set()
+        self._announced = False
 
     def __enter__(self) -> Self:
         return self
@@ -120,16 +121,22 @@ class Workers(AbstractContextManager["Workers"]):
 
     def _prepare(self, stage: str) -> None:
         """Have a stage's kernels compiled; where they are new, those of the stages after it too, in one wait."""
-        if stage not in KERNELS or stage in self._prepared:
+        if stage in self._prepared:
             return
-        names = tuple(KERNELS)
-        wanted = (stage,) if is_cached(stage) else names[names.index(stage) :]
-        self._prepared.update(wanted)
-        compile_kernels(
-            wanted,
-            counts_dtype=self._counts_dtype,
-            announce=lambda text: print(text, file=sys.stderr),  # noqa: T201
-        )
+        names = list(STAGES)
+        self._prepared.add(stage)
+        if self._compile((stage,)):
+            after = names[names.index(stage) + 1 :]
+            self._compile(after)
+            self._prepared.update(after)
+
+    def _compile(self, stages: Sequence[str]) -> bool:
+        return compile_kernels(stages, counts_dtype=self._counts_dtype, announce=self._announce)
+
+    def _announce(self, text: str) -> None:
+        if not self._announced:
+            print(text, file=sys.stderr)  # noqa: T201
+        self._announced = True
 
     @property
     def _counts_dtype(self) -> str:

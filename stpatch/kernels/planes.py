@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numpy.typing import NDArray
+
+from stpatch.kernels.registry import kernel
 
 AT_ONCE = 1024
 """Groups of eight integers between the two passes: they stay in the nearest cache."""
 
 
-@njit(cache=True, nogil=True)
-def bit_planes(values, shift, planes):  # type: ignore[no-untyped-def]
+def _planes_examples(_counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
+    values, planes = np.empty(0, np.uint64), np.empty((8, 0), np.uint8)
+    return [(values, 0, planes)]
+
+
+@kernel(stage="shard", examples=_planes_examples)
+def bit_planes(values: NDArray[np.uint64], shift: int, planes: NDArray[np.uint8]) -> np.uint64:
     """Write the planes of bits `shift` to `shift` + 7; return the high bytes' bits, of all integers together.
 
     Bit k of byte i of ``planes[b]`` is bit `shift` + b of integer 8 * i + k (Masui et al. 2015, little-endian).
