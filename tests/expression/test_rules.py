@@ -33,7 +33,7 @@ from stpatch.expression.rules.registry import (
     patch_rule,
 )
 from stpatch.expression.sample import PatchSampler
-from stpatch.expression.window import Moments
+from stpatch.image.moments import Moments
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
