@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from expression.plain import plain_uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,20 +30,6 @@ def rule(method="variance_sampled", *, n, ids, candidates=None, seed=0):
         method=method, n=n, gene_ids=np.asarray(ids, dtype=np.int32), seed=seed,
         candidates=None if candidates is None else np.asarray(candidates, dtype=bool),
     )  # fmt: skip
-
-
-def plain_uniform(gene_id, key, purpose):
-    """Philox4x32-10 in Python's integers."""
-    counter = [gene_id, purpose, (key >> 64) & 0xFFFFFFFF, (key >> 96) & 0xFFFFFFFF]
-    k0, k1 = key & 0xFFFFFFFF, (key >> 32) & 0xFFFFFFFF
-    for _ in range(10):
-        left, right = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
-        counter = [
-            (right >> 32) ^ counter[1] ^ k0, right & 0xFFFFFFFF,
-            (left >> 32) ^ counter[3] ^ k1, left & 0xFFFFFFFF,
-        ]  # fmt: skip
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return (((counter[0] << 20) | (counter[1] & 0xFFFFF)) + 0.5) * 2.0**-52
 
 
 @pytest.mark.parametrize(

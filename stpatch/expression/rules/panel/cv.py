@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @register
 class CoefficientOfVariation(MomentRule):
-    """Coefficient of variation of the normalized values: ``sqrt(variance) / mean``; none where the mean is not above 0."""
+    """``sqrt(variance) / mean`` of the normalized values; no score where the mean is not above 0."""
 
     name = "cv"
     source = "numpy.std(ddof=1) / numpy.mean"

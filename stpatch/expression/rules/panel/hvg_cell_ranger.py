@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class HvgCellRanger(DispersionRule):
     """Normalized dispersion: ``(variance / mean - median) / MAD`` of the gene's bin.
 
-    Bins lie between the 10th, 15th, ... and 100th percentile of the means. Mean and variance are those of the normalized values; MAD is the median absolute deviation over the normal quartile.
+    Bins lie between the 10th, 15th, ... and 100th percentile of the means. Mean and variance are those
+    of the normalized values; MAD is the median absolute deviation over the normal quartile.
     """
 
     name = "hvg_cell_ranger"
