@@ -198,7 +198,7 @@ def _done_text(job: Job, summary: Summary) -> str:
 
     facts = job.receipt("finalize", CORPUS).facts
     plan = job.receipt("plan", CORPUS).facts
-    for note in plan["notes"]:
+    for note in facts["notes"]:
         typer.echo(f"note: {note}", err=True)
     parts = ", ".join(f"{name} {plan['samples'][name]}" for name in read_plan(job.plan_path).splits)
     shards = f"{facts['shards']} shard{'s' if facts['shards'] > 1 else ''}"

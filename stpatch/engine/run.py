@@ -132,9 +132,10 @@ def check_upstream(job: Job, name: str) -> None:
             return
         for unit in stage.units(job):
             receipt = job.book.receipt(stage.name, unit)
-            if receipt is not None and receipt.request != stage.request(job, unit):
+            if receipt is not None and not stage.is_current(job, receipt):
+                other = "with another config" if receipt.request != stage.request(job, unit) else "by other code"
                 raise MismatchError(
-                    f"stage {stage.name} was run with another config",
+                    f"stage {stage.name} was run {other}",
                     where=f"work dir {job.work}, unit {unit}",
                     hint=f"run it again first: stpatch run {stage.name} CONFIG",
                 )

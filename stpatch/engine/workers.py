@@ -108,7 +108,8 @@ class Workers(AbstractContextManager["Workers"]):
             context: BaseContext = multiprocessing.get_context("forkserver")
             _start_fork_server()
             for other in STAGES.values():  # meanwhile what this process will need to tell what is left of each stage
-                _ = other.module
+                other.load()
+                other.code(self.job)
         else:
             context = multiprocessing.get_context("spawn")
             self._prepare(stage)
