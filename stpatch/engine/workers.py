@@ -183,7 +183,7 @@ def workers_in(memory: int, *, largest: int, times: float) -> int:
 
 
 _worker_jobs: list[Job] = []
-"""In a worker process its only job: the samplesheet and the receipts are parsed once a process, not once a unit."""
+"""In a worker process its only job: the samplesheet and the receipts are parsed once per process, not once per unit."""
 
 
 def _run_in_worker(stage: str, unit: str) -> Result:

@@ -71,8 +71,8 @@ class Job:
     @cached_property
     def code(self) -> CodeIndex:
         """The digests of the code that stages run."""
-        places = (installation_cache(), self.work / "code.json")
-        return CodeIndex(caches=[path for path in places if path is not None])
+        caches = (installation_cache(), self.work / "code.json")
+        return CodeIndex(caches=[path for path in caches if path is not None])
 
     def library_versions(self, names: Iterable[str]) -> dict[str, str]:
         """Return the versions of installed libraries; each is looked up once per job, not once per unit."""
@@ -165,7 +165,7 @@ class Job:
                 "some slides have failed",
                 where=f"stage {stage}, work dir {self.work}",
                 found=_listed(failed),
-                hint="see what `stpatch status` says of them, mend them, or set run.on_error: skip",
+                hint="stpatch status says why; repair the slides, or set run.on_error: skip",
             )
         if missing:
             raise StpatchError(
@@ -179,7 +179,7 @@ class Job:
                 "no slide is left: all have failed",
                 where=f"stage {stage}",
                 found=_listed(failed),
-                hint="stpatch status lists why each slide failed; mend them and run again",
+                hint="stpatch status says why each slide failed; repair them and run again",
             )
         return found
 
@@ -189,7 +189,7 @@ class Job:
         return any(self.book.failure(stage, slide_id) for stage in stages)
 
     def measured(self, path: Path, sha256: str | None = None) -> Output:
-        """Return the output record of a file of this job."""
+        """Return what a receipt says of an output of this job: where it lies, its size and SHA-256."""
         for root, base in self.roots.items():
             if path.is_relative_to(base):
                 return measure(path, root=root, base=base, sha256=sha256)

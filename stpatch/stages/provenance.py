@@ -148,9 +148,9 @@ class CodeIndex:
         return importlib.resources.files(self.package)
 
     def _file(self, name: str) -> Traversable | None:
-        """Return a module's source, None for what is no module of the package (a function that is imported by name)."""
+        """Return a module's source, None for what is not a module of the package (an imported function)."""
         parts = name.split(".")
-        if parts[0] != self.package or len(parts) == 1:  # the package itself names every room, and runs none
+        if parts[0] != self.package or len(parts) == 1:  # the package's own __init__ names every part, and runs none
             return None
         for path in ((*parts[1:-1], f"{parts[-1]}.py"), (*parts[1:], "__init__.py")):
             file = self._root.joinpath(*path)
@@ -185,7 +185,7 @@ class CodeIndex:
         return [self.package, self.version, str(self._root)]
 
     def _keep(self) -> None:
-        """Write down what this run had to find, in the first place that lets itself be written."""
+        """Write down what this run had to find, to the first cache that can be written."""
         if not self._fresh:
             return
         self._fresh = {}

@@ -50,7 +50,7 @@ class InputFile:
 
 @contextlib.contextmanager
 def measured_meanwhile(paths: Iterable[Path]) -> Iterator[Callable[[], tuple[InputFile, ...]]]:
-    """Measure files on a second thread while this one reads them; yields what waits for their records."""
+    """Measure files on a second thread while this one reads them; yields a function that waits for the results."""
     thread = ThreadPoolExecutor(1)
     try:
         files = [thread.submit(InputFile.of, path.absolute()) for path in paths]
@@ -118,7 +118,7 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """The record of a unit that failed."""
+    """What is known of a unit that failed."""
 
     stage: str
     unit: str
@@ -206,6 +206,6 @@ def file_of(path: str, roots: Mapping[str, Path]) -> Path:
 
 
 def measure(path: Path, *, root: str, base: Path, sha256: str | None = None) -> Output:
-    """Return the output record of a file below `base`; `sha256` where the writer has it already."""
+    """Return what a receipt says of a file below `base`; `sha256` where the writer has it already."""
     relative = path.relative_to(base).as_posix()
     return Output(path=f"{root}/{relative}", bytes=path.stat().st_size, sha256=sha256 or sha256_file(path))
