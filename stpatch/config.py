@@ -313,7 +313,7 @@ def memory_bytes(value: object) -> int:
 MemorySize = Annotated[
     int,
     BeforeValidator(memory_bytes),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _MEMORY.pattern}, {"type": "integer", "minimum": 1}]}),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{_MEMORY.pattern}$"}, {"type": "integer", "minimum": 1}]}),
 ]
 
 
