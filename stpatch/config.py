@@ -6,12 +6,23 @@ The models below are the schema: `stpatch config --schema` prints it, and the de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
@@ -45,7 +56,7 @@ def _known(names: Callable[[], tuple[str, ...]]) -> tuple[Any, ...]:
             return value
         near = nearest(value, known)
         message = "one of {known}; did you mean {near}?" if near else "one of {known}"
-        raise PydanticCustomError("unknown_name", message, {"known": ", ".join(known), "near": repr(near)})  # type: ignore[arg-type]
+        raise PydanticCustomError("unknown_name", message, {"known": ", ".join(known), "near": repr(near)})
 
     return Strict(), AfterValidator(check), _Enum(names)
 
@@ -315,12 +326,41 @@ class ShardsSection(Section):
     mix: PositiveInt = 16
 
 
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT])([iI]?))?[bB]?")
+
+
+def memory_bytes(value: object) -> int:
+    """Return the bytes of a memory size such as ``16GB`` (powers of 1000), ``4GiB`` (powers of 1024) or ``800000000``.
+
+    Raises
+    ------
+    PydanticCustomError
+        It is no size, or less than a byte.
+    """
+    match = _MEMORY.fullmatch(str(value).strip()) if isinstance(value, int | float | str) else None
+    size = 0.0
+    if match is not None and not isinstance(value, bool):
+        size = float(match[1]) * (1024 if match[3] else 1000) ** (" kmgt".index((match[2] or " ").lower()))
+    if size < 1:
+        raise PydanticCustomError("memory_size", "a size such as 16GB, 4GiB or a number of bytes")
+    return int(size)
+
+
+MemorySize = Annotated[
+    int,
+    BeforeValidator(memory_bytes),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": f"^{_MEMORY.pattern}$"}, {"type": "integer", "minimum": 1}]}
+    ),
+]
+
+
 class RunSection(Section):
     """How the work is run; nothing here changes a byte of the dataset."""
 
     workers: PositiveInt | Literal["auto"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
-    max_memory: str | None = None
+    max_memory: MemorySize | None = None
 
 
 class Config(Section):

@@ -79,9 +79,11 @@ class Manifest:
     files
         Further files whose bytes are fixed: indexes, zarr metadata.
     fingerprint
-        Of config, inputs and code version.
+        Of config and inputs.
     versions
-        Of the packages that decide over bytes.
+        Of the packages that decide over bytes: those that wrote the shards, several in one text where they differ.
+    version_sets
+        Where shards were written by different versions: for each set of them how many ``shards``, and ``versions``.
     """
 
     dataset: Mapping[str, Any]
@@ -97,6 +99,7 @@ class Manifest:
     fingerprint: str
     versions: Mapping[str, str]
     files: Sequence[FileRecord] = field(default_factory=tuple)
+    version_sets: Sequence[Mapping[str, Any]] = ()
 
     @property
     def patches(self) -> int:
@@ -156,6 +159,7 @@ class Manifest:
             "files": [record.as_json() for record in self.files],
             "fingerprint": self.fingerprint,
             "versions": dict(self.versions),
+            **({"version_sets": [dict(item) for item in self.version_sets]} if self.version_sets else {}),
         }
 
     def write(self, folder: Path) -> None:
@@ -256,6 +260,9 @@ def _parse(root: _Place, version: int) -> Manifest:
         files=tuple(_file(part) for part in root.parts("files")),
         fingerprint=root.text("fingerprint"),
         versions={name: root.part("versions").text(name) for name in root.part("versions").mapping()},
+        version_sets=tuple(part.mapping() for part in root.parts("version_sets"))
+        if "version_sets" in root.value
+        else (),
     )
 
 

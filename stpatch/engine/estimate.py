@@ -1,4 +1,4 @@
-"""What a build will make and need: patches, bytes, memory, tasks."""
+"""What a build will make and need: samples, bytes, memory, tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stpatch.stages.plan import read_plan
 from stpatch.stages.shard import dataset_layout
 
 BYTES_PER_VALUE = 0.25
-"""Stored bytes a value of x, a middle of Visium-like and HD-like counts in Blosc (0.36 and 0.13)."""
+"""Stored bytes per value of x, a middle of Visium-like and HD-like counts in Blosc (0.36 and 0.13)."""
 GUESSED_GENES = 20000
 
 
@@ -25,12 +25,12 @@ GUESSED_GENES = 20000
 class Outlook:
     """What is to come; `exact` says whether it is the plan or an estimate.
 
-    A slide whose headers do not tell its spots has None for its patches, and is in no sum.
+    A slide whose headers do not tell its spots has None for its samples, and is in no sum.
     """
 
     exact: bool
-    patches_by_slide: Mapping[str, int | None]
-    patches_by_split: Mapping[str, int]
+    samples_by_slide: Mapping[str, int | None]
+    samples_by_split: Mapping[str, int]
     shape: tuple[int, int, int]
     dtype: str
     tasks: int
@@ -43,22 +43,22 @@ class Outlook:
 
     def text(self) -> str:
         """Return a few lines for people."""
-        known = [count for count in self.patches_by_slide.values() if count is not None]
-        unknown = len(self.patches_by_slide) - len(known)
+        known = [count for count in self.samples_by_slide.values() if count is not None]
+        unknown = len(self.samples_by_slide) - len(known)
         plural = "" if sum(known) == 1 else "s"
         lines = [f"{'plan' if self.exact else 'estimate, from the headers'}: {sum(known)} sample{plural}"]
         if unknown:
             lines[0] += (
                 f", not counting {unknown} slide{'s' if unknown > 1 else ''} whose headers do not tell the spots"
             )
-        shown = {slide_id: "?" if count is None else count for slide_id, count in self.patches_by_slide.items()}
+        shown = {slide_id: "?" if count is None else count for slide_id, count in self.samples_by_slide.items()}
         lines += [f"  slide {slide_id:<24} {count:>10}" for slide_id, count in shown.items()]
-        lines += [f"  split {name:<24} {count:>10}" for name, count in self.patches_by_split.items()]
+        lines += [f"  split {name:<24} {count:>10}" for name, count in self.samples_by_split.items()]
         channels, height, width = self.shape
         lines += [
             f"  sample                         {channels} channels x {height} x {width}, {self.dtype}",
             f"  dataset                        about {human_size(self.bytes)}",
-            f"  memory                         about {human_size(self.memory)} a worker",
+            f"  memory                         about {human_size(self.memory)} per worker",
             f"  tasks                          {self.tasks}; array range 0-{max(self.tasks - 1, 0)}",
         ]
         return "\n".join(lines)
@@ -72,8 +72,8 @@ def plan_outlook(job: Job) -> Outlook:
     spots = [(job.slide_path(slide_id).stat().st_size) for slide_id in plan.slides]
     return Outlook(
         exact=True,
-        patches_by_slide=dict(zip(plan.slides, by_slide.tolist(), strict=True)),
-        patches_by_split=dict(zip(plan.splits, by_split.tolist(), strict=True)),
+        samples_by_slide=dict(zip(plan.slides, by_slide.tolist(), strict=True)),
+        samples_by_split=dict(zip(plan.splits, by_split.tolist(), strict=True)),
         shape=(read_channels(job.channels_path).n_channels, *layout.shape[1:]),
         dtype=layout.dtype,
         tasks=len(plan.tasks()),
@@ -103,8 +103,8 @@ def estimate_outlook(job: Job) -> Outlook:
     dtype = "uint16" if config.shards.values == "counts" else config.shards.dtype
     return Outlook(
         exact=False,
-        patches_by_slide=by_slide,
-        patches_by_split=by_split,
+        samples_by_slide=by_slide,
+        samples_by_split=by_split,
         shape=shape,
         dtype=dtype,
         tasks=sum(math.ceil(count / config.shards.patches) for count in by_split.values()),

@@ -18,7 +18,7 @@ def preload() -> None:
 
     importlib.import_module("stpatch.engine.workers")
     for stage in STAGES.values():
-        _ = stage.module
+        stage.load()
     for room in ROOMS:
         package = importlib.import_module(f"stpatch.{room}")
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
