@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from stpatch.registry import ENCODINGS, FORMATS
+
 Platform = Literal[
     "auto", "visium", "visium_hd", "xenium", "merscope", "cosmx", "stereoseq", "slideseq", "st",
     "h5ad", "spatialdata", "paper_h5", "table",
@@ -272,10 +274,10 @@ class SplitSection(Section):
 class ShardsSection(Section):
     """How samples are stored."""
 
-    format: Literal["tar", "zarr"] = "tar"
+    format: Annotated[str, FORMATS] = "tar"
     values: Literal["counts", "normalized"] = "counts"
     dtype: Literal["float32", "float16"] = "float32"
-    encoding: Literal["blosc", "npy"] = "blosc"
+    encoding: Annotated[str, ENCODINGS] = "blosc"
     patches: PositiveInt = 1024
     mix: PositiveInt = 16
 

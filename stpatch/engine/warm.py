@@ -78,7 +78,6 @@ def _sum_a_slide(dtype: np.dtype[np.generic]) -> None:
 
 
 def _cut_a_patch(dtype: np.dtype[np.generic]) -> None:
-    from stpatch.dataset.frame import encode_frame
     from stpatch.expression.normalize import Normalization
     from stpatch.expression.sample import PatchRule
     from stpatch.expression.window import WindowMoments
@@ -102,4 +101,3 @@ def _cut_a_patch(dtype: np.dtype[np.generic]) -> None:
     image.gather(*window, genes, room=room)
     for rows in {np.dtype(np.uint8), image.count_dtype} if dtype.kind != "f" else {image.count_dtype}:
         PanelImage(image, genes, dtype=rows).gather(*window, out=room[:1])
-    encode_frame(np.zeros(1024, np.uint16))
