@@ -45,6 +45,7 @@ def make_sample(number: int, layout: Layout, *, slide_id: str = "s1") -> Sample:
     genes = np.sort(rng.choice(np.arange(1, N_GENES), channels, replace=False)).astype(np.int32)
     genes[-1] = 0 if number % 3 == 0 else genes[-1]
     x[(genes == 0) | (genes > MEASURED.get(slide_id, N_GENES))] = 0
+    further = {plane.name: rng.integers(0, 200, plane.shape).astype(plane.dtype) for plane in layout.further}
     labels = {name: rng.integers(-1, 2, plane).astype(np.int16) for name in layout.labels}
     return Sample(
         key=f"{slide_id}-{number:06d}",
@@ -52,6 +53,7 @@ def make_sample(number: int, layout: Layout, *, slide_id: str = "s1") -> Sample:
         totals=totals,
         genes=genes if layout.genes else None,
         labels=labels,
+        further=further,
         meta={"slide_id": slide_id, "row": number, "col": 2 * number, "n_spots": int((totals > 0).sum())},
     )
 
