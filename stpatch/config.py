@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
 from stpatch.expression.rules.registry import nearest, panel_names, panel_rule, patch_names, patch_rule
+from stpatch.registry import ENCODINGS, FORMATS
 
 Platform = Literal[
     "auto", "visium", "visium_hd", "xenium", "merscope", "cosmx", "stereoseq", "slideseq", "st",
@@ -318,10 +319,10 @@ class SplitSection(Section):
 class ShardsSection(Section):
     """How samples are stored."""
 
-    format: Literal["tar", "zarr"] = "tar"
+    format: Annotated[str, FORMATS] = "tar"
     values: Literal["counts", "normalized"] = "counts"
     dtype: Literal["float32", "float16"] = "float32"
-    encoding: Literal["blosc", "npy"] = "blosc"
+    encoding: Annotated[str, ENCODINGS] = "blosc"
     patches: PositiveInt = 1024
     mix: PositiveInt = 16
 

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from stpatch.config import Config
+from stpatch.registry import ENCODINGS
 from stpatch.slides.readers.registry import probe_source
 from stpatch.stages.channels import read_channels
 from stpatch.stages.job import Job
 from stpatch.stages.plan import read_plan
 from stpatch.stages.shard import dataset_layout
 
-BYTES_PER_VALUE = 0.25
-"""Stored bytes per value of x, a middle of Visium-like and HD-like counts in Blosc (0.36 and 0.13)."""
 GUESSED_GENES = 20000
 
 
@@ -150,7 +149,7 @@ def _by_split(job: Job, by_slide: Mapping[str, int | None]) -> dict[str, int]:
 
 def _stored_bytes(samples: int, shape: tuple[int, int, int], dtype: str, encoding: str) -> int:
     values = math.prod(shape)
-    each = values * (np.dtype(dtype).itemsize if encoding == "npy" else BYTES_PER_VALUE)
+    each = values * ENCODINGS.get(encoding).bytes_per_value(dtype)
     return int(samples * (each + 4 * shape[1] * shape[2] + 4 * shape[0] + 4096))
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.card import CARD, write_card
-from stpatch.dataset.index import write_index
-from stpatch.dataset.layout import FileRecord, Layout, ShardRecord
-from stpatch.dataset.manifest import MANIFEST, Manifest, SplitRecord, parse_shard
+from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
+from stpatch.dataset.layout import Layout
+from stpatch.dataset.manifest import MANIFEST, Manifest, parse_shard
 from stpatch.dataset.sample import label_name
-from stpatch.dataset.shard import write_zarr_metadata
 from stpatch.dataset.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
 from stpatch.image.crop import Patches
+from stpatch.registry import FORMATS
 from stpatch.slides.store import read_genes
 from stpatch.stages.channels import Channels, read_channels
 from stpatch.stages.crop import read_cut
@@ -64,7 +64,7 @@ def run(job: Job, unit: str) -> Outcome:
         "patches": write_table(job.output, "patches", patch_columns(layout, draws=job.config.channels.draws), columns),
     }
     files = [record for name, split in splits.items() for record in _split_files(job, name, split, layout)]
-    manifest = Manifest(
+    manifest = Manifest.of(
         dataset=_dataset(job),
         layout=layout,
         values=job.config.shards.values,
@@ -108,7 +108,9 @@ def _clear(job: Job, plan: Plan) -> None:
             file_of(output.path, job.roots).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     known = {file_of(item.path, job.roots) for task in tasks for item in job.receipt("shard", task).outputs}
-    for pattern in ("*/*.tar", "*.zarr/*/c/**/*"):  # a kill between a shard and its receipt leaves one that none knows
+    # A kill between a shard and its receipt leaves a file that no receipt knows.
+    formats = {*FORMATS.own(), job.config.shards.format}  # an older plan may have had another format
+    for pattern in sorted(pattern for name in formats for pattern in FORMATS.get(name).shard_patterns):
         for path in job.output.glob(pattern):
             if path.is_file() and path not in known:
                 path.unlink()
@@ -163,22 +165,17 @@ def _of_samples(plan: Plan, patches: Mapping[str, Patches], name: str) -> NDArra
 
 def _splits(
     job: Job, plan: Plan, columns: Mapping[str, NDArray[Any] | list[Any]], layout: Layout
-) -> dict[str, SplitRecord]:
-    shards: dict[str, list[ShardRecord]] = {name: [] for name in plan.splits}
+) -> dict[str, SplitEntry]:
+    shards: dict[str, list[ShardEntry]] = {name: [] for name in plan.splits}
     for task, samples in plan.tasks().items():
         record = parse_shard(job.receipt("shard", task).facts["record"], layout)
         shards[plan.splits[plan.split[samples.start]]].append(record)
     spots = np.bincount(plan.split, weights=np.asarray(columns["n_spots"]), minlength=len(plan.splits))
-    return {
-        name: SplitRecord(shards=tuple(shards[name]), spots=int(total))
-        for name, total in zip(plan.splits, spots, strict=True)
-    }
+    return {name: SplitEntry.of(shards[name], spots=int(total)) for name, total in zip(plan.splits, spots, strict=True)}
 
 
-def _split_files(job: Job, name: str, split: SplitRecord, layout: Layout) -> list[FileRecord]:
-    if layout.format == "zarr":
-        return write_zarr_metadata(job.output, split=name, patches=split.patches, layout=layout)
-    return [write_index(job.output, name, split)]
+def _split_files(job: Job, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
+    return FORMATS.get(layout.format).write_split_files(job.output, name=name, split=split, layout=layout)
 
 
 def _gene_rows(job: Job, plan: Plan, channels: Channels) -> dict[str, Sequence[Any] | NDArray[Any]]:
@@ -296,7 +293,8 @@ def _versions(job: Job, plan: Plan, layout: Layout) -> dict[str, Any]:
 
     Shards stay when a library is upgraded between two builds, so today's versions are not theirs.
     """
-    unused = set() if layout.format == "zarr" else {"zarr"}
+    used = set(FORMATS.get(layout.format).libraries)
+    unused = {library for name in FORMATS.own() for library in FORMATS.get(name).libraries} - used
     sets: dict[str, tuple[dict[str, str], int]] = {}
     for task in plan.tasks():
         versions = {
