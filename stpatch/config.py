@@ -45,7 +45,7 @@ def _known(names: Callable[[], tuple[str, ...]]) -> tuple[Any, ...]:
             return value
         near = nearest(value, known)
         message = "one of {known}; did you mean {near}?" if near else "one of {known}"
-        raise PydanticCustomError("unknown_name", message, {"known": ", ".join(known), "near": repr(near)})  # type: ignore[arg-type]
+        raise PydanticCustomError("unknown_name", message, {"known": ", ".join(known), "near": repr(near)})
 
     return Strict(), AfterValidator(check), _Enum(names)
 
