@@ -122,7 +122,7 @@ class Workers(AbstractContextManager["Workers"]):
     def _start(self) -> ProcessPoolExecutor:
         """Make the pool and start its first worker on a thread, which waits until all is imported and compiled there.
 
-        Measured on two processors, from the first stage on: see `stpatch/engine/README.md`.
+        So this process can do its own part meanwhile: a single slide's ingest, or the look at what is done already.
         """
         context: BaseContext = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
         if sys.platform == "linux":
