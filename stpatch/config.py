@@ -11,11 +11,40 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError, core_schema
 
-Platform = Literal[
-    "auto", "visium", "visium_hd", "xenium", "merscope", "cosmx", "stereoseq", "slideseq", "st",
-    "h5ad", "spatialdata", "paper_h5", "table",
-]  # fmt: skip
+from stpatch.extensions import outside, own_names
+
+READERS = "stpatch.slides.readers"
+"""The room of readers: its modules' names are the platforms that ``ingest.platform`` may have."""
+
+
+def platform_names() -> tuple[str, ...]:
+    """Return what ``ingest.platform`` may be: ``auto``, the readers' platforms, those of installed packages."""
+    own = own_names(READERS, without=("registry",))
+    return ("auto", *own, *outside("stpatch.readers", taken=own))
+
+
+class _PlatformName:
+    """A text that is one of `platform_names`; found when a config is read, since packages may add to them."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
+        return core_schema.no_info_after_validator_function(cls._known, core_schema.str_schema(strict=True))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: Any, _handler: Any) -> dict[str, Any]:
+        return {"type": "string", "enum": list(platform_names())}
+
+    @staticmethod
+    def _known(value: str) -> str:
+        names = platform_names()
+        if value not in names:
+            raise PydanticCustomError("platform", "one of {names}", {"names": ", ".join(names)})
+        return value
+
+
+Platform = Annotated[str, _PlatformName]
 NormalizeMethod = Literal["none", "total", "log1p_total", "sqrt_total", "pearson_residuals"]
 PanelMethod = Literal[
     "hvg_seurat", "hvg_cell_ranger", "hvg_seurat_v3", "pearson_residuals",

@@ -29,6 +29,6 @@ def preload() -> None:
 
     for name in MODULES:
         importlib.import_module(name)
-    for platform in registry.MODULES:
+    for platform in registry.own_platforms():
         registry.reader_of(platform)
     compile_kernels(tuple(KERNELS), announce=lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201

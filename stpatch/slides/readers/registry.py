@@ -1,7 +1,8 @@
-"""The registry of readers: one class a platform, recognized by content.
+"""The registry of readers: one class per platform, recognized by content.
 
-A reader module registers itself; `probe_source` asks all of them (or the one that config or samplesheet name) and
-`read_source` reads with the one that recognized the files. Modules are imported on first use.
+A reader is a module of this room, named for its platform, whose class registers itself; or a class that another
+package names in the entry point group ``stpatch.readers``. `probe_source` asks all of them (or the one that config or
+samplesheet name) and `read_source` reads with the one that recognized the files. Modules are imported on first use.
 """
 
 from __future__ import annotations
@@ -10,16 +11,13 @@ import importlib
 from typing import Protocol
 
 from stpatch.config import IngestSection
-from stpatch.errors import InputError, InputMissingError, StpatchError
-from stpatch.slides.formats.hdf5.files import looks_hdf5
+from stpatch.errors import ConfigError, InputError, InputMissingError, StpatchError
+from stpatch.extensions import load_outside, outside, own_names
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
-MODULES = (
-    "visium", "visium_hd", "xenium", "merscope", "cosmx", "stereoseq", "slideseq", "st",
-    "h5ad", "spatialdata", "paper_h5", "table",
-)  # fmt: skip
-"""Reader modules, named for their platforms."""
+GROUP = "stpatch.readers"
+"""Entry point group of readers from other packages: ``platform = "module:Class"``."""
 
 
 class Reader(Protocol):
@@ -48,13 +46,45 @@ def register(cls: type[Reader]) -> type[Reader]:
     return cls
 
 
+def own_platforms() -> tuple[str, ...]:
+    """Return the platforms of this room's readers, without importing them."""
+    return own_names(__package__, without=(__name__.rpartition(".")[2],))
+
+
+def platforms() -> tuple[str, ...]:
+    """Return the platforms of all readers, those of other packages last, without importing them."""
+    own = own_platforms()
+    return (*own, *outside(GROUP, taken=own))
+
+
 def reader_of(platform: str) -> Reader:
-    """Return the reader of a platform."""
-    if platform not in MODULES:
-        raise InputError(f"unknown platform {platform!r}", expected=f"auto or one of {', '.join(MODULES)}")
-    if platform not in _READERS:
-        importlib.import_module(f"stpatch.slides.readers.{platform}")
-    return _READERS[platform]
+    """Return the reader of a platform.
+
+    Raises
+    ------
+    InputError
+        No reader has this name.
+    ConfigError
+        Another package's reader cannot be imported, or calls itself something else.
+    """
+    if platform not in platforms():
+        raise InputError(f"unknown platform {platform!r}", expected=f"auto or one of {', '.join(platforms())}")
+    if platform in own_platforms():
+        if platform not in _READERS:
+            importlib.import_module(f"{__package__}.{platform}")
+        return _READERS[platform]
+    point = outside(GROUP)[platform]
+    cls = load_outside(point)
+    if getattr(cls, "platform", None) != platform:
+        raise ConfigError(
+            "a reader of another package has another name than its entry point",
+            where=f"entry point group {GROUP}, {point.name} = {point.value}",
+            found=f"platform = {getattr(cls, 'platform', None)!r}",
+            expected=f"platform = {platform!r}",
+            hint="update or uninstall the package",
+        )
+    reader: Reader = cls()
+    return reader
 
 
 def require_path(source: SlideSource) -> None:
@@ -95,11 +125,7 @@ def read_source(source: SlideSource, options: IngestSection) -> tuple[Probe, Raw
 def _ask_all(source: SlideSource, options: IngestSection) -> tuple[list[Probe], list[StpatchError]]:
     probes: list[Probe] = []
     problems: list[StpatchError] = []
-    for platform in MODULES:
-        if platform == "table" and not looks_hdf5(
-            source.path
-        ):  # a text table is anything: only on request; loom is not
-            continue
+    for platform in platforms():
         try:
             probe = reader_of(platform).probe(source, options)
         except StpatchError as error:
@@ -126,7 +152,7 @@ def _only_one(source: SlideSource, probes: list[Probe], problems: list[StpatchEr
         "no platform recognizes these files",
         where=_place(source),
         found=_listing(source),
-        expected=f"the layout of one of {', '.join(MODULES)}",
+        expected=f"the layout of one of {', '.join(platforms())}",
         hint="check the path, or describe the files: platform table, with ingest.table keys",
     )
 

@@ -63,12 +63,14 @@ class _Spots:
 
 @register
 class TableReader:
-    """Reader of generic tables; never asked but by name."""
+    """Reader of generic tables, by name alone, since a table of text may be anything; loom files are recognized."""
 
     platform = "table"
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Check that the tables are there and their heads have the named columns."""
+        if self.platform not in (source.platform, options.platform) and not is_loom(source.path):
+            return None
         settings = settings_of(source, options)
         _check_file(source.path, "counts table", "name the counts table itself as the slide's path")
         extra = tuple(path for path in (source.coordinates, source.labels) if path is not None)

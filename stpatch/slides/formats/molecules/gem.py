@@ -3,6 +3,9 @@
 Optional ``#`` lines, then tab-separated ``geneID[, geneName], x, y, MIDCount`` and further columns. Plain blocks, genes
 in runs of rows as the vendor writes them, are parsed by a compiled loop; all others by pyarrow, which also says what is
 wrong with a row.
+
+The compiled loop exists for speed alone: without it the whole stage ingest of a simulated 400 MB GEM takes 1.4 times
+the CPU time (medians of six alternating runs: 5.8 s with it, 8.1 s without).
 """
 
 from __future__ import annotations
