@@ -78,7 +78,7 @@ def load_outside(point: EntryPoint) -> Any:
     """Import what an entry point names; a package that cannot be imported is a `ConfigError` that names it."""
     try:
         return point.load()
-    except Exception as error:  # noqa: BLE001 - whatever another package's import raises
+    except Exception as error:
         package = point.dist.name if point.dist is not None else point.value
         raise ConfigError(
             "an installed extension cannot be imported",

@@ -18,7 +18,7 @@ class ExampleReader:
 
     platform = "example"
 
-    def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:  # noqa: ARG002 - the readers' protocol
+    def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Recognize the first line."""
         if source.path.suffix != ".example" or not source.path.is_file():
             return None
@@ -26,7 +26,7 @@ class ExampleReader:
             return None
         return Probe(platform=self.platform, reason="a first line #example", files=(source.path,), unit="um")
 
-    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002
+    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
         """Read all lines."""
         rows = [line.split() for line in read_lines(source.path)[1:]]
         if not rows or any(len(row) != 4 for row in rows):
