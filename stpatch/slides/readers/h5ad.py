@@ -12,6 +12,7 @@ from scipy import sparse
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
+from stpatch.slides.feature_types import CONTROL_NAMES
 from stpatch.slides.formats.hdf5.anndata_group import (
     AnnDataGroup,
     anndata_group,
@@ -163,6 +164,7 @@ def read_group(
         um_per_unit=um_per_unit,
         pitch=pitch,
         spots=_spot_table(obs, group),
+        control_patterns=CONTROL_NAMES,
         notes=(*notes, *more, *scale_notes),
     )
 

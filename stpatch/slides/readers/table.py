@@ -18,6 +18,7 @@ from scipy import sparse
 
 from stpatch.config import IngestSection, TableSection
 from stpatch.errors import ConfigError, InputError, InputMissingError
+from stpatch.slides.feature_types import CONTROL_NAMES
 from stpatch.slides.formats.hdf5.loom import is_loom, loom_shape, read_loom
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
 from stpatch.slides.formats.places import nearest_distance, square_pitch
@@ -123,6 +124,7 @@ class TableReader:
             um_per_unit=um_per_unit,
             pitch=pitch,
             spots=_typed(spots.columns[[name for name in own_columns if name in spots.columns]], source),
+            control_patterns=CONTROL_NAMES,
             notes=tuple(spots.notes),
             dropped=spots.dropped,
         )

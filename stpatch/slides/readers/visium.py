@@ -91,7 +91,7 @@ class Visium:
             pitch=None if scale.um_per_unit is None else PITCH_UM / scale.um_per_unit,
             spots=pd.DataFrame({"in_tissue": positions.in_tissue[rows]}),
             version=matrix.version,
-            notes=(*layout.notes, *scale.notes, *notes),
+            notes=(*layout.notes, *matrix.notes, *scale.notes, *notes),
             dropped={"no counts": {"spots": empty, "counts": 0}} if empty else {},
         )
 

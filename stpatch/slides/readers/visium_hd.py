@@ -93,7 +93,7 @@ class VisiumHd:
             pitch=step if um_per_unit is None else size_um * factor / um_per_unit,
             spots=pd.DataFrame({"in_tissue": bins.in_tissue}),
             version=matrix.version,
-            notes=notes,
+            notes=(*matrix.notes, *notes),
         )
 
 

@@ -196,7 +196,7 @@ def _read_cells(matrix_path: Path, cells_path: Path, *, version: str) -> RawSlid
         spots=further_columns(cells, rows=rows, without=CELL_COLUMNS, area=AREA, where=cells_path),
         control_patterns=CONTROL_PATTERNS,
         version=version,
-        notes=notes,
+        notes=(*matrix.notes, *notes),
         dropped=dropped,
     )
 

@@ -32,7 +32,7 @@ from stpatch.slides.slide import gene_number_dtype
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{9,}(\.\d+)?")
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol")
 ENSEMBL_COLUMNS = ("gene_ids", "gene_id", "ensembl_ids", "ensembl_id", "ensembl", "feature_id")
-TYPE_COLUMNS = ("feature_types", "feature_type")
+TYPE_COLUMNS = ("feature_types", "feature_type", "feature_biotype")
 MATRICES = ("layers/counts", "raw/X", "X")
 """Where raw counts may be, in order of preference."""
 

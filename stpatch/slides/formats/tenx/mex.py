@@ -17,10 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.counts import Values, csr_of
+from stpatch.slides.formats.counts import Values, csr_of, fraction_notes, without_fractions
 from stpatch.slides.formats.hdf5.files import faults
 from stpatch.slides.formats.names import gene_table
-from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes
+from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes, no_genes
 from stpatch.slides.formats.text.lines import arrow_stream, open_text, read_lines, text_fault
 
 MATRIX_MTX = re.compile(r"(?P<prefix>.*?)matrix\.mtx(\.gz)?")
@@ -82,8 +82,28 @@ def read_mex(folder: Path) -> TenxMatrix:
     shape = (header.n_barcodes, header.n_genes)
     check_sizes(folder, shape, barcodes, genes)
     with faults(files.matrix):
-        counts = _mtx_by_barcode(files.matrix, header) or _mtx_scattered(files.matrix, header)
-    return TenxMatrix(counts=csr_of(*counts, shape), barcodes=barcodes, genes=genes, version=header.version)
+        others = _Others(no_genes(genes))
+        counts = _mtx_by_barcode(files.matrix, header, others) or _mtx_scattered(files.matrix, header, others)
+    notes = fraction_notes(others.left_out, genes["feature_type"])
+    return TenxMatrix(
+        counts=csr_of(*counts, shape), barcodes=barcodes, genes=genes, version=header.version, notes=notes
+    )
+
+
+class _Others:
+    """Features that are no genes: fractional values of theirs become 0, and `left_out` says of which."""
+
+    def __init__(self, others: NDArray[np.bool_]) -> None:
+        self._others = others
+        self._some = bool(others.any())
+        self.left_out = np.zeros(len(others), bool)
+
+    def __call__(self, gene: NDArray[np.int32], value: NDArray[Any]) -> NDArray[Any]:
+        if not self._some:
+            return value
+        value, left_out = without_fractions(value, gene, self._others)
+        self.left_out |= left_out
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +230,7 @@ def _check_range(path: Path, index: NDArray[np.int32], limit: int, what: str, st
 Arrays = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]
 
 
-def _mtx_by_barcode(path: Path, header: _MtxHeader) -> Arrays | None:
+def _mtx_by_barcode(path: Path, header: _MtxHeader, others: _Others) -> Arrays | None:
     """Read a matrix whose entries come by barcode; None where they do not."""
     values = Values(header.n_stored)
     genes = np.empty(header.n_stored, np.int32)
@@ -220,14 +240,14 @@ def _mtx_by_barcode(path: Path, header: _MtxHeader) -> Arrays | None:
         if barcode[0] < last or (np.diff(barcode) < 0).any():
             return None
         last = int(barcode[-1])
-        values.put(slice(start, start + len(gene)), value, where=path, offset=start)
+        values.put(slice(start, start + len(gene)), others(gene, value), where=path, offset=start)
         genes[start : start + len(gene)] = gene
         indptr[1:] += np.bincount(barcode, minlength=header.n_barcodes)
     np.cumsum(indptr, out=indptr)
     return values.array, genes, indptr
 
 
-def _mtx_scattered(path: Path, header: _MtxHeader) -> Arrays:
+def _mtx_scattered(path: Path, header: _MtxHeader, others: _Others) -> Arrays:
     """Read a matrix whose entries come in any order, in two passes: count, then place."""
     indptr = np.zeros(header.n_barcodes + 1, np.int64)
     for _, _, barcode, _ in _mtx_blocks(path, header):
@@ -242,7 +262,7 @@ def _mtx_scattered(path: Path, header: _MtxHeader) -> Arrays:
         number = np.bincount(barcode, minlength=header.n_barcodes)
         rank = np.arange(len(ordered)) - (np.cumsum(number) - number)[ordered]
         place = free[ordered] + rank
-        values.put(place, value[order], where=path, offset=start)
+        values.put(place, others(gene, value)[order], where=path, offset=start)
         genes[place] = gene[order]
         free += number
     return values.array, genes, indptr

@@ -12,10 +12,17 @@ import numpy as np
 import pandas as pd
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.counts import csr_of, read_indices, read_pointers, read_values
+from stpatch.slides.formats.counts import (
+    csr_of,
+    fraction_notes,
+    read_indices,
+    read_pointers,
+    read_values,
+    without_fractions,
+)
 from stpatch.slides.formats.hdf5.files import attribute_text, child, faults, hdf5_file, is_hdf5, read_texts
 from stpatch.slides.formats.names import gene_table
-from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes
+from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes, no_genes
 from stpatch.slides.formats.tenx.mex import mex_files, probe_mex, read_mex
 
 
@@ -71,8 +78,12 @@ def read_tenx_h5(path: Path) -> TenxMatrix:
         check_sizes(path, (n_barcodes, n_genes), barcodes, genes)
         where = f"{path}, key {group.name}"
         with faults(where):
-            data = read_values(child(group, "data", path), where=f"{where}/data")
+            stored, others = child(group, "data", path), no_genes(genes)
             indices = read_indices(child(group, "indices", path), where=f"{where}/indices", limit=n_genes)
+            left_out = np.zeros(n_genes, bool)
+            if stored.dtype.kind == "f" and others.any() and stored.shape == indices.shape:
+                stored, left_out = without_fractions(np.asarray(stored[:]), indices, others)
+            data = read_values(stored, where=f"{where}/data")
             if len(indices) != len(data):
                 raise InputError(
                     "data and indices differ in length",
@@ -85,7 +96,8 @@ def read_tenx_h5(path: Path) -> TenxMatrix:
             )
         version = attribute_text(file.attrs.get("software_version"))
     counts = csr_of(data, indices, indptr, (n_barcodes, n_genes))
-    return TenxMatrix(counts=counts, barcodes=barcodes, genes=genes, version=version)
+    notes = fraction_notes(left_out, genes["feature_type"])
+    return TenxMatrix(counts=counts, barcodes=barcodes, genes=genes, version=version, notes=notes)
 
 
 def _tenx_group(file: Any) -> Any:
