@@ -30,6 +30,7 @@ from stpatch.slides.formats.text.cell_table import (
     table_columns,
 )
 from stpatch.slides.formats.text.dense import read_dense
+from stpatch.slides.formats.text.not_genes import genes_alone, id_like, skip_note
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -39,6 +40,8 @@ CELLS = re.compile(r".*cell_metadata.*\.csv(\.gz)?", re.IGNORECASE)
 TRANSCRIPTS = re.compile(r".*detected_transcripts.*\.(csv(\.gz)?|parquet)", re.IGNORECASE)
 CELL_ID = ("EntityID", "", "X", "cell", "cell_id", "Unnamed: 0")
 """Columns that hold the id in ``cell_metadata``; the first that is there."""
+COUNT_IDS = ("cell", "EntityID", "cell_id", "cellID")
+"""Columns that hold the id in ``cell_by_gene``; the first that is there, else the first column."""
 PLACE = ("center_x", "center_y")
 TRANSCRIPT_COLUMNS = ("gene", "global_x", "global_y")
 VOLUME = "volume"
@@ -74,7 +77,7 @@ class Merscope:
                 platform=self.platform,
                 reason=f"{bundle.counts.name} beside {bundle.cells.name} with {' and '.join(PLACE)}",
                 files=(bundle.counts, bundle.cells),
-                n_genes=len(table_columns(bundle.counts)) - 1,
+                n_genes=len(set(table_columns(bundle.counts)) - set(id_like(table_columns(bundle.counts)))),
                 unit="um",
                 um_per_unit=1.0,
             )
@@ -161,22 +164,27 @@ def _transcripts(bundle: Bundle, options: IngestSection) -> Path:
 
 
 def _read_cells(counts_path: Path, cells_path: Path) -> RawSlide:
-    dense = read_dense(counts_path)
+    columns = table_columns(counts_path)
+    id_name = next((name for name in COUNT_IDS if name in columns), columns[0])
+    skipped = id_like(columns, without=(id_name,))
+    dense = read_dense(counts_path, id_columns=[id_name], skip=skipped)
+    counts, names, notes = genes_alone(dense.counts, dense.names)
     cells = read_cells(cells_path)
     need_columns(cells.columns, PLACE, where=cells_path)
     id_column = _id_column(tuple(cells.columns), cells_path)
     table_ids = cell_ids(cells[id_column], where=cells_path)
-    ids = cell_ids(dense.ids.iloc[:, 0], where=counts_path)
+    ids = cell_ids(dense.ids[id_name], where=counts_path)
     rows, dropped = join_cells(ids, table_ids, counts=counts_path, cells=cells_path)
     xy = np.column_stack([cell_numbers(cells, name, where=cells_path) for name in PLACE])
     return RawSlide(
-        counts=dense.counts,
+        counts=counts,
         spot_ids=ids,
-        genes=gene_frame(dense.names),
+        genes=gene_frame(names),
         xy=xy[rows],
         um_per_unit=1.0,
         spots=further_columns(cells, rows=rows, without=(id_column, *PLACE), area=VOLUME, where=cells_path),
         control_patterns=CONTROL_PATTERNS,
+        notes=(*skip_note(skipped), *notes),
         dropped=dropped,
     )
 

@@ -33,6 +33,7 @@ from stpatch.slides.formats.text.coordinates import (
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import DenseTable, read_dense, transposed
 from stpatch.slides.formats.text.lines import read_head
+from stpatch.slides.formats.text.not_genes import genes_alone, id_like, skip_note
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -191,11 +192,16 @@ def _read_tables(source: SlideSource, settings: TableSection, *, normalized: boo
     if source.coordinates is None:
         return _read_one_table(source, settings, normalized=normalized)
     places = _coordinates(source.coordinates, settings)
-    table = read_dense(path, delimiter=settings.delimiter, normalized=normalized)
+    head = read_head(path, delimiter=settings.delimiter)
+    skipped = () if settings.genes_in == "rows" else id_like(head.names[1:])
+    table = read_dense(path, delimiter=head.delimiter, skip=skipped, normalized=normalized)
     genes_in = _genes_in(table, places, settings, path)
     if genes_in == "rows":
         return _joined(transposed(table.counts), table.names, gene_frame(table.row_ids), places)
-    return _joined(table.counts, table.row_ids, gene_frame(table.names), places)
+    counts, names, notes = genes_alone(table.counts, table.names)
+    spots = _joined(counts, table.row_ids, gene_frame(names), places)
+    spots.notes.extend((*skip_note(skipped), *notes))
+    return spots
 
 
 def _read_one_table(source: SlideSource, settings: TableSection, *, normalized: bool) -> _Spots:
@@ -210,15 +216,17 @@ def _read_one_table(source: SlideSource, settings: TableSection, *, normalized: 
             hint="name it: ingest.table.id_column",
         )
     wanted = [ids, x, y, *([settings.slide_column] if settings.slide_column in head.names else [])]
-    table = read_dense(source.path, delimiter=head.delimiter, id_columns=wanted, normalized=normalized)
+    skipped = id_like(head.names, without=wanted)
+    table = read_dense(source.path, delimiter=head.delimiter, id_columns=wanted, skip=skipped, normalized=normalized)
+    counts, names, notes = genes_alone(table.counts, table.names)
     xy = np.column_stack([numbers(table.ids[name], where=source.path) for name in (x, y)])
     return _Spots(
-        counts=table.counts,
+        counts=counts,
         ids=table.row_ids,
-        genes=gene_frame(table.names),
+        genes=gene_frame(names),
         xy=xy,
         columns=table.ids[[name for name in wanted if name not in (ids, x, y)]],
-        notes=[],
+        notes=[*skip_note(skipped), *notes],
         dropped={},
     )
 
