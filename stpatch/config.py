@@ -165,6 +165,7 @@ class IngestSection(Section):
 
     platform: Platform = "auto"
     values: Literal["counts", "normalized"] = "counts"
+    layer: str | None = None
     genes: GenesSection = GenesSection()
     qc: QcSection = QcSection()
     bin_um: Annotated[float, Field(gt=0)] | None = None

@@ -17,13 +17,11 @@ from stpatch.slides.formats.hdf5.anndata_group import (
     AnnDataGroup,
     anndata_group,
     is_anndata,
-    matrix_key,
-    read_counts,
-    read_genes,
     scale_factors,
     zarr_attributes,
 )
 from stpatch.slides.formats.hdf5.files import looks_hdf5
+from stpatch.slides.formats.hdf5.layers import counts_key, named_key, read_counts, read_features
 from stpatch.slides.formats.names import check_unique
 from stpatch.slides.formats.places import check_finite, nearest_distance
 from stpatch.slides.formats.tenx.lattice import (
@@ -60,12 +58,14 @@ class H5ad:
         if in_spatialdata(path) or not is_anndata(path):
             return None
         with anndata_group(path) as group:
-            return probe_group(group, platform=self.platform, normalized=options.values == "normalized")
+            return probe_group(
+                group, platform=self.platform, normalized=options.values == "normalized", layer=options.layer
+            )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002
         """Read counts, coordinates and the spot table."""
         with anndata_group(source.path) as group:
-            return read_group(group, normalized=options.values == "normalized")
+            return read_group(group, normalized=options.values == "normalized", layer=options.layer)
 
 
 def in_spatialdata(path: Path) -> bool:
@@ -79,9 +79,16 @@ def in_spatialdata(path: Path) -> bool:
     return False
 
 
-def probe_group(group: AnnDataGroup, *, platform: str, normalized: bool) -> Probe:
+def matrix_key(group: AnnDataGroup, *, normalized: bool, layer: str | None) -> str:
+    """Return the matrix to read: ``ingest.layer``'s, else X for normalized values and the raw counts' otherwise."""
+    if normalized:
+        return named_key(group, layer or "X")
+    return counts_key(group, layer=layer)
+
+
+def probe_group(group: AnnDataGroup, *, platform: str, normalized: bool, layer: str | None = None) -> Probe:
     """Describe an AnnData group by its headers."""
-    key = "X" if normalized else matrix_key(group)
+    key = matrix_key(group, normalized=normalized, layer=layer)
     n_spots, n_genes = group.shape(key)
     columns = group.columns("obs") if group.has("obs") else []
     place = _coordinates_key(group, columns)
@@ -116,6 +123,7 @@ def read_group(
     group: AnnDataGroup,
     *,
     normalized: bool,
+    layer: str | None = None,
     select: NDArray[np.bool_] | None = None,
     xy: NDArray[np.float64] | None = None,
 ) -> RawSlide:
@@ -124,7 +132,9 @@ def read_group(
     Parameters
     ----------
     normalized
-        Take X as float32 values instead of raw counts.
+        Take float32 values instead of raw counts: those of X, or of `layer`.
+    layer
+        The matrix to read (``ingest.layer``); None: found.
     select
         (rows,) which rows are the slide's; None = all.
     xy
@@ -133,10 +143,11 @@ def read_group(
     obs = group.frame("obs")
     notes: tuple[str, ...] = ()
     if normalized:
-        key, counts = "X", group.matrix("X", normalized=True)
+        key = matrix_key(group, normalized=True, layer=layer)
+        counts = group.matrix(key, normalized=True)
     else:
-        key, counts, notes = read_counts(group)
-    genes = read_genes(group, key)
+        key, counts, notes = read_counts(group, layer=layer)
+    genes = read_features(group, key)
     if counts.shape != (len(obs), len(genes)):
         raise InputError(
             "the matrix and its tables differ in size",
