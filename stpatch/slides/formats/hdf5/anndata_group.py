@@ -155,7 +155,11 @@ class AnnDataGroup:
         """Return a matrix's (rows, columns) from its header."""
         with faults(self.where(key)):
             matrix = self.group[key]
-            if hasattr(matrix, "keys"):
+            if hasattr(matrix, "keys") and "column-order" in matrix.attrs:  # a table in obsm
+                index = matrix[attribute_text(matrix.attrs["_index"])]
+                rows = index["values"] if hasattr(index, "keys") else index
+                shape = (rows.shape[0], len(matrix.attrs["column-order"]))
+            elif hasattr(matrix, "keys"):
                 shape = matrix.attrs.get("shape", matrix.attrs.get("h5sparse_shape"))
             else:
                 shape = matrix.shape
