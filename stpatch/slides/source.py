@@ -62,6 +62,8 @@ class Probe:
         The coordinate unit: ``um``, ``px``, ``array``, ``mm`` or ``unknown``.
     pitch_um, um_per_unit
         Where known from headers.
+    path
+        The folder in which the files were found, where it is not the source's own but lies below it.
     """
 
     platform: str
@@ -73,3 +75,4 @@ class Probe:
     unit: str = "unknown"
     pitch_um: float | None = None
     um_per_unit: float | None = None
+    path: Path | None = None

@@ -157,7 +157,7 @@ def second(folder: Path) -> None:
         (gone("features.tsv.gz"), "incomplete"),
         (gone("barcodes.tsv.gz"), "incomplete"),
         (second, "several matrices"),
-        (text("matrix.mtx.gz", "%%MatrixMarket matrix coordinate", "%%MatrixMarket matrix array"), "no sparse matrix"),
+        (text("matrix.mtx.gz", "%%MatrixMarket matrix coordinate", "%%MatrixMarket matrix array"), "not a sparse"),
         (text("matrix.mtx.gz", "7 12 ", "7 twelve "), "no size line"),
         (text("matrix.mtx.gz", "7 12 ", "8 12 "), "differ in size"),
         (text("barcodes.tsv.gz", NAMES["barcodes"][1], NAMES["barcodes"][0]), "a barcode is given twice"),

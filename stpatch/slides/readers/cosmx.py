@@ -27,8 +27,10 @@ from stpatch.slides.formats.molecules.slide import (
 )
 from stpatch.slides.formats.molecules.table import Kind, MoleculeTable, open_molecules
 from stpatch.slides.formats.names import gene_frame, listed
+from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.text.cell_table import (
     cell_numbers,
+    cell_places,
     further_columns,
     join_cells,
     need_columns,
@@ -99,7 +101,7 @@ class CosMx:
             return Probe(
                 platform=self.platform,
                 reason=f"{bundle.counts.name} beside {bundle.cells.name}",
-                files=(bundle.counts, bundle.cells, *fovs),
+                files=(bundle.counts, *parquet_parts(bundle.cells), *fovs),
                 n_genes=len(set(columns) - set(KEY) - set(id_like(columns))),
                 unit="px",
                 um_per_unit=pixel.um,
@@ -111,7 +113,7 @@ class CosMx:
         return Probe(
             platform=self.platform,
             reason=f"{molecules.name} with {TARGET} and places in px",
-            files=(molecules, *fovs),
+            files=(*parquet_parts(molecules), *fovs),
             unit="px",
             pitch_um=options.bin_um or DEFAULT_BIN_UM,
             um_per_unit=pixel.um,
@@ -122,7 +124,7 @@ class CosMx:
         bundle = find_bundle(source.path)
         if bundle is None:
             raise InputError(
-                "this is no CosMx folder",
+                "this is not a CosMx folder",
                 where=source.path,
                 hint="give the folder with the flat files, or another platform",
             )
@@ -245,7 +247,7 @@ def _read_cells(counts_path: Path, cells_path: Path, *, fovs: Fovs | None, pixel
     rows[~background], dropped = join_cells(
         keys[~background], cell_keys, counts=counts_path, cells=cells_path, may_miss=MAY_MISS
     )
-    xy = np.column_stack([cell_numbers(cells, name, where=cells_path) for name in (x, y)])
+    xy = cell_places(cells, (x, y), rows=rows, where=cells_path)
     if place == CELL_LOCAL:
         fov = cell_numbers(cells, KEY[0], where=cells_path)
         xy += _fov_place(fovs, fov, um=pixel.um, where=cells_path)

@@ -13,6 +13,7 @@ from scipy import sparse
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
 from stpatch.slides.feature_types import CONTROL_NAMES
+from stpatch.slides.formats.barcodes import flags as flag_words
 from stpatch.slides.formats.hdf5.anndata_group import (
     AnnDataGroup,
     anndata_group,
@@ -53,7 +54,7 @@ class H5ad:
         path = source.path
         if path.suffix == ".h5ad" and path.is_file() and not looks_hdf5(path):
             raise InputError(
-                "the file ends in .h5ad but is no HDF5", where=path, hint="fetch the file again, or mend it"
+                "the file ends in .h5ad but is not an HDF5 file", where=path, hint="fetch it again, or repair it"
             )
         if in_spatialdata(path) or not is_anndata(path):
             return None
@@ -301,8 +302,7 @@ def _spot_table(obs: pd.DataFrame, group: AnnDataGroup) -> pd.DataFrame:
     if "in_tissue" in spots:
         flags = spots["in_tissue"]
         if not isinstance(flags.dtype, np.dtype) or flags.dtype.kind not in "iub":
-            texts = flags.astype(str).str.lower().replace({"true": "1", "false": "0"})
-            flags = pd.to_numeric(texts, errors="coerce")
+            flags = pd.Series(flag_words(flags.astype(str)), index=spots.index)
         bad = np.flatnonzero(~flags.isin([0, 1]))
         if len(bad):
             raise InputError(

@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.molecules.slide import (
@@ -19,9 +17,10 @@ from stpatch.slides.formats.molecules.slide import (
 )
 from stpatch.slides.formats.molecules.table import open_molecules
 from stpatch.slides.formats.names import gene_frame, listed
+from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.text.cell_table import (
     cell_ids,
-    cell_numbers,
+    cell_places,
     further_columns,
     join_cells,
     need_columns,
@@ -35,8 +34,8 @@ from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
-COUNTS = re.compile(r".*cell_by_gene.*\.csv(\.gz)?", re.IGNORECASE)
-CELLS = re.compile(r".*cell_metadata.*\.csv(\.gz)?", re.IGNORECASE)
+COUNTS = re.compile(r"(?P<prefix>.*?)(cell|entity)_by_gene(?P<suffix>.*?)\.(csv(\.gz)?|parquet)", re.IGNORECASE)
+CELLS = re.compile(r"(?P<prefix>.*?)(cell|entity)_metadata(?P<suffix>.*?)\.(csv(\.gz)?|parquet)", re.IGNORECASE)
 TRANSCRIPTS = re.compile(r".*detected_transcripts.*\.(csv(\.gz)?|parquet)", re.IGNORECASE)
 CELL_ID = ("EntityID", "", "X", "cell", "cell_id", "Unnamed: 0")
 """Columns that hold the id in ``cell_metadata``; the first that is there."""
@@ -66,7 +65,7 @@ class Merscope:
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Recognize the cell tables, or the transcripts, by name and columns."""
-        bundle = find_bundle(source.path)
+        bundle = find_bundle(source.path, cells=source.coordinates)
         if bundle is None:
             return None
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
@@ -76,7 +75,7 @@ class Merscope:
             return Probe(
                 platform=self.platform,
                 reason=f"{bundle.counts.name} beside {bundle.cells.name} with {' and '.join(PLACE)}",
-                files=(bundle.counts, bundle.cells),
+                files=(bundle.counts, *parquet_parts(bundle.cells)),
                 n_genes=len(set(table_columns(bundle.counts)) - set(id_like(table_columns(bundle.counts)))),
                 unit="um",
                 um_per_unit=1.0,
@@ -86,29 +85,31 @@ class Merscope:
         return Probe(
             platform=self.platform,
             reason=f"{transcripts.name} with {', '.join(TRANSCRIPT_COLUMNS)}",
-            files=(transcripts,),
+            files=parquet_parts(transcripts),
             unit="um",
             pitch_um=options.bin_um or DEFAULT_BIN_UM,
             um_per_unit=1.0,
         )
 
-    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
+    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002
         """Read the cells, or stream the transcripts into bins of ``ingest.bin_um``."""
-        bundle = find_bundle(source.path)
+        bundle = find_bundle(source.path, cells=source.coordinates)
         if bundle is None:
             raise InputError(
-                "this is no MERSCOPE folder",
+                "this is not a MERSCOPE folder",
                 where=source.path,
                 hint="give the folder with cell_by_gene.csv and cell_metadata.csv, or another platform",
             )
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
             return _read_cells(bundle.counts, bundle.cells)
-        (path,) = probe.files
-        return _read_transcripts(path, bin_um=options.bin_um)
+        return _read_transcripts(_transcripts(bundle, options), bin_um=options.bin_um)
 
 
-def find_bundle(path: Path) -> Bundle | None:
+def find_bundle(path: Path, *, cells: Path | None = None) -> Bundle | None:
     """Return the bundle that `path` is: a folder, or one of its files; None where there is none.
+
+    Counts and cells of one segmentation have the same words before and behind ``cell_by_gene``; `cells` is the cell
+    table that the samplesheet names.
 
     Raises
     ------
@@ -123,12 +124,8 @@ def find_bundle(path: Path) -> Bundle | None:
             return None
     folder = path if path.is_dir() else path.parent
     transcripts = one_file(folder, TRANSCRIPTS)
-    bundle = Bundle(
-        folder=folder,
-        counts=path if path.is_file() else one_file(folder, COUNTS),
-        cells=one_file(folder, CELLS),
-        transcripts=transcripts,
-    )
+    counts = path if path.is_file() else _only_counts(folder)
+    bundle = Bundle(folder=folder, counts=counts, cells=cells or _cells_of(counts, folder), transcripts=transcripts)
     if bundle.counts is None and bundle.cells is None:
         return bundle if transcripts is not None and _is_ours(transcripts) else None
     if (bundle.counts is None or bundle.cells is None) and transcripts is None:
@@ -139,6 +136,37 @@ def find_bundle(path: Path) -> Bundle | None:
             expected="cell_by_gene.csv and cell_metadata.csv, or detected_transcripts.csv",
         )
     return bundle
+
+
+def _only_counts(folder: Path) -> Path | None:
+    found = sorted(item for item in folder.iterdir() if COUNTS.fullmatch(item.name))
+    if len(found) > 1:
+        raise InputError(
+            "the folder holds several segmentations",
+            where=folder,
+            found=listed([item.name for item in found]),
+            expected="one slide per folder, or the table of one segmentation",
+            hint=f"give one of them as path: {found[0].name}; the cell table of the same prefix goes with it",
+        )
+    return found[0] if found else None
+
+
+def _cells_of(counts: Path | None, folder: Path) -> Path | None:
+    """Return the cell table of the same words as the counts, else the only one."""
+    found = {item: match for item in sorted(folder.iterdir()) if (match := CELLS.fullmatch(item.name))}
+    ours = COUNTS.fullmatch(counts.name) if counts is not None else None
+    if ours is not None and len(found) > 1:
+        words = (ours["prefix"], ours["suffix"])
+        found = {item: match for item, match in found.items() if (match["prefix"], match["suffix"]) == words} or found
+    if len(found) > 1:
+        raise InputError(
+            "the folder holds several cell tables",
+            where=folder,
+            found=listed([item.name for item in found]),
+            expected="one, or one whose words are those of the counts table",
+            hint="name the one in the samplesheet's column coordinates",
+        )
+    return next(iter(found), None)
 
 
 def _is_ours(path: Path) -> bool:
@@ -175,7 +203,7 @@ def _read_cells(counts_path: Path, cells_path: Path) -> RawSlide:
     table_ids = cell_ids(cells[id_column], where=cells_path)
     ids = cell_ids(dense.ids[id_name], where=counts_path)
     rows, dropped = join_cells(ids, table_ids, counts=counts_path, cells=cells_path)
-    xy = np.column_stack([cell_numbers(cells, name, where=cells_path) for name in PLACE])
+    xy = cell_places(cells, PLACE, rows=rows, where=cells_path)
     return RawSlide(
         counts=counts,
         spot_ids=ids,

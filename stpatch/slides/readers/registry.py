@@ -8,14 +8,19 @@ samplesheet name) and `read_source` reads with the one that recognized the files
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Protocol
 
 from stpatch.config import IngestSection
 from stpatch.errors import ConfigError, InputError, InputMissingError, StpatchError
 from stpatch.extensions import load_outside, outside, own_names
+from stpatch.slides.formats.names import listed
+from stpatch.slides.formats.whatis import explain
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
+LEVELS, MOST_FOLDERS = 2, 64
+"""How deep, and in how many folders of a level, a slide is looked for below a folder that is none."""
 GROUP = "stpatch.readers"
 """Entry point group of readers from other packages: ``platform = "module:Class"``."""
 
@@ -104,22 +109,38 @@ def probe_source(source: SlideSource, options: IngestSection) -> Probe:
     require_path(source)
     platform = source.platform if source.platform != "auto" else options.platform
     if platform != "auto":
-        probe = reader_of(platform).probe(source, options)
+        probe = reader_of(platform).probe(source, options) or _below(source, options, asked=(platform,))
         if probe is None:
+            known = explain(source.path)
             raise InputError(
-                f"this is not a {platform} layout",
+                f"this is not a {platform} layout" + (f": {known.what}" if known else ""),
                 where=_place(source),
                 found=_listing(source),
-                hint="set platform: auto to have it recognized, or name the platform that wrote it",
+                hint=known.hint
+                if known
+                else "set platform: auto to have it recognized, or name the platform that wrote it",
             )
         return probe
-    return _only_one(source, *_ask_all(source, options))
+    probes, problems = _ask_all(source, options)
+    if not probes and not problems and (below := _below(source, options, asked=platforms())) is not None:
+        return below
+    return _only_one(source, probes, problems)
 
 
 def read_source(source: SlideSource, options: IngestSection) -> tuple[Probe, RawSlide]:
     """Probe and read one slide."""
     probe = probe_source(source, options)
-    return probe, reader_of(probe.platform).read(source, options, probe)
+    return probe, read_probed(source, options, probe)
+
+
+def read_probed(source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
+    """Read what was probed, which may lie in a folder below the source's path."""
+    place = source if probe.path is None else replace(source, path=probe.path)
+    raw = reader_of(probe.platform).read(place, options, probe)
+    if probe.path is None:
+        return raw
+    below = probe.path.relative_to(source.path)
+    return replace(raw, notes=(f"the slide is in {below} of the folder that was given", *raw.notes))
 
 
 def _ask_all(source: SlideSource, options: IngestSection) -> tuple[list[Probe], list[StpatchError]]:
@@ -136,6 +157,40 @@ def _ask_all(source: SlideSource, options: IngestSection) -> tuple[list[Probe], 
     return probes, problems
 
 
+def _below(source: SlideSource, options: IngestSection, *, asked: tuple[str, ...]) -> Probe | None:
+    """Return the only slide in the folders below, None where there is none.
+
+    Raises
+    ------
+    InputError
+        There are several slides below: they are listed.
+    """
+    level = [source.path] if source.path.is_dir() else []
+    for _ in range(LEVELS):
+        level = [item for folder in level for item in sorted(folder.iterdir()) if item.is_dir()][:MOST_FOLDERS]
+        found: list[Probe] = []
+        for folder in level:
+            for platform in asked:
+                try:
+                    probe = reader_of(platform).probe(replace(source, path=folder), options)
+                except StpatchError:
+                    continue  # what is wrong in a folder that nobody named is no problem of this one
+                if probe is not None:
+                    found.append(replace(probe, path=folder))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = [f"{probe.path.relative_to(source.path)} ({probe.platform})" for probe in found if probe.path]
+            raise InputError(
+                "the folder holds several slides",
+                where=_place(source),
+                found=listed(names),
+                expected="one slide per row of the samplesheet",
+                hint="give each slide a row of its own, with its folder as path",
+            )
+    return None
+
+
 def _only_one(source: SlideSource, probes: list[Probe], problems: list[StpatchError]) -> Probe:
     if len(probes) == 1:
         return probes[0]
@@ -148,6 +203,8 @@ def _only_one(source: SlideSource, probes: list[Probe], problems: list[StpatchEr
         )
     if problems:
         raise problems[0]
+    if (known := explain(source.path)) is not None:
+        raise InputError(known.what, where=_place(source), found=_listing(source), hint=known.hint)
     raise InputError(
         "no platform recognizes these files",
         where=_place(source),

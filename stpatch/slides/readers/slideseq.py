@@ -14,8 +14,9 @@ import numpy as np
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
+from stpatch.slides.formats.barcodes import BASES
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
-from stpatch.slides.formats.text.coordinates import has_header, read_coordinates, rows_of
+from stpatch.slides.formats.text.coordinates import has_header, joined_rows, read_coordinates
 from stpatch.slides.formats.text.dense import read_dense, transposed
 from stpatch.slides.formats.text.lines import Head, head_or_none
 from stpatch.slides.readers.registry import register
@@ -25,7 +26,7 @@ from stpatch.slides.source import Probe, SlideSource
 UM_PER_PIXEL = 0.65
 """The platform's usual microscope pixel; not written in the files, so the config may say otherwise."""
 
-_BARCODE = re.compile(r"[ACGTN]{8,}")
+_BARCODE = re.compile(rf"[{BASES}]{{8,}}([-_.]\d+)?")
 _ID_NAMES = {"barcode", "barcodes", "bead", ""}
 _XY_NAMES = ({"xcoord", "ycoord"}, {"x", "y"})
 _SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
@@ -74,7 +75,7 @@ class SlideSeqReader:
                 where=locations,
                 expected="a column named barcode (or barcodes)",
             )
-        row = rows_of(table.names, beads.table[beads.id_column], where=locations)
+        row, join_notes = joined_rows(table.names, beads.table[beads.id_column], where=locations)
         placed = row >= 0
         if not placed.any():
             raise InputError(
@@ -88,6 +89,7 @@ class SlideSeqReader:
         dropped = {"no_coordinates": {"spots": int((~placed).sum()), "counts": int(lost.sum())}}
         um_per_unit = options.um_per_unit or UM_PER_PIXEL
         notes = [] if options.um_per_unit else [f"um per pixel is the platform's usual {UM_PER_PIXEL}, not measured"]
+        notes += join_notes
         empty = len(beads.table) - int(placed.sum())
         if empty:
             notes.append(f"{empty} rows of {locations.name} have no counts")

@@ -19,13 +19,18 @@ from scipy import sparse
 from stpatch.config import IngestSection, TableSection
 from stpatch.errors import ConfigError, InputError, InputMissingError
 from stpatch.slides.feature_types import CONTROL_NAMES
+from stpatch.slides.formats.barcodes import flags
 from stpatch.slides.formats.hdf5.loom import is_loom, loom_shape, read_loom
+from stpatch.slides.formats.molecules.plain import PlainMolecules, find_molecules
+from stpatch.slides.formats.molecules.slide import DEFAULT_BIN_UM, bin_table, bins_slide, default_bin_note
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
+from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.places import nearest_distance, square_pitch
 from stpatch.slides.formats.text.coordinates import (
     Coordinates,
     array_of,
     find_xy,
+    joined_rows,
     matching_column,
     read_coordinates,
     rows_of,
@@ -79,6 +84,9 @@ class TableReader:
         for path in extra:
             _check_file(path, "table", None)
         n_spots = n_genes = None
+        if (molecules := _molecules(source, settings)) is not None:
+            _refuse_unnamed(source, settings)
+            return _probe_molecules(molecules, source, options)
         if is_loom(source.path):
             n_spots, n_genes, attributes = loom_shape(source.path)
             if source.coordinates is None:
@@ -107,6 +115,8 @@ class TableReader:
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
         """Read and join the tables, and take the slide's own rows where several slides share them."""
         settings = settings_of(source, options)
+        if (molecules := _molecules(source, settings)) is not None:
+            return _read_molecules(molecules, options)
         normalized = options.values == "normalized"
         read = _read_loom if is_loom(probe.files[0]) else _read_tables
         spots = read(source, settings, normalized=normalized)
@@ -129,6 +139,47 @@ class TableReader:
             notes=tuple(spots.notes),
             dropped=spots.dropped,
         )
+
+
+def _molecules(source: SlideSource, settings: TableSection) -> PlainMolecules | None:
+    """Return the columns of a table of molecules; None for a table of counts, or one with coordinates beside it."""
+    if source.coordinates is not None or is_loom(source.path):
+        return None
+    return find_molecules(source.path, x=settings.x_column, y=settings.y_column)
+
+
+def _probe_molecules(molecules: PlainMolecules, source: SlideSource, options: IngestSection) -> Probe:
+    columns = ", ".join(name for name in (molecules.x, molecules.y, molecules.gene, molecules.count) if name)
+    return Probe(
+        platform=TableReader.platform,
+        reason=f"a table of molecules with {columns}",
+        files=parquet_parts(source.path),
+        unit="um" if options.um_per_unit is None else "unknown",
+        pitch_um=options.bin_um or DEFAULT_BIN_UM,
+        um_per_unit=options.um_per_unit or 1.0,
+    )
+
+
+def _read_molecules(molecules: PlainMolecules, options: IngestSection) -> RawSlide:
+    bin_um, um_per_unit = options.bin_um or DEFAULT_BIN_UM, options.um_per_unit or 1.0
+    pitch = bin_um / um_per_unit
+    binned = bin_table(
+        molecules.table, gene=molecules.gene, x=molecules.x, y=molecules.y, pitch=pitch, count=molecules.count
+    )
+    notes = [] if options.bin_um else [default_bin_note(bin_um)]
+    if options.um_per_unit is None:
+        notes.append("coordinates are taken for micrometres: ingest.um_per_unit is not set")
+    if not molecules.table.has_header and not molecules.table.is_parquet:
+        notes.append(f"the table has no header: {molecules.x} is x, {molecules.y} is y, {molecules.gene} is the gene")
+    return bins_slide(
+        binned.bins,
+        genes=binned.genes,
+        pitch=pitch,
+        um_per_unit=um_per_unit,
+        where=molecules.table.path,
+        notes=tuple(notes),
+        control_patterns=CONTROL_NAMES,
+    )
 
 
 def settings_of(source: SlideSource, options: IngestSection) -> TableSection:
@@ -281,8 +332,8 @@ def _joined(
         row = np.arange(len(ids))
         notes = [f"{places.path.name} has no ids: joined to the counts by order"]
     else:
-        row = rows_of(ids, places.table[id_column], where=places.path)
-        notes = []
+        row, joins = joined_rows(ids, places.table[id_column], where=places.path)
+        notes = list(joins)
     placed = row >= 0
     if not placed.any():
         raise InputError(
@@ -399,7 +450,9 @@ def _typed(columns: pd.DataFrame, source: SlideSource) -> pd.DataFrame:
     """Give the columns that QC knows their types."""
     frame = columns.drop(columns=["array_row", "array_col"], errors="ignore").copy()
     if "in_tissue" in frame:
-        frame["in_tissue"] = numbers(frame["in_tissue"].astype(str), where=source.path) != 0
+        words = flags(frame["in_tissue"].astype(str))
+        known = not np.isnan(words).any()
+        frame["in_tissue"] = (words if known else numbers(frame["in_tissue"].astype(str), where=source.path)) != 0
     if "area" in frame:
         frame["area"] = numbers(frame["area"].astype(str), where=source.path, missing=True)
     return frame

@@ -40,6 +40,11 @@ _LF, _CR, _TAB, _QUOTE, _MINUS = 10, 13, 9, 34, 45
 GENE_ID = ("geneID", "gene")
 GENE_NAME = "geneName"
 COUNT = ("MIDCount", "MIDCounts", "UMICount")
+OTHER_COUNTS = (
+    "midcount", "midcounts", "mid_count", "umicount", "umicounts", "umi_count", "umi_counts", "umi", "count", "counts",
+    "value", "values", "readcount", "expression",
+)  # fmt: skip
+"""Names of the column of counts in other tools' files, in lower case."""
 
 Block = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Gene numbers, x, y and counts, (n,) each."""
@@ -87,10 +92,19 @@ def open_gem(path: Path) -> Gem | None:
         table=table,
         gene=table.need(gene),
         name=GENE_NAME if gene != GENE_NAME and GENE_NAME in table.columns else None,
-        count=table.need(*COUNT),
+        count=_count_column(table),
         bin_size=_bin_size(header.get("BinSize", "1"), path),
         version=" ".join(header[key] for key in ("FileFormat", "SoftwareVersion") if header.get(key)),
     )
+
+
+def _count_column(table: MoleculeTable) -> str:
+    if table.first_of(*COUNT) is None:
+        lower = {name.lower(): name for name in reversed(table.columns)}
+        found = next((lower[name] for name in OTHER_COUNTS if name in lower), None)
+        if found is not None:
+            return table.need(found)
+    return table.need(*COUNT)
 
 
 def _bin_size(text: str, path: Path) -> int:

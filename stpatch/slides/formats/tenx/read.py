@@ -23,7 +23,7 @@ from stpatch.slides.formats.counts import (
 from stpatch.slides.formats.hdf5.files import attribute_text, child, faults, hdf5_file, is_hdf5, read_texts
 from stpatch.slides.formats.names import gene_table
 from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes, no_genes
-from stpatch.slides.formats.tenx.mex import mex_files, probe_mex, read_mex
+from stpatch.slides.formats.tenx.mex import MATRIX_MTX, mex_files, probe_mex, read_mex
 
 
 def is_tenx_h5(path: Path) -> bool:
@@ -36,15 +36,20 @@ def is_tenx_h5(path: Path) -> bool:
 
 def tenx_files(path: Path) -> tuple[Path, ...]:
     """Return the files that `read_tenx` opens."""
-    if path.is_file():
+    if _is_h5(path):
         return (path,)
     files = mex_files(path)
     return (files.matrix, files.features, files.barcodes)
 
 
+def _is_h5(path: Path) -> bool:
+    """Whether a matrix is a file and not a MEX, which is named by its folder or by its ``.mtx`` file."""
+    return path.is_file() and MATRIX_MTX.fullmatch(path.name) is None
+
+
 def probe_tenx(path: Path) -> tuple[int, int, str]:
     """Return the numbers of barcodes and features and the software version, from headers alone."""
-    return probe_tenx_h5(path) if path.is_file() else probe_mex(path)
+    return probe_tenx_h5(path) if _is_h5(path) else probe_mex(path)
 
 
 def read_tenx(path: Path) -> TenxMatrix:
@@ -57,7 +62,7 @@ def read_tenx(path: Path) -> TenxMatrix:
     InputError
         The file is damaged, a count is no whole number, sizes do not agree, a barcode is given twice.
     """
-    return read_tenx_h5(path) if path.is_file() else read_mex(path)
+    return read_tenx_h5(path) if _is_h5(path) else read_mex(path)
 
 
 def probe_tenx_h5(path: Path) -> tuple[int, int, str]:
