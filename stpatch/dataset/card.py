@@ -62,7 +62,7 @@ def _front_matter(manifest: Manifest) -> str:
         lines.append("- config_name: patches")
     else:
         lines.append("- config_name: default")
-    lines += ["  data_files:", "  - split: all", '    path: "patches.parquet"', "---", ""]
+    lines += ["  data_files:", "  - split: patches", '    path: "patches.parquet"', "---", ""]
     return "\n".join(lines)
 
 

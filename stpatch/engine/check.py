@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from stpatch.errors import ConfigError, ProblemsError, StpatchError, one_or_many
 from stpatch.slides.genes import read_gene_map, read_vocabulary
+from stpatch.slides.labels import missing_labels
 from stpatch.slides.readers.registry import probe_source, require_path
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
@@ -53,6 +54,17 @@ def check_slides(job: Job, *, tick: Callable[[], object] = lambda: None) -> list
         rows.append(row)
         tick()
     return rows
+
+
+def check_labels(job: Job, rows: Sequence[SlideCheck]) -> list[StpatchError]:
+    """Return the problems of labels that no slide has, where all slides' columns are known."""
+    if not rows or any(row.probe is None for row in rows):
+        return []
+    slides = [(row.probe.spot_columns, row.source.labels) for row in rows if row.probe is not None]
+    try:
+        return list(missing_labels(job.config.ingest.labels, slides))
+    except StpatchError as error:
+        return [error]
 
 
 def require_settings(job: Job) -> None:

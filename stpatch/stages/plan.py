@@ -130,9 +130,9 @@ def _no_patch(job: Job, cropped: Mapping[str, Receipt], most: int = 4) -> Stpatc
         found = f"{patches} patches before the split, none in a split"
     else:
         found = "; ".join(grids) + (f"; and {len(cropped) - most} more" if len(cropped) > most else "")
-    least = (
-        f"{crop.min_spots} spots" if crop.min_spots is not None else f"{crop.min_coverage:.0%} of pixels with a spot"
-    )
+    limits = [] if crop.min_spots is None else [f"{crop.min_spots} spots (crop.min_spots)"]
+    limits += [f"{crop.min_coverage:.0%} of pixels with a spot (crop.min_coverage)"] if crop.min_coverage else []
+    least = " and ".join(limits) or "one spot"
     return StpatchError(
         "no patch is left",
         where=f"{len(cropped)} slide{'s' if len(cropped) > 1 else ''}",
@@ -153,6 +153,18 @@ def _check_names(job: Job, cropped: Mapping[str, Receipt]) -> None:
                 where="key ingest.labels",
                 found=f"{other!r} and {label!r}, both label_{label_name(label)}",
                 hint="rename one of the columns",
+            )
+    ingested = [job.receipt("ingest", slide_id).facts for slide_id in cropped]
+    for label in job.config.ingest.labels:
+        if ingested and not any(facts["labels"].get(label) for facts in ingested):
+            notes = (
+                note for facts in ingested for note in facts["record"]["notes"] if note.startswith(f"label {label}:")
+            )
+            raise ConfigError(
+                f"no slide has a label {label!r}",
+                where="key ingest.labels",
+                found=next(notes, None),
+                hint="name a column of the slides' spot tables or label files, or take it out",
             )
     draws = job.config.channels.draws
     fields = field_names(job.config.shards.encoding, genes=True, labels=names)

@@ -105,6 +105,7 @@ class CosMx:
                 n_genes=len(set(columns) - set(KEY) - set(id_like(columns))),
                 unit="px",
                 um_per_unit=pixel.um,
+                spot_columns=table_columns(bundle.cells),
             )
         molecules = _molecules(bundle, options)
         table = open_molecules(molecules)

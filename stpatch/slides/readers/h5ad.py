@@ -102,6 +102,7 @@ def probe_group(group: AnnDataGroup, *, platform: str, normalized: bool, layer: 
         n_spots=n_spots,
         n_genes=n_genes,
         unit="px" if is_array or group.has("uns/spatial") else "unknown",
+        spot_columns=tuple(columns),
     )
 
 

@@ -79,6 +79,7 @@ class Merscope:
                 n_genes=len(set(table_columns(bundle.counts)) - set(id_like(table_columns(bundle.counts)))),
                 unit="um",
                 um_per_unit=1.0,
+                spot_columns=columns,
             )
         transcripts = _transcripts(bundle, options)
         need_columns(open_molecules(transcripts).columns, TRANSCRIPT_COLUMNS, where=transcripts)

@@ -77,6 +77,7 @@ class SpatialData:
             n_spots=n_spots if len(annotation.regions) < 2 else None,
             n_genes=n_genes,
             unit="px" if {"array_row", "array_col"} <= set(columns) else "unknown",
+            spot_columns=tuple(columns),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:

@@ -55,6 +55,7 @@ class Visium:
             n_genes=n_genes,
             unit="px",
             pitch_um=PITCH_UM,
+            spot_columns=("in_tissue",),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002

@@ -57,6 +57,7 @@ class VisiumHd:
             n_genes=n_genes,
             unit="px",
             pitch_um=size_um * factor,
+            spot_columns=("in_tissue",),
             um_per_unit=None if layout.scale is None else read_scale(layout.scale, size_um=size_um),
         )
 

@@ -94,6 +94,7 @@ class Xenium:
                 n_genes=n_genes,
                 unit="um",
                 um_per_unit=1.0,
+                spot_columns=table_columns(bundle.cells),
             )
         transcripts = _transcripts(bundle, options)
         need_columns(table_columns(transcripts), TRANSCRIPT_COLUMNS, where=transcripts)
