@@ -126,7 +126,12 @@ def find_bundle(path: Path, *, cells: Path | None = None) -> Bundle | None:
     folder = path if path.is_dir() else path.parent
     transcripts = one_file(folder, TRANSCRIPTS)
     counts = path if path.is_file() else _only_counts(folder)
-    bundle = Bundle(folder=folder, counts=counts, cells=cells or _cells_of(counts, folder), transcripts=transcripts)
+    bundle = Bundle(
+        folder=folder,
+        counts=counts,
+        cells=(cells if counts is not None else None) or _cells_of(counts, folder),
+        transcripts=transcripts,
+    )
     if bundle.counts is None and bundle.cells is None:
         return bundle if transcripts is not None and _is_ours(transcripts) else None
     if (bundle.counts is None or bundle.cells is None) and transcripts is None:

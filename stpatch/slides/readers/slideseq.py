@@ -27,6 +27,7 @@ UM_PER_PIXEL = 0.65
 """The platform's usual microscope pixel; not written in the files, so the config may say otherwise."""
 
 _BARCODE = re.compile(rf"[{BASES}]{{8,}}([-_.]\d+)?")
+_SUFFIXED = re.compile(rf"[{BASES}]{{8,}}[-_.]\d+")
 _ID_NAMES = {"barcode", "barcodes", "bead", ""}
 _XY_NAMES = ({"xcoord", "ycoord"}, {"x", "y"})
 _SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
@@ -53,6 +54,8 @@ class SlideSeqReader:
                 hint="name the table itself as the slide's path",
             )
         head = heads[0]
+        if _SUFFIXED.fullmatch(head.names[1]) and source.coordinates is None and not _beside(head.path):
+            return None  # barcodes of another platform
         locations = _locations(source, head.path)
         return Probe(
             platform=self.platform,
@@ -124,6 +127,10 @@ def _is_locations(path: Path) -> bool:
     return bool(names & _ID_NAMES) and any(pair <= names for pair in _XY_NAMES)
 
 
+def _beside(counts: Path) -> list[Path]:
+    return [path for path in _texts(counts.parent) if path != counts and _is_locations(path)]
+
+
 def _locations(source: SlideSource, counts: Path) -> Path:
     if source.coordinates is not None:
         if not source.coordinates.is_file():
@@ -133,7 +140,7 @@ def _locations(source: SlideSource, counts: Path) -> Path:
                 hint="check the path in the samplesheet's column coordinates",
             )
         return source.coordinates
-    found = [path for path in _texts(counts.parent) if path != counts and _is_locations(path)]
+    found = _beside(counts)
     if len(found) != 1:
         raise InputError(
             "several tables may be the bead locations" if found else "there is no table of bead locations",
