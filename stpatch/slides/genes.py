@@ -248,7 +248,8 @@ def _controls(genes: pd.DataFrame, kinds: Sequence[feature_types.Kind], patterns
         not trusted[text] and not (typed and not text) and control.fullmatch(name) is not None
         for name, text in zip(genes["name"], genes["feature_type"], strict=True)
     ]
-    return by_type | np.array(by_name, dtype=bool)
+    found: NDArray[np.bool_] = by_type | np.array(by_name, dtype=bool)
+    return found
 
 
 def _merged(

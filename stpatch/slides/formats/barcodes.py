@@ -71,7 +71,7 @@ def join_barcodes(ids: Iterable[str], keys: Iterable[str]) -> Join:
     Another form is taken only where it leaves both sides unique, and matches every id, or at least half of them where
     none matches as it is. So barcodes of joined slides (``-1``, ``-2``) are never mixed up.
     """
-    ours, theirs = pd.Index(ids, dtype=object), pd.Index(keys, dtype=object)
+    ours, theirs = pd.Index(list(ids), dtype=object), pd.Index(list(keys), dtype=object)
     exact = np.asarray(theirs.get_indexer(ours), np.intp)
     missing = int((exact < 0).sum())
     if not missing or not len(theirs):
