@@ -27,12 +27,17 @@ from pydantic_core import PydanticCustomError
 
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
 from stpatch.expression.rules.registry import nearest, panel_names, panel_rule, patch_names, patch_rule
+from stpatch.extensions import outside, own_names
 from stpatch.registry import ENCODINGS, FORMATS
 
-Platform = Literal[
-    "auto", "visium", "visium_hd", "xenium", "merscope", "cosmx", "stereoseq", "slideseq", "st",
-    "h5ad", "spatialdata", "paper_h5", "table",
-]  # fmt: skip
+READERS = "stpatch.slides.readers"
+"""The room of readers: its modules' names are the platforms that ``ingest.platform`` may have."""
+
+
+def platform_names() -> tuple[str, ...]:
+    """Return what ``ingest.platform`` may be: ``auto``, the readers' platforms, those of installed packages."""
+    own = own_names(READERS, without=("registry",))
+    return ("auto", *own, *outside("stpatch.readers", taken=own))
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ def rule_names() -> tuple[str, ...]:
 NormalizeMethod = Annotated[str, *_known(normalization_names)]
 PanelMethod = Annotated[str, *_known(panel_names)]
 RuleMethod = Annotated[str, *_known(rule_names)]
+Platform = Annotated[str, *_known(platform_names)]
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -180,6 +186,7 @@ class IngestSection(Section):
 
     platform: Platform = "auto"
     values: Literal["counts", "normalized"] = "counts"
+    layer: str | None = None
     genes: GenesSection = GenesSection()
     qc: QcSection = QcSection()
     bin_um: Annotated[float, Field(gt=0)] | None = None

@@ -167,7 +167,7 @@ def one_case(case: str, folder: Path, *, scale: float, keep: bool) -> dict[str, 
     config.write_text(yaml.safe_dump(text))
     stage, read = _child("stage", config), _child("read", config)
     with h5py.File(folder / "work" / "slides" / f"{case}.h5ad") as file:
-        matrix = sum(file["X"][name].nbytes for name in ("data", "indices")) / 1e6
+        matrix = sum(file["X"][name].nbytes for name in ("counts", "genes")) / 1e6
     size = sum(path.stat().st_size for path in (folder / "slide").rglob("*") if path.is_file()) / 1e6
     shutil.rmtree(folder if not keep else folder / "work")
     return {

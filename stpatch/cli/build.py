@@ -31,7 +31,7 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
 
     No matrix is read, and all problems are listed at once.
     """
-    from stpatch.engine.check import check_settings, check_slides
+    from stpatch.engine.check import check_labels, check_settings, check_slides
     from stpatch.errors import one_or_many
 
     job = job_of(config, overrides)
@@ -39,6 +39,7 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     with bar("check", len(job.sources), 0, quiet=quiet) as shown:
         rows = check_slides(job, tick=lambda: shown.update(1))
     problems += [row.problem for row in rows if row.problem is not None]
+    problems += check_labels(job, rows)
     if as_json:
         value = {"slides": [row.as_json() for row in rows], "problems": [problem.block() for problem in problems]}
         typer.echo(json.dumps(value, indent=1))

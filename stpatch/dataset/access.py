@@ -7,6 +7,7 @@ there for a fork to inherit. A file stays open until its last user lets go of it
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from stpatch.dataset.entries import FileEntry, ShardEntry
@@ -137,6 +138,7 @@ class _File:
             have += len(data)
         return b"".join(parts)
 
-    def __del__(self) -> None:
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
+        # bound here: when the interpreter ends, the module's own names may be gone before its objects are
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            _close(self._descriptor)

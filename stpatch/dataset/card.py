@@ -56,7 +56,7 @@ def _front_matter(manifest: Manifest) -> str:
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
     lines += ["size_categories:", f"- {size_category(manifest.patches)}"]
     lines += ["configs:", *format_.front_matter(manifest)]
-    lines += ["  data_files:", "  - split: all", '    path: "patches.parquet"', "---", ""]
+    lines += ["  data_files:", "  - split: patches", '    path: "patches.parquet"', "---", ""]
     return "\n".join(lines)
 
 

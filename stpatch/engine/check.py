@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from stpatch.errors import (
     one_or_many,
 )
 from stpatch.slides.genes import read_gene_map, read_vocabulary
+from stpatch.slides.labels import missing_labels
 from stpatch.slides.readers.registry import probe_source, require_path
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
@@ -87,6 +88,17 @@ def require_files(source: SlideSource) -> None:
                 found=path,
                 hint="paths in a samplesheet are taken from its folder",
             )
+
+
+def check_labels(job: Job, rows: Sequence[SlideCheck]) -> list[StpatchError]:
+    """Return the problems of labels that no slide has, where all slides' columns are known."""
+    if not rows or any(row.probe is None for row in rows):
+        return []
+    slides = [(row.probe.spot_columns, row.source.labels) for row in rows if row.probe is not None]
+    try:
+        return list(missing_labels(job.config.ingest.labels, slides))
+    except StpatchError as error:
+        return [error]
 
 
 def require_settings(job: Job) -> None:

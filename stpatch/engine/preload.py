@@ -23,6 +23,6 @@ def preload() -> None:
         package = importlib.import_module(f"stpatch.{room}")
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    for platform in registry.MODULES:
+    for platform in registry.own_platforms():
         registry.reader_of(platform)
     compile_kernels(tuple(STAGES), announce=lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201

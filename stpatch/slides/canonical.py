@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
+from stpatch.slides import feature_types, qc
 from stpatch.slides import genes as gene_identity
-from stpatch.slides import qc
 from stpatch.slides.formats.places import check_finite
 from stpatch.slides.matrix import Csr, column_sums, filter_in_place, is_canonical, relabel, row_facts
 from stpatch.slides.slide import RawSlide, Slide
@@ -115,7 +115,12 @@ def canonical_slide(
     record: dict[str, Any] = {
         "recognized": probe.reason,
         "version": raw.version or probe.version,
-        "notes": [*raw.notes, *labels.attrs.get("notes", ()), *_mito_note(mito, section)],
+        "notes": [
+            *raw.notes,
+            *feature_types.notes_of(raw.genes["feature_type"].tolist()),
+            *labels.attrs.get("notes", ()),
+            *_mito_note(mito, section),
+        ],
         "counts_in": plain_number(raw_totals.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
         "counts_kept": plain_number(kept),
         "spots_in": int(raw.counts.shape[0]),

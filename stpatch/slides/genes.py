@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from stpatch.config import GenesSection
 from stpatch.errors import ConfigError, InputError
+from stpatch.slides import feature_types
 
 PAD = "<pad>"
-GENE_TYPES = frozenset({"", "gene expression", "gene"})
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{9,})(\.\d+)?")
 _ORGANISM_OF_PREFIX = {"ENSG": "human", "ENSMUSG": "mouse", "ENSRNOG": "rat", "ENSDARG": "zebrafish"}
 
@@ -167,7 +167,7 @@ def harmonize(
 ) -> Harmonized:
     """Give every column its gene.
 
-    In order: feature type (only gene expression stays; without types the platform's control patterns decide), the
+    In order: feature type (controls and other modalities go; where it says neither, the control patterns decide), the
     user's map (looked up by name, then by Ensembl id), identity (symbol: the name, or the bare Ensembl id where a gene
     has no name; ensembl: the id without version), ``exclude`` patterns, duplicates.
 
@@ -225,20 +225,31 @@ def _reasons(
     reasons[[gene == PAD for gene in identity]] = "padding"
     reasons[[gene == "" for gene in identity]] = "no Ensembl id" if section.identity == "ensembl" else "no name"
     reasons[[gene is None for gene in identity]] = "left out by the gene map"
+    kinds = feature_types.kinds_of(genes["feature_type"].tolist())
     if not section.keep_controls:
-        reasons[_controls(genes, patterns)] = "control"
+        reasons[_controls(genes, kinds, patterns)] = "control"
+    for i in np.flatnonzero([kind == "other" for kind in kinds]).tolist():
+        reasons[i] = f"feature type {genes['feature_type'].iloc[i]}"
     return reasons
 
 
-def _controls(genes: pd.DataFrame, patterns: Sequence[str]) -> NDArray[np.bool_]:
-    """Return (raw columns,) whether a column is no gene by its feature type, else by its name."""
-    types = [text.lower() for text in genes["feature_type"]]
-    if any(types):
-        return np.array([kind not in GENE_TYPES for kind in types], dtype=bool)
+def _controls(genes: pd.DataFrame, kinds: Sequence[feature_types.Kind], patterns: Sequence[str]) -> NDArray[np.bool_]:
+    """Return (raw columns,) whether a column is a control by its feature type, else by its name.
+
+    Names decide where the type does not: it is missing, unknown, or the annotation's gene type.
+    """
+    by_type = np.array([kind == "control" for kind in kinds], dtype=bool)
     if not patterns:
-        return np.zeros(len(types), dtype=bool)
+        return by_type
     control = re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
-    return np.array([control.fullmatch(name) is not None for name in genes["name"]], dtype=bool)
+    typed = any(kind in ("control", "other") for kind in kinds)
+    trusted = {text: feature_types.is_trusted(text) for text in set(genes["feature_type"])}
+    by_name = [
+        not trusted[text] and not (typed and not text) and control.fullmatch(name) is not None
+        for name, text in zip(genes["name"], genes["feature_type"], strict=True)
+    ]
+    found: NDArray[np.bool_] = by_type | np.array(by_name, dtype=bool)
+    return found
 
 
 def _merged(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import difflib
 import glob
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from stpatch.config import Platform, SlidesSection
+from stpatch.config import SlidesSection, platform_names
 from stpatch.errors import ConfigError, StpatchError, one_or_many
 from stpatch.slides.source import SlideSource
 from stpatch.storage import is_safe_id, key_text
@@ -18,7 +17,6 @@ COLUMNS = ("slide_id", "path", "platform", "organism", "split", "coordinates", "
 """Columns with a meaning of their own; every further one (tissue, donor, ...) is metadata."""
 
 _ORGANISMS = {"homo sapiens": "human", "hsapiens": "human", "mus musculus": "mouse", "mmusculus": "mouse"}
-_PLATFORMS: tuple[str, ...] = typing.get_args(Platform)
 _SUFFIXES = (".gz", ".tsv", ".csv", ".txt", ".h5ad", ".h5", ".zarr", ".gem", ".gef", ".loom")
 
 
@@ -151,12 +149,13 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
             expected="1 to 128 of the characters A-Z a-z 0-9 _ . + -, the first a letter or digit",
         )
     platform = row.get("platform") or "auto"
-    if platform not in _PLATFORMS:
-        near = difflib.get_close_matches(platform, _PLATFORMS, n=1)
+    known = platform_names()
+    if platform not in known:
+        near = difflib.get_close_matches(platform, known, n=1)
         raise ConfigError(
             f"unknown platform {platform!r}",
             where=where,
-            expected=f"one of {', '.join(_PLATFORMS)}",
+            expected=f"one of {', '.join(known)}",
             hint=f"did you mean {near[0]!r}?" if near else None,
         )
 

@@ -62,6 +62,10 @@ class Probe:
         The coordinate unit: ``um``, ``px``, ``array``, ``mm`` or ``unknown``.
     pitch_um, um_per_unit
         Where known from headers.
+    spot_columns
+        Columns of the spot table that may become labels, where headers tell.
+    path
+        The folder in which the files were found, where it is not the source's own but lies below it.
     """
 
     platform: str
@@ -73,3 +77,5 @@ class Probe:
     unit: str = "unknown"
     pitch_um: float | None = None
     um_per_unit: float | None = None
+    spot_columns: tuple[str, ...] | None = None
+    path: Path | None = None

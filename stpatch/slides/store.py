@@ -1,8 +1,12 @@
 """A slide's store in the work dir: an AnnData file that scanpy opens.
 
 The counts lie as three contiguous, uncompressed HDF5 arrays, so that a stage maps them into memory instead of reading
-them: a window touches its own rows and nothing else. Gene numbers are as narrow as the slide allows, since a window
-costs mostly the bytes of its rows.
+them: a window touches its own rows and nothing else. Counts and gene numbers are as narrow as the slide allows, since a
+window costs mostly the bytes of its rows.
+
+Who opens the file with scanpy gets float32 (float64 where a count needs it) and int32: ``X/data`` and ``X/indices`` are
+virtual datasets over the narrow ``X/counts`` and ``X/genes`` and take no room. Sums and squares of 16-bit counts would
+wrap around in silence.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ from stpatch.slides.slide import Slide, gene_number_dtype
 from stpatch.storage import atomic_path, canonical_json
 
 _FACTS = "stpatch"
+_COUNTS, _GENES = "counts", "genes"
+"""Members of X with the arrays as they are mapped; ``data`` and ``indices`` are wider views of them."""
+_FLOAT32_WHOLE = 2**24
+"""Below, float32 holds every whole number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +94,27 @@ def _write_counts(group: Any, slide: Slide) -> None:
     counts = slide.counts
     group.attrs["shape"] = np.array(counts.shape, np.int64)
     for name, array, dtype in (
-        ("data", counts.data, counts.dtype),
-        ("indices", counts.indices, gene_number_dtype(slide.n_genes)),
+        (_COUNTS, counts.data, counts.dtype),
+        (_GENES, counts.indices, gene_number_dtype(slide.n_genes)),
         ("indptr", counts.indptr, np.dtype(np.int64)),
     ):
         group.create_dataset(name, data=array.astype(dtype, copy=False))
+    largest = float(counts.data.max(initial=0))
+    _write_view(group, "data", of=_COUNTS, dtype=np.dtype(np.float32 if largest < _FLOAT32_WHOLE else np.float64))
+    _write_view(group, "indices", of=_GENES, dtype=np.dtype(np.int32))
+
+
+def _write_view(group: Any, name: str, *, of: str, dtype: np.dtype[Any]) -> None:
+    """Add a dataset that is a wider view of another: HDF5 converts the numbers when they are read."""
+    import h5py
+
+    narrow = group[of]
+    if not narrow.size:  # a view of nothing cannot be made
+        group.create_dataset(name, shape=(0,), dtype=dtype)
+        return
+    layout = h5py.VirtualLayout(narrow.shape, dtype)
+    layout[:] = h5py.VirtualSource(".", narrow.name, narrow.shape, narrow.dtype)
+    group.create_virtual_dataset(name, layout)
 
 
 def _text_column(column: pd.Series[str]) -> NDArray[np.object_] | pd.Categorical:
@@ -163,8 +187,8 @@ def open_counts(path: Path) -> CountsView:
     """Map the counts of a stored slide."""
     with _opened(path) as file, path.open("rb") as raw:
         pages = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-        arrays = {name: _mapped(pages, file["X"][name]) for name in ("data", "indices", "indptr")}
-    return CountsView(**arrays)
+        arrays = {name: _mapped(pages, file["X"][name]) for name in (_COUNTS, _GENES, "indptr")}
+    return CountsView(data=arrays[_COUNTS], indices=arrays[_GENES], indptr=arrays["indptr"])
 
 
 def _mapped(pages: mmap.mmap, dataset: Any) -> NDArray[Any]:

@@ -64,12 +64,12 @@ def read_canonical(job: Job, slide_id: str, probe: Probe) -> Slide:
     from stpatch.slides.canonical import canonical_slide
     from stpatch.slides.genes import read_gene_map, read_vocabulary
     from stpatch.slides.labels import attach_labels
-    from stpatch.slides.readers.registry import reader_of
+    from stpatch.slides.readers.registry import read_probed
 
     source, section = job.sources[slide_id], job.config.ingest
     gene_map = None if section.genes.map is None else read_gene_map(section.genes.map)
     vocabulary = None if section.genes.vocabulary is None else read_vocabulary(section.genes.vocabulary)
-    raw = reader_of(probe.platform).read(source, section, probe)
+    raw = read_probed(source, section, probe)
     return canonical_slide(
         raw,
         source=source,

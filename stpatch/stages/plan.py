@@ -8,7 +8,7 @@ shard of a split is short, and a tar shard holds the same samples as the zarr sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +93,7 @@ def run(job: Job, _unit: str) -> Outcome:
     """Deal the patches to splits and shards."""
     cropped = job.receipts("crop")
     check_names(job, {slide_id: receipt.facts["patches"] for slide_id, receipt in cropped.items()})
+    _check_labels(job, cropped)
     dealt = split_patches(job, cropped)
     plan = make_plan(
         dealt,
@@ -130,9 +131,9 @@ def _no_patch(job: Job, cropped: Mapping[str, Receipt], most: int = 4) -> Stpatc
         found = f"{patches} patches before the split, none in a split"
     else:
         found = "; ".join(grids) + (f"; and {len(cropped) - most} more" if len(cropped) > most else "")
-    least = (
-        f"{crop.min_spots} spots" if crop.min_spots is not None else f"{crop.min_coverage:.0%} of pixels with a spot"
-    )
+    limits = [] if crop.min_spots is None else [f"{crop.min_spots} spots (crop.min_spots)"]
+    limits += [f"{crop.min_coverage:.0%} of pixels with a spot (crop.min_coverage)"] if crop.min_coverage else []
+    least = " and ".join(limits) or "one spot"
     return StpatchError(
         "no patch is left",
         where=f"{len(cropped)} slide{'s' if len(cropped) > 1 else ''}",
@@ -164,6 +165,22 @@ def check_names(job: Job, patches: Mapping[str, int]) -> None:
     fields = field_names(job.config.shards.encoding, genes=True, labels=names)
     for slide_id, count in patches.items():
         check_key(sample_key(slide_id, max(count, 10**6) - 1, draws - 1, draws=draws), fields)
+
+
+def _check_labels(job: Job, slide_ids: Iterable[str]) -> None:
+    """Refuse a label that no ingested slide has."""
+    ingested = [job.receipt("ingest", slide_id).facts for slide_id in slide_ids]
+    for label in job.config.ingest.labels:
+        if ingested and not any(facts["labels"].get(label) for facts in ingested):
+            notes = (
+                note for facts in ingested for note in facts["record"]["notes"] if note.startswith(f"label {label}:")
+            )
+            raise ConfigError(
+                f"no slide has a label {label!r}",
+                where="key ingest.labels",
+                found=next(notes, None),
+                hint="name a column of the slides' spot tables or label files, or take it out",
+            )
 
 
 def _notes(job: Job, dealt: Mapping[str, NDArray[np.object_]], plan: Plan) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -161,7 +162,50 @@ def all_bundles() -> tuple[Bundle, ...]:
             by_order=("counts.txt", "places.txt"),
         ),
         Bundle(name="loom", platform="table", write=write_loom),
+        Bundle(name="visium flat", platform="visium", write=_visium_flat),
+        Bundle(name="visium portal", platform="visium", write=_visium_portal, by_order=_MEX_NAMES),
+        Bundle(name="visium loose mex", platform="visium", write=_visium_loose, by_order=_MEX_NAMES),
+        Bundle(name="h5ad named layer", platform="h5ad", write=_named_layer),
+        Bundle(name="merscope vpt", platform="merscope", write=_merscope_vpt),
+        Bundle(name="cosmx below", platform="cosmx", write=lambda p: write_cosmx(_made(p / "flatFiles")).parent),
     )
+
+
+def _visium_flat(folder: Path) -> Path:
+    outs = write_visium(folder)
+    for item in [*(outs / "spatial").iterdir(), outs / "filtered_feature_bc_matrix.h5"]:
+        item.rename(outs / f"GSM1_{item.name}")
+    (outs / "spatial").rmdir()
+    return outs
+
+
+def _visium_portal(folder: Path) -> Path:
+    outs = write_visium(folder, matrix="mex")
+    (outs / "filtered_feature_bc_matrix").rename(outs / "S1_filtered")
+    (outs / "spatial").rename(outs / "S1_spatial")
+    return outs
+
+
+def _visium_loose(folder: Path) -> Path:
+    outs = write_visium(folder, matrix="mex")
+    path = outs / "filtered_feature_bc_matrix" / "matrix.mtx.gz"
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    lines[3:] = [line.replace(" ", "  ") for line in lines[3:]]
+    path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode(), mtime=0))
+    return outs
+
+
+def _named_layer(folder: Path) -> Path:
+    slide = make_anndata(matrix="layers")
+    slide.layers["raw_counts"] = slide.layers.pop("counts")
+    return write_anndata(_made(folder) / "a.h5ad", slide)
+
+
+def _merscope_vpt(folder: Path) -> Path:
+    write_merscope(folder)
+    for item in list(folder.iterdir()):
+        item.rename(item.with_name(f"cellpose_{item.name.replace('cell_', 'entity_')}"))
+    return folder
 
 
 def _visium_mex(folder: Path) -> Path:

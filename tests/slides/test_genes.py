@@ -12,6 +12,7 @@ import pytest
 
 from stpatch.config import GenesSection
 from stpatch.errors import ConfigError, InputError, StpatchError
+from stpatch.slides import feature_types
 from stpatch.slides.genes import (
     GeneMap,
     Harmonized,
@@ -139,6 +140,73 @@ def test_controls_by_pattern_where_there_are_no_types() -> None:
     genes = table(("blank-3",), ("NegPrb1",), ("Blanka",), ("XNegPrb",))
     found = harmonized(genes, patterns=(r"BLANK-\d+", "NegPrb.*"))
     assert list(found.reasons) == ["control", "control", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Gene Expression", "gene"),
+        ("GEX", "gene"),
+        ("protein_coding", "gene"),
+        ("lncRNA", "gene"),
+        ("IG_V_gene", "gene"),
+        ("transcribed_unprocessed_pseudogene", "gene"),
+        ("protein-coding", "gene"),
+        ("Negative Control Codeword", "control"),
+        ("spike-in", "control"),
+        ("Antibody Capture", "other"),
+        ("Protein Expression", "other"),
+        ("", "unknown"),
+        ("marker", "unknown"),
+    ],
+)
+def test_feature_types_mean(text: str, kind: str) -> None:
+    assert feature_types.kind_of(text) == kind
+    assert feature_types.kind_of(text.upper()) == kind
+
+
+@pytest.mark.parametrize("kind", ["protein_coding", "lncRNA", "marker", "Gene Expression", "TEC", ""])
+@pytest.mark.parametrize("other", ["Gene Expression", "protein_coding", "snoRNA", ""])
+def test_types_of_genes_drop_nothing(kind: str, other: str) -> None:
+    found = harmonized(table(("A", "", kind), ("B", "", other), ("C", "", kind)))
+    assert list(found.reasons) == ["", "", ""]
+
+
+@pytest.mark.parametrize("kind", ["Antibody Capture", "Protein Expression", "CRISPR Guide Capture", "peaks", "ADT"])
+@pytest.mark.parametrize("keep_controls", [False, True])
+def test_other_modalities_are_left_out_by_type_and_named(kind: str, keep_controls: bool) -> None:
+    found = harmonized(table(("A", "", "Gene Expression"), ("CD3", "", kind)), keep_controls=keep_controls)
+    assert list(found.reasons) == ["", f"feature type {kind}"]
+
+
+def test_gene_types_of_the_annotation_do_not_hide_controls() -> None:
+    genes = table(("BLANK_1", "", "protein_coding"), ("A", "", "lncRNA"), ("Blank-2", "", "marker"))
+    assert list(harmonized(genes, patterns=("BLANK.*",)).reasons) == ["control", "", "control"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Blank-12",
+        "BLANK_0001",
+        "blank",
+        "NegControlProbe_00003",
+        "Negative1",
+        "SystemControl7",
+        "FalseCode3",
+        "ERCC-00002",
+    ],
+)
+def test_controls_of_any_imaging_platform_by_name(name: str) -> None:
+    found = harmonized(table((name,), ("Blanka",), ("NEGR1",), ("ERCC1",)), patterns=feature_types.CONTROL_NAMES)
+    assert list(found.reasons) == ["control", "", "", ""]
+
+
+def test_unknown_types_are_listed() -> None:
+    assert feature_types.notes_of(["gene", "marker", "marker", "odd", ""]) == [
+        "feature types that are not known are taken for genes: marker (2), odd (1)"
+    ]
+    assert feature_types.notes_of(["Gene Expression", "lncRNA", "Custom"]) == []
 
 
 def test_duplicates() -> None:

@@ -11,7 +11,7 @@ from scipy import sparse
 from stpatch.config import IngestSection
 from stpatch.errors import ConfigError, InputError
 from stpatch.slides.formats.names import gene_frame
-from stpatch.slides.labels import attach_labels, categories
+from stpatch.slides.labels import attach_labels, categories, missing_labels
 from stpatch.slides.readers.st import StReader
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import SlideSource
@@ -69,11 +69,11 @@ def test_label_table_joined_by_rounded_place(tmp_path: Path) -> None:
 
 
 def test_label_that_is_nowhere_or_twice(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no label 'kind'[\s\S]*samplesheet"):
-        attach_labels(raw_slide(), SOURCE, ["kind"], None)
+    frame = attach_labels(raw_slide(), SOURCE, ["kind"], None)
+    assert (texts(frame, "kind"), frame["kind"].cat.categories.tolist()) == ([None] * 4, [])
     spots = pd.DataFrame({"kind": list("abcd")})
-    with pytest.raises(ConfigError, match=r"no label 'knd'[\s\S]*kind"):
-        attach_labels(raw_slide(spots=spots), SOURCE, ["knd"], None)
+    frame = attach_labels(raw_slide(spots=spots), SOURCE, ["knd"], None)
+    assert frame.attrs["notes"] == ["label knd: the slide has no such column; columns kind"]
     path = write_text(tmp_path / "l.csv", "spot,kind\n2x3,a\n")
     with pytest.raises(ConfigError, match="in the slide's spot table and in its label table"):
         attach_labels(raw_slide(spots=spots), SOURCE, ["kind"], path)
@@ -96,6 +96,48 @@ def test_label_tables_that_do_not_fit(tmp_path: Path, content: str, words: str) 
         attach_labels(raw_slide(), SOURCE, ["kind"], path)
     with pytest.raises(InputError, match="no such label table"):
         attach_labels(raw_slide(), SOURCE, ["kind"], tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    "word", ["NA", "n/a", "#N/A", "nan", "NaN", "None", "null", "<NA>", "", " ", "-", "missing", "N.A."]
+)
+def test_words_for_no_label(word: str) -> None:
+    assert categories(pd.Series(["a", word], dtype=object)).tolist() == ["a", np.nan] or pd.isna(
+        categories(pd.Series(["a", word], dtype=object))[1]
+    )
+    assert categories(pd.Series(["a", word], dtype=object)).categories.tolist() == ["a"]
+
+
+@pytest.mark.parametrize("word", ["0", "n", "none of these", "NAB2", "unknown"])
+def test_words_that_are_labels(word: str) -> None:
+    assert categories(pd.Series([word], dtype=object)).categories.tolist() == [word]
+
+
+@pytest.mark.parametrize("form", ["{}-1", '"{}"', "S1_{}"])
+def test_a_label_table_whose_ids_agree_but_for_a_form(tmp_path: Path, form: str) -> None:
+    rows = "".join(
+        f"{form.format(spot)},{kind}\n" for spot, kind in zip(["2x3", "2x4", "3x3", "3x4"], "abab", strict=True)
+    )
+    path = write_text(tmp_path / "l.csv", f"spot,kind\n{rows}")
+    frame = attach_labels(raw_slide(array=False), SOURCE, ["kind"], path)
+    assert texts(frame, "kind") == list("abab")
+    assert form == '"{}"' or "agree but for" in frame.attrs["notes"][0]
+
+
+def test_a_label_table_that_no_config_asks_for_is_told(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "l.csv", "spot,x,y,kind,grade\n2x3,1,1,a,b\n")
+    frame = attach_labels(raw_slide(), SOURCE, [], path)
+    assert frame.shape == (4, 0)
+    assert frame.attrs["notes"] == ["columns of l.csv that ingest.labels does not ask for: kind, grade"]
+
+
+def test_labels_that_no_slide_has_by_headers(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "l.csv", "spot,kind\n2x3,a\n")
+    assert missing_labels(["kind"], [((), None), (("layer",), path)]) == []
+    (problem,) = missing_labels(["knd", "layer"], [((), None), (("layer",), path)])
+    assert "no slide has a label 'knd'" in str(problem)
+    assert "kind, layer" in str(problem)
+    assert missing_labels(["knd"], [(None, None), ((), path)]) == []
 
 
 def test_categories_of_categoricals_and_bytes() -> None:

@@ -102,7 +102,7 @@ def _set(name: str, value: object):
         (_cells(lambda t: t.iloc[:5]), "2 of 7 cells of the counts are not"),
         (lambda folder: (folder / "cell_metadata.csv").unlink(), "incomplete"),
         (lambda folder: (folder / "cell_by_gene.csv").unlink(), "incomplete"),
-        (lambda folder: write_merscope(folder, prefix="b_"), "several such files"),
+        (lambda folder: write_merscope(folder, prefix="b_"), "several segmentations"),
     ],
 )
 def test_problems(tmp_path: Path, change, message: str) -> None:

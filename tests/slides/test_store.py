@@ -159,3 +159,20 @@ def test_a_damaged_store_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be opened") as caught:
         read_slide(path)
     assert str(path) in caught.value.block()
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(60_000, np.float32), (2**24, np.float64)])
+def test_scanpy_opens_counts_that_do_not_wrap(tmp_path: Path, largest: int, dtype: Any) -> None:
+    import anndata
+
+    slide = a_slide(dtype=np.uint32 if largest > 2**16 else np.uint16)
+    slide.counts.data[:] = largest
+    write_slide(tmp_path / "s.h5ad", slide)
+    opened = anndata.read_h5ad(tmp_path / "s.h5ad")
+    assert opened.X.dtype == dtype
+    assert (slide.counts != opened.X).nnz == 0
+    squares = opened.X.multiply(opened.X).sum()
+    assert squares == pytest.approx(float(largest) ** 2 * slide.counts.nnz, rel=1e-6)
+    moved = (tmp_path / "s.h5ad").rename(tmp_path / "other.h5ad")
+    assert (slide.counts != anndata.read_h5ad(moved).X).nnz == 0
+    assert open_counts(moved).data.dtype == slide.counts.dtype

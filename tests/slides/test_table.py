@@ -28,7 +28,14 @@ def read(
     table: Mapping[str, str] | None = None,
     **options: object,
 ) -> tuple[Probe, RawSlide]:
-    source = SlideSource(slide_id="s", path=path, coordinates=coordinates, labels=labels, metadata=metadata or {})
+    source = SlideSource(
+        slide_id="s",
+        path=path,
+        platform="table",
+        coordinates=coordinates,
+        labels=labels,
+        metadata=metadata or {},
+    )
     section = IngestSection(table=dict(table or {}), **options)
     probe = TableReader().probe(source, section)
     assert probe is not None
@@ -74,7 +81,7 @@ def test_several_slides_in_one_table(tmp_path: Path) -> None:
         assert raw.spot_ids.tolist() == list(CELLS[3:])
         assert (raw.counts.toarray() == COUNTS[3:]).all()
         assert raw.notes == ("2 of 5 spots have slide = two",)
-    source = SlideSource(slide_id="s", path=counts, coordinates=places)
+    source = SlideSource(slide_id="s", path=counts, platform="table", coordinates=places)
     with pytest.raises(InputError, match=r"is not named[\s\S]*one, two"):
         TableReader().probe(source, IngestSection(table=keys))
     with pytest.raises(InputError, match=r"is not named[\s\S]*one, two"):

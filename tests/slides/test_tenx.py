@@ -157,7 +157,7 @@ def second(folder: Path) -> None:
         (gone("features.tsv.gz"), "incomplete"),
         (gone("barcodes.tsv.gz"), "incomplete"),
         (second, "several matrices"),
-        (text("matrix.mtx.gz", "%%MatrixMarket matrix coordinate", "%%MatrixMarket matrix array"), "no sparse matrix"),
+        (text("matrix.mtx.gz", "%%MatrixMarket matrix coordinate", "%%MatrixMarket matrix array"), "not a sparse"),
         (text("matrix.mtx.gz", "7 12 ", "7 twelve "), "no size line"),
         (text("matrix.mtx.gz", "7 12 ", "8 12 "), "differ in size"),
         (text("barcodes.tsv.gz", NAMES["barcodes"][1], NAMES["barcodes"][0]), "a barcode is given twice"),
@@ -197,3 +197,39 @@ def test_real_matrices(data_dir: Path) -> None:
     folder = data_dir / "visium_mouse_brain_mini" / "section1" / "outs" / "raw_feature_bc_matrix"
     lines = np.loadtxt(folder / "matrix.mtx", comments="%", skiprows=0)[1:]
     assert read_tenx(folder).counts.sum() == lines[:, 2].sum()
+
+
+@pytest.mark.parametrize("kind", ["Protein Expression", "Antibody Capture", "Negative Control Probe"])
+@pytest.mark.parametrize("layout", ["h5", "mex", "mex scattered"])
+def test_scaled_values_of_other_modalities_do_not_stop_the_genes(tmp_path: Path, kind: str, layout: str) -> None:
+    dense = some_counts(6, 4).toarray().astype(np.float64)
+    dense[:, 3] = 0.5 + np.arange(6)
+    counts = sparse.csr_matrix(dense)
+    genes = [*gene_rows(3), ("P1", "P1", kind)]
+    if layout == "h5":
+        path = write_tenx_h5(tmp_path / "m.h5", counts, barcodes=barcode_names(6), genes=genes, dtype=np.float32)
+    else:
+        path = tmp_path / "m"
+        write_mex(path, counts, barcodes=barcode_names(6), genes=genes, by_barcode=layout == "mex", zipped=False)
+        mtx = path / "matrix.mtx"
+        mtx.write_text(mtx.read_text().replace("integer", "real", 1))
+    matrix = read_tenx(path)
+    assert (matrix.counts.toarray()[:, :3] == counts.toarray()[:, :3]).all()
+    assert not matrix.counts.toarray()[:, 3].any()
+    assert matrix.notes == (f"1 features of type {kind} hold values that are not whole numbers: these are left out",)
+
+
+@pytest.mark.parametrize("layout", ["h5", "mex"])
+def test_scaled_values_of_genes_are_refused(tmp_path: Path, layout: str) -> None:
+    dense = some_counts(6, 4).toarray().astype(np.float64)
+    dense[2, 1] = 0.5
+    counts = sparse.csr_matrix(dense)
+    genes = [*gene_rows(3), ("P1", "P1", "Protein Expression")]
+    path = tmp_path / "m.h5"
+    if layout == "h5":
+        write_tenx_h5(path, counts, barcodes=barcode_names(6), genes=genes, dtype=np.float32)
+    else:
+        path = write_mex(tmp_path / "m", counts, barcodes=barcode_names(6), genes=genes, zipped=False)
+        (path / "matrix.mtx").write_text((path / "matrix.mtx").read_text().replace("integer", "real", 1))
+    with pytest.raises(InputError, match="a count is fractional"):
+        read_tenx(path)

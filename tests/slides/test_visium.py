@@ -132,7 +132,7 @@ def swap_array(folder: Path) -> None:
 
 def other_slide(folder: Path) -> None:
     table = folder / "spatial" / "tissue_positions.csv"
-    table.write_text(table.read_text().replace("-1,", "-2,"))
+    table.write_text(table.read_text().replace("-1,", "ACGT-1,"))
 
 
 def no_positions(folder: Path) -> None:

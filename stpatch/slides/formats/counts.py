@@ -115,6 +115,36 @@ def read_values(values: Any, *, where: object, normalized: bool = False) -> NDAr
     return buffer.array
 
 
+def without_fractions(
+    values: NDArray[Any], columns: NDArray[Any], others: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return values in which fractional ones of `others` are 0, and (columns,) which columns had some.
+
+    Parameters
+    ----------
+    values, columns
+        (n,) stored values of a matrix and their columns.
+    others
+        (columns,) which are no genes: proteins beside genes may be scaled, and must not stop the genes.
+    """
+    if values.dtype.kind != "f":
+        return values, np.zeros(len(others), bool)
+    fractional = others[columns] & ~((values >= 0) & (values == np.rint(values)))
+    left_out = np.zeros(len(others), bool)
+    left_out[columns[fractional]] = True
+    return np.where(fractional, values.dtype.type(0), values), left_out
+
+
+def fraction_notes(left_out: NDArray[np.bool_], types: Any) -> tuple[str, ...]:
+    """Return the note on (columns,) columns that `without_fractions` left out, of their feature types."""
+    if not left_out.any():
+        return ()
+    kinds = ", ".join(sorted({str(text) for text in np.asarray(types, dtype=object)[left_out]}))
+    return (
+        f"{int(left_out.sum())} features of type {kinds} hold values that are not whole numbers: these are left out",
+    )
+
+
 def read_indices(
     values: Any, *, where: object, limit: int, dtype: np.dtype[Any] = INT32
 ) -> NDArray[np.uint16] | NDArray[np.int32]:

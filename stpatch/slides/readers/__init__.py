@@ -1,1 +1,1 @@
-"""Readers: one module a platform, and the registry that recognizes files; what they share is in `slides.formats`."""
+"""Readers: one module per platform, and the registry that recognizes files; what they share is in `slides.formats`."""

@@ -27,8 +27,10 @@ from stpatch.slides.formats.molecules.slide import (
 )
 from stpatch.slides.formats.molecules.table import Kind, MoleculeTable, open_molecules
 from stpatch.slides.formats.names import gene_frame, listed
+from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.text.cell_table import (
     cell_numbers,
+    cell_places,
     further_columns,
     join_cells,
     need_columns,
@@ -38,6 +40,7 @@ from stpatch.slides.formats.text.cell_table import (
 )
 from stpatch.slides.formats.text.dense import read_dense
 from stpatch.slides.formats.text.fov import Fovs, Pixel, pixel_of, read_fovs
+from stpatch.slides.formats.text.not_genes import genes_alone, id_like, skip_note
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -60,7 +63,8 @@ MOLECULE_GLOBAL = ("x_global_px", "y_global_px")
 MOLECULE_LOCAL = ("x_local_px", "y_local_px")
 TARGET = "target"
 AREA_UM2, AREA_PX = "Area.um2", "Area"
-NOT_GENES = ("", "cell", "cell_id")
+USUAL_IDS = ("", "cell", "cell_id")
+"""Columns beside the key that the vendor writes: left out without a word."""
 CONTROL_PATTERNS = ("Negative.*", "NegPrb.*", "SystemControl.*", "FalseCode.*")
 MAY_MISS = 0.5
 """Share of cells with counts that the metadata may lack (the vendor leaves some out); they are dropped and counted."""
@@ -97,10 +101,11 @@ class CosMx:
             return Probe(
                 platform=self.platform,
                 reason=f"{bundle.counts.name} beside {bundle.cells.name}",
-                files=(bundle.counts, bundle.cells, *fovs),
-                n_genes=len(set(columns) - set(KEY) - set(NOT_GENES)),
+                files=(bundle.counts, *parquet_parts(bundle.cells), *fovs),
+                n_genes=len(set(columns) - set(KEY) - set(id_like(columns))),
                 unit="px",
                 um_per_unit=pixel.um,
+                spot_columns=table_columns(bundle.cells),
             )
         molecules = _molecules(bundle, options)
         table = open_molecules(molecules)
@@ -109,7 +114,7 @@ class CosMx:
         return Probe(
             platform=self.platform,
             reason=f"{molecules.name} with {TARGET} and places in px",
-            files=(molecules, *fovs),
+            files=(*parquet_parts(molecules), *fovs),
             unit="px",
             pitch_um=options.bin_um or DEFAULT_BIN_UM,
             um_per_unit=pixel.um,
@@ -120,7 +125,7 @@ class CosMx:
         bundle = find_bundle(source.path)
         if bundle is None:
             raise InputError(
-                "this is no CosMx folder",
+                "this is not a CosMx folder",
                 where=source.path,
                 hint="give the folder with the flat files, or another platform",
             )
@@ -229,7 +234,10 @@ def _keys(frame: pd.DataFrame, *, where: object) -> tuple[NDArray[np.object_], N
 
 
 def _read_cells(counts_path: Path, cells_path: Path, *, fovs: Fovs | None, pixel: Pixel) -> RawSlide:
-    dense = read_dense(counts_path, id_columns=KEY, skip=NOT_GENES)
+    skipped = id_like(table_columns(counts_path), without=KEY)
+    dense = read_dense(counts_path, id_columns=KEY, skip=skipped)
+    counts, names, notes = genes_alone(dense.counts, dense.names)
+    notes = (*skip_note([name for name in skipped if name not in USUAL_IDS]), *notes)
     cells = read_cells(cells_path)
     need_columns(cells.columns, KEY, where=cells_path)
     x, y = place = _cell_place(tuple(cells.columns), cells_path)
@@ -240,7 +248,7 @@ def _read_cells(counts_path: Path, cells_path: Path, *, fovs: Fovs | None, pixel
     rows[~background], dropped = join_cells(
         keys[~background], cell_keys, counts=counts_path, cells=cells_path, may_miss=MAY_MISS
     )
-    xy = np.column_stack([cell_numbers(cells, name, where=cells_path) for name in (x, y)])
+    xy = cell_places(cells, (x, y), rows=rows, where=cells_path)
     if place == CELL_LOCAL:
         fov = cell_numbers(cells, KEY[0], where=cells_path)
         xy += _fov_place(fovs, fov, um=pixel.um, where=cells_path)
@@ -253,14 +261,15 @@ def _read_cells(counts_path: Path, cells_path: Path, *, fovs: Fovs | None, pixel
         spots["area"] *= pixel.um**2
     left_out = {"background (cell_ID 0)": background, "not in the metadata": (rows < 0) & ~background}
     return RawSlide(
-        counts=dense.counts[rows >= 0],
+        counts=counts[rows >= 0],
         spot_ids=keys[rows >= 0],
-        genes=gene_frame(dense.names),
+        genes=gene_frame(names),
         xy=xy[rows[rows >= 0]],
         um_per_unit=pixel.um,
         spots=spots,
         control_patterns=CONTROL_PATTERNS,
-        dropped={**dropped, **{name: _sum(dense.counts, which) for name, which in left_out.items() if which.any()}},
+        notes=notes,
+        dropped={**dropped, **{name: _sum(counts, which) for name, which in left_out.items() if which.any()}},
     )
 
 

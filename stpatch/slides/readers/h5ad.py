@@ -12,17 +12,17 @@ from scipy import sparse
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
+from stpatch.slides.feature_types import CONTROL_NAMES
+from stpatch.slides.formats.barcodes import flags as flag_words
 from stpatch.slides.formats.hdf5.anndata_group import (
     AnnDataGroup,
     anndata_group,
     is_anndata,
-    matrix_key,
-    read_counts,
-    read_genes,
     scale_factors,
     zarr_attributes,
 )
 from stpatch.slides.formats.hdf5.files import looks_hdf5
+from stpatch.slides.formats.hdf5.layers import counts_key, named_key, read_counts, read_features
 from stpatch.slides.formats.names import check_unique
 from stpatch.slides.formats.places import check_finite, nearest_distance
 from stpatch.slides.formats.tenx.lattice import (
@@ -54,17 +54,19 @@ class H5ad:
         path = source.path
         if path.suffix == ".h5ad" and path.is_file() and not looks_hdf5(path):
             raise InputError(
-                "the file ends in .h5ad but is no HDF5", where=path, hint="fetch the file again, or mend it"
+                "the file ends in .h5ad but is not an HDF5 file", where=path, hint="fetch it again, or repair it"
             )
         if in_spatialdata(path) or not is_anndata(path):
             return None
         with anndata_group(path) as group:
-            return probe_group(group, platform=self.platform, normalized=options.values == "normalized")
+            return probe_group(
+                group, platform=self.platform, normalized=options.values == "normalized", layer=options.layer
+            )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002
         """Read counts, coordinates and the spot table."""
         with anndata_group(source.path) as group:
-            return read_group(group, normalized=options.values == "normalized")
+            return read_group(group, normalized=options.values == "normalized", layer=options.layer)
 
 
 def in_spatialdata(path: Path) -> bool:
@@ -78,9 +80,16 @@ def in_spatialdata(path: Path) -> bool:
     return False
 
 
-def probe_group(group: AnnDataGroup, *, platform: str, normalized: bool) -> Probe:
+def matrix_key(group: AnnDataGroup, *, normalized: bool, layer: str | None) -> str:
+    """Return the matrix to read: ``ingest.layer``'s, else X for normalized values and the raw counts' otherwise."""
+    if normalized:
+        return named_key(group, layer or "X")
+    return counts_key(group, layer=layer)
+
+
+def probe_group(group: AnnDataGroup, *, platform: str, normalized: bool, layer: str | None = None) -> Probe:
     """Describe an AnnData group by its headers."""
-    key = "X" if normalized else matrix_key(group)
+    key = matrix_key(group, normalized=normalized, layer=layer)
     n_spots, n_genes = group.shape(key)
     columns = group.columns("obs") if group.has("obs") else []
     place = _coordinates_key(group, columns)
@@ -93,6 +102,7 @@ def probe_group(group: AnnDataGroup, *, platform: str, normalized: bool) -> Prob
         n_spots=n_spots,
         n_genes=n_genes,
         unit="px" if is_array or group.has("uns/spatial") else "unknown",
+        spot_columns=tuple(columns),
     )
 
 
@@ -115,6 +125,7 @@ def read_group(
     group: AnnDataGroup,
     *,
     normalized: bool,
+    layer: str | None = None,
     select: NDArray[np.bool_] | None = None,
     xy: NDArray[np.float64] | None = None,
 ) -> RawSlide:
@@ -123,7 +134,9 @@ def read_group(
     Parameters
     ----------
     normalized
-        Take X as float32 values instead of raw counts.
+        Take float32 values instead of raw counts: those of X, or of `layer`.
+    layer
+        The matrix to read (``ingest.layer``); None: found.
     select
         (rows,) which rows are the slide's; None = all.
     xy
@@ -132,10 +145,11 @@ def read_group(
     obs = group.frame("obs")
     notes: tuple[str, ...] = ()
     if normalized:
-        key, counts = "X", group.matrix("X", normalized=True)
+        key = matrix_key(group, normalized=True, layer=layer)
+        counts = group.matrix(key, normalized=True)
     else:
-        key, counts, notes = read_counts(group)
-    genes = read_genes(group, key)
+        key, counts, notes = read_counts(group, layer=layer)
+    genes = read_features(group, key)
     if counts.shape != (len(obs), len(genes)):
         raise InputError(
             "the matrix and its tables differ in size",
@@ -163,6 +177,7 @@ def read_group(
         um_per_unit=um_per_unit,
         pitch=pitch,
         spots=_spot_table(obs, group),
+        control_patterns=CONTROL_NAMES,
         notes=(*notes, *more, *scale_notes),
     )
 
@@ -288,8 +303,7 @@ def _spot_table(obs: pd.DataFrame, group: AnnDataGroup) -> pd.DataFrame:
     if "in_tissue" in spots:
         flags = spots["in_tissue"]
         if not isinstance(flags.dtype, np.dtype) or flags.dtype.kind not in "iub":
-            texts = flags.astype(str).str.lower().replace({"true": "1", "false": "0"})
-            flags = pd.to_numeric(texts, errors="coerce")
+            flags = pd.Series(flag_words(flags.astype(str)), index=spots.index)
         bad = np.flatnonzero(~flags.isin([0, 1]))
         if len(bad):
             raise InputError(

@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.molecules.slide import (
@@ -19,9 +17,10 @@ from stpatch.slides.formats.molecules.slide import (
 )
 from stpatch.slides.formats.molecules.table import open_molecules
 from stpatch.slides.formats.names import gene_frame, listed
+from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.text.cell_table import (
     cell_ids,
-    cell_numbers,
+    cell_places,
     further_columns,
     join_cells,
     need_columns,
@@ -30,15 +29,18 @@ from stpatch.slides.formats.text.cell_table import (
     table_columns,
 )
 from stpatch.slides.formats.text.dense import read_dense
+from stpatch.slides.formats.text.not_genes import genes_alone, id_like, skip_note
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
-COUNTS = re.compile(r".*cell_by_gene.*\.csv(\.gz)?", re.IGNORECASE)
-CELLS = re.compile(r".*cell_metadata.*\.csv(\.gz)?", re.IGNORECASE)
+COUNTS = re.compile(r"(?P<prefix>.*?)(cell|entity)_by_gene(?P<suffix>.*?)\.(csv(\.gz)?|parquet)", re.IGNORECASE)
+CELLS = re.compile(r"(?P<prefix>.*?)(cell|entity)_metadata(?P<suffix>.*?)\.(csv(\.gz)?|parquet)", re.IGNORECASE)
 TRANSCRIPTS = re.compile(r".*detected_transcripts.*\.(csv(\.gz)?|parquet)", re.IGNORECASE)
 CELL_ID = ("EntityID", "", "X", "cell", "cell_id", "Unnamed: 0")
 """Columns that hold the id in ``cell_metadata``; the first that is there."""
+COUNT_IDS = ("cell", "EntityID", "cell_id", "cellID")
+"""Columns that hold the id in ``cell_by_gene``; the first that is there, else the first column."""
 PLACE = ("center_x", "center_y")
 TRANSCRIPT_COLUMNS = ("gene", "global_x", "global_y")
 VOLUME = "volume"
@@ -63,7 +65,7 @@ class Merscope:
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Recognize the cell tables, or the transcripts, by name and columns."""
-        bundle = find_bundle(source.path)
+        bundle = find_bundle(source.path, cells=source.coordinates)
         if bundle is None:
             return None
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
@@ -73,39 +75,42 @@ class Merscope:
             return Probe(
                 platform=self.platform,
                 reason=f"{bundle.counts.name} beside {bundle.cells.name} with {' and '.join(PLACE)}",
-                files=(bundle.counts, bundle.cells),
-                n_genes=len(table_columns(bundle.counts)) - 1,
+                files=(bundle.counts, *parquet_parts(bundle.cells)),
+                n_genes=len(set(table_columns(bundle.counts)) - set(id_like(table_columns(bundle.counts)))),
                 unit="um",
                 um_per_unit=1.0,
+                spot_columns=columns,
             )
         transcripts = _transcripts(bundle, options)
         need_columns(open_molecules(transcripts).columns, TRANSCRIPT_COLUMNS, where=transcripts)
         return Probe(
             platform=self.platform,
             reason=f"{transcripts.name} with {', '.join(TRANSCRIPT_COLUMNS)}",
-            files=(transcripts,),
+            files=parquet_parts(transcripts),
             unit="um",
             pitch_um=options.bin_um or DEFAULT_BIN_UM,
             um_per_unit=1.0,
         )
 
-    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
+    def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002
         """Read the cells, or stream the transcripts into bins of ``ingest.bin_um``."""
-        bundle = find_bundle(source.path)
+        bundle = find_bundle(source.path, cells=source.coordinates)
         if bundle is None:
             raise InputError(
-                "this is no MERSCOPE folder",
+                "this is not a MERSCOPE folder",
                 where=source.path,
                 hint="give the folder with cell_by_gene.csv and cell_metadata.csv, or another platform",
             )
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
             return _read_cells(bundle.counts, bundle.cells)
-        (path,) = probe.files
-        return _read_transcripts(path, bin_um=options.bin_um)
+        return _read_transcripts(_transcripts(bundle, options), bin_um=options.bin_um)
 
 
-def find_bundle(path: Path) -> Bundle | None:
+def find_bundle(path: Path, *, cells: Path | None = None) -> Bundle | None:
     """Return the bundle that `path` is: a folder, or one of its files; None where there is none.
+
+    Counts and cells of one segmentation have the same words before and behind ``cell_by_gene``; `cells` is the cell
+    table that the samplesheet names.
 
     Raises
     ------
@@ -120,10 +125,11 @@ def find_bundle(path: Path) -> Bundle | None:
             return None
     folder = path if path.is_dir() else path.parent
     transcripts = one_file(folder, TRANSCRIPTS)
+    counts = path if path.is_file() else _only_counts(folder)
     bundle = Bundle(
         folder=folder,
-        counts=path if path.is_file() else one_file(folder, COUNTS),
-        cells=one_file(folder, CELLS),
+        counts=counts,
+        cells=(cells if counts is not None else None) or _cells_of(counts, folder),
         transcripts=transcripts,
     )
     if bundle.counts is None and bundle.cells is None:
@@ -136,6 +142,37 @@ def find_bundle(path: Path) -> Bundle | None:
             expected="cell_by_gene.csv and cell_metadata.csv, or detected_transcripts.csv",
         )
     return bundle
+
+
+def _only_counts(folder: Path) -> Path | None:
+    found = sorted(item for item in folder.iterdir() if COUNTS.fullmatch(item.name))
+    if len(found) > 1:
+        raise InputError(
+            "the folder holds several segmentations",
+            where=folder,
+            found=listed([item.name for item in found]),
+            expected="one slide per folder, or the table of one segmentation",
+            hint=f"give one of them as path: {found[0].name}; the cell table of the same prefix goes with it",
+        )
+    return found[0] if found else None
+
+
+def _cells_of(counts: Path | None, folder: Path) -> Path | None:
+    """Return the cell table of the same words as the counts, else the only one."""
+    found = {item: match for item in sorted(folder.iterdir()) if (match := CELLS.fullmatch(item.name))}
+    ours = COUNTS.fullmatch(counts.name) if counts is not None else None
+    if ours is not None and len(found) > 1:
+        words = (ours["prefix"], ours["suffix"])
+        found = {item: match for item, match in found.items() if (match["prefix"], match["suffix"]) == words} or found
+    if len(found) > 1:
+        raise InputError(
+            "the folder holds several cell tables",
+            where=folder,
+            found=listed([item.name for item in found]),
+            expected="one, or one whose words are those of the counts table",
+            hint="name the one in the samplesheet's column coordinates",
+        )
+    return next(iter(found), None)
 
 
 def _is_ours(path: Path) -> bool:
@@ -161,22 +198,27 @@ def _transcripts(bundle: Bundle, options: IngestSection) -> Path:
 
 
 def _read_cells(counts_path: Path, cells_path: Path) -> RawSlide:
-    dense = read_dense(counts_path)
+    columns = table_columns(counts_path)
+    id_name = next((name for name in COUNT_IDS if name in columns), columns[0])
+    skipped = id_like(columns, without=(id_name,))
+    dense = read_dense(counts_path, id_columns=[id_name], skip=skipped)
+    counts, names, notes = genes_alone(dense.counts, dense.names)
     cells = read_cells(cells_path)
     need_columns(cells.columns, PLACE, where=cells_path)
     id_column = _id_column(tuple(cells.columns), cells_path)
     table_ids = cell_ids(cells[id_column], where=cells_path)
-    ids = cell_ids(dense.ids.iloc[:, 0], where=counts_path)
+    ids = cell_ids(dense.ids[id_name], where=counts_path)
     rows, dropped = join_cells(ids, table_ids, counts=counts_path, cells=cells_path)
-    xy = np.column_stack([cell_numbers(cells, name, where=cells_path) for name in PLACE])
+    xy = cell_places(cells, PLACE, rows=rows, where=cells_path)
     return RawSlide(
-        counts=dense.counts,
+        counts=counts,
         spot_ids=ids,
-        genes=gene_frame(dense.names),
+        genes=gene_frame(names),
         xy=xy[rows],
         um_per_unit=1.0,
         spots=further_columns(cells, rows=rows, without=(id_column, *PLACE), area=VOLUME, where=cells_path),
         control_patterns=CONTROL_PATTERNS,
+        notes=(*skip_note(skipped), *notes),
         dropped=dropped,
     )
 

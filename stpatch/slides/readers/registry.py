@@ -1,25 +1,28 @@
-"""The registry of readers: one class a platform, recognized by content.
+"""The registry of readers: one class per platform, recognized by content.
 
-A reader module registers itself; `probe_source` asks all of them (or the one that config or samplesheet name) and
-`read_source` reads with the one that recognized the files. Modules are imported on first use.
+A reader is a module of this room, named for its platform, whose class registers itself; or a class that another
+package names in the entry point group ``stpatch.readers``. `probe_source` asks all of them (or the one that config or
+samplesheet name) and `read_source` reads with the one that recognized the files. Modules are imported on first use.
 """
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Protocol
 
 from stpatch.config import IngestSection
-from stpatch.errors import InputError, InputMissingError, StpatchError
-from stpatch.slides.formats.hdf5.files import looks_hdf5
+from stpatch.errors import ConfigError, InputError, InputMissingError, StpatchError
+from stpatch.extensions import load_outside, outside, own_names
+from stpatch.slides.formats.names import listed
+from stpatch.slides.formats.whatis import explain
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
-MODULES = (
-    "visium", "visium_hd", "xenium", "merscope", "cosmx", "stereoseq", "slideseq", "st",
-    "h5ad", "spatialdata", "paper_h5", "table",
-)  # fmt: skip
-"""Reader modules, named for their platforms."""
+LEVELS, MOST_FOLDERS = 2, 64
+"""How deep, and in how many folders of a level, a slide is looked for below a folder that is none."""
+GROUP = "stpatch.readers"
+"""Entry point group of readers from other packages: ``platform = "module:Class"``."""
 
 
 class Reader(Protocol):
@@ -48,13 +51,45 @@ def register(cls: type[Reader]) -> type[Reader]:
     return cls
 
 
+def own_platforms() -> tuple[str, ...]:
+    """Return the platforms of this room's readers, without importing them."""
+    return own_names(__package__, without=(__name__.rpartition(".")[2],))
+
+
+def platforms() -> tuple[str, ...]:
+    """Return the platforms of all readers, those of other packages last, without importing them."""
+    own = own_platforms()
+    return (*own, *outside(GROUP, taken=own))
+
+
 def reader_of(platform: str) -> Reader:
-    """Return the reader of a platform."""
-    if platform not in MODULES:
-        raise InputError(f"unknown platform {platform!r}", expected=f"auto or one of {', '.join(MODULES)}")
-    if platform not in _READERS:
-        importlib.import_module(f"stpatch.slides.readers.{platform}")
-    return _READERS[platform]
+    """Return the reader of a platform.
+
+    Raises
+    ------
+    InputError
+        No reader has this name.
+    ConfigError
+        Another package's reader cannot be imported, or calls itself something else.
+    """
+    if platform not in platforms():
+        raise InputError(f"unknown platform {platform!r}", expected=f"auto or one of {', '.join(platforms())}")
+    if platform in own_platforms():
+        if platform not in _READERS:
+            importlib.import_module(f"{__package__}.{platform}")
+        return _READERS[platform]
+    point = outside(GROUP)[platform]
+    cls = load_outside(point)
+    if getattr(cls, "platform", None) != platform:
+        raise ConfigError(
+            "a reader of another package has another name than its entry point",
+            where=f"entry point group {GROUP}, {point.name} = {point.value}",
+            found=f"platform = {getattr(cls, 'platform', None)!r}",
+            expected=f"platform = {platform!r}",
+            hint="update or uninstall the package",
+        )
+    reader: Reader = cls()
+    return reader
 
 
 def require_path(source: SlideSource) -> None:
@@ -74,32 +109,44 @@ def probe_source(source: SlideSource, options: IngestSection) -> Probe:
     require_path(source)
     platform = source.platform if source.platform != "auto" else options.platform
     if platform != "auto":
-        probe = reader_of(platform).probe(source, options)
+        probe = reader_of(platform).probe(source, options) or _below(source, options, asked=(platform,))
         if probe is None:
+            known = explain(source.path)
             raise InputError(
-                f"this is not a {platform} layout",
+                f"this is not a {platform} layout" + (f": {known.what}" if known else ""),
                 where=_place(source),
                 found=_listing(source),
-                hint="set platform: auto to have it recognized, or name the platform that wrote it",
+                hint=known.hint
+                if known
+                else "set platform: auto to have it recognized, or name the platform that wrote it",
             )
         return probe
-    return _only_one(source, *_ask_all(source, options))
+    probes, problems = _ask_all(source, options)
+    if not probes and not problems and (below := _below(source, options, asked=platforms())) is not None:
+        return below
+    return _only_one(source, probes, problems)
 
 
 def read_source(source: SlideSource, options: IngestSection) -> tuple[Probe, RawSlide]:
     """Probe and read one slide."""
     probe = probe_source(source, options)
-    return probe, reader_of(probe.platform).read(source, options, probe)
+    return probe, read_probed(source, options, probe)
+
+
+def read_probed(source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
+    """Read what was probed, which may lie in a folder below the source's path."""
+    place = source if probe.path is None else replace(source, path=probe.path)
+    raw = reader_of(probe.platform).read(place, options, probe)
+    if probe.path is None:
+        return raw
+    below = probe.path.relative_to(source.path)
+    return replace(raw, notes=(f"the slide is in {below} of the folder that was given", *raw.notes))
 
 
 def _ask_all(source: SlideSource, options: IngestSection) -> tuple[list[Probe], list[StpatchError]]:
     probes: list[Probe] = []
     problems: list[StpatchError] = []
-    for platform in MODULES:
-        if platform == "table" and not looks_hdf5(
-            source.path
-        ):  # a text table is anything: only on request; loom is not
-            continue
+    for platform in platforms():
         try:
             probe = reader_of(platform).probe(source, options)
         except StpatchError as error:
@@ -108,6 +155,40 @@ def _ask_all(source: SlideSource, options: IngestSection) -> tuple[list[Probe], 
             if probe is not None:
                 probes.append(probe)
     return probes, problems
+
+
+def _below(source: SlideSource, options: IngestSection, *, asked: tuple[str, ...]) -> Probe | None:
+    """Return the only slide in the folders below, None where there is none.
+
+    Raises
+    ------
+    InputError
+        There are several slides below: they are listed.
+    """
+    level = [source.path] if source.path.is_dir() else []
+    for _ in range(LEVELS):
+        level = [item for folder in level for item in sorted(folder.iterdir()) if item.is_dir()][:MOST_FOLDERS]
+        found: list[Probe] = []
+        for folder in level:
+            for platform in asked:
+                try:
+                    probe = reader_of(platform).probe(replace(source, path=folder), options)
+                except StpatchError:
+                    continue  # what is wrong in a folder that nobody named is no problem of this one
+                if probe is not None:
+                    found.append(replace(probe, path=folder))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = [f"{probe.path.relative_to(source.path)} ({probe.platform})" for probe in found if probe.path]
+            raise InputError(
+                "the folder holds several slides",
+                where=_place(source),
+                found=listed(names),
+                expected="one slide per row of the samplesheet",
+                hint="give each slide a row of its own, with its folder as path",
+            )
+    return None
 
 
 def _only_one(source: SlideSource, probes: list[Probe], problems: list[StpatchError]) -> Probe:
@@ -122,11 +203,13 @@ def _only_one(source: SlideSource, probes: list[Probe], problems: list[StpatchEr
         )
     if problems:
         raise problems[0]
+    if (known := explain(source.path)) is not None:
+        raise InputError(known.what, where=_place(source), found=_listing(source), hint=known.hint)
     raise InputError(
         "no platform recognizes these files",
         where=_place(source),
         found=_listing(source),
-        expected=f"the layout of one of {', '.join(MODULES)}",
+        expected=f"the layout of one of {', '.join(platforms())}",
         hint="check the path, or describe the files: platform table, with ingest.table keys",
     )
 

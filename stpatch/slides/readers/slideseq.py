@@ -14,8 +14,9 @@ import numpy as np
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
+from stpatch.slides.formats.barcodes import BASES
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
-from stpatch.slides.formats.text.coordinates import has_header, read_coordinates, rows_of
+from stpatch.slides.formats.text.coordinates import has_header, joined_rows, read_coordinates
 from stpatch.slides.formats.text.dense import read_dense, transposed
 from stpatch.slides.formats.text.lines import Head, head_or_none
 from stpatch.slides.readers.registry import register
@@ -25,7 +26,8 @@ from stpatch.slides.source import Probe, SlideSource
 UM_PER_PIXEL = 0.65
 """The platform's usual microscope pixel; not written in the files, so the config may say otherwise."""
 
-_BARCODE = re.compile(r"[ACGTN]{8,}")
+_BARCODE = re.compile(rf"[{BASES}]{{8,}}([-_.]\d+)?")
+_SUFFIXED = re.compile(rf"[{BASES}]{{8,}}[-_.]\d+")
 _ID_NAMES = {"barcode", "barcodes", "bead", ""}
 _XY_NAMES = ({"xcoord", "ycoord"}, {"x", "y"})
 _SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
@@ -52,6 +54,8 @@ class SlideSeqReader:
                 hint="name the table itself as the slide's path",
             )
         head = heads[0]
+        if _SUFFIXED.fullmatch(head.names[1]) and source.coordinates is None and not _beside(head.path):
+            return None  # barcodes of another platform
         locations = _locations(source, head.path)
         return Probe(
             platform=self.platform,
@@ -74,7 +78,7 @@ class SlideSeqReader:
                 where=locations,
                 expected="a column named barcode (or barcodes)",
             )
-        row = rows_of(table.names, beads.table[beads.id_column], where=locations)
+        row, join_notes = joined_rows(table.names, beads.table[beads.id_column], where=locations)
         placed = row >= 0
         if not placed.any():
             raise InputError(
@@ -88,6 +92,7 @@ class SlideSeqReader:
         dropped = {"no_coordinates": {"spots": int((~placed).sum()), "counts": int(lost.sum())}}
         um_per_unit = options.um_per_unit or UM_PER_PIXEL
         notes = [] if options.um_per_unit else [f"um per pixel is the platform's usual {UM_PER_PIXEL}, not measured"]
+        notes += join_notes
         empty = len(beads.table) - int(placed.sum())
         if empty:
             notes.append(f"{empty} rows of {locations.name} have no counts")
@@ -122,6 +127,10 @@ def _is_locations(path: Path) -> bool:
     return bool(names & _ID_NAMES) and any(pair <= names for pair in _XY_NAMES)
 
 
+def _beside(counts: Path) -> list[Path]:
+    return [path for path in _texts(counts.parent) if path != counts and _is_locations(path)]
+
+
 def _locations(source: SlideSource, counts: Path) -> Path:
     if source.coordinates is not None:
         if not source.coordinates.is_file():
@@ -131,7 +140,7 @@ def _locations(source: SlideSource, counts: Path) -> Path:
                 hint="check the path in the samplesheet's column coordinates",
             )
         return source.coordinates
-    found = [path for path in _texts(counts.parent) if path != counts and _is_locations(path)]
+    found = _beside(counts)
     if len(found) != 1:
         raise InputError(
             "several tables may be the bead locations" if found else "there is no table of bead locations",

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, MissingExtraError
-from stpatch.slides.formats.hdf5.anndata_group import AnnDataGroup, anndata_group, matrix_key, zarr_attributes
+from stpatch.slides.formats.hdf5.anndata_group import AnnDataGroup, anndata_group, zarr_attributes
 from stpatch.slides.formats.hdf5.files import attribute_text, faults
-from stpatch.slides.readers.h5ad import SPATIAL_KEYS, read_group
+from stpatch.slides.readers.h5ad import SPATIAL_KEYS, matrix_key, read_group
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -58,7 +58,7 @@ class SpatialData:
             _check_is_table(place.table)
             annotation = read_annotation(group)
             region = choose_region(annotation, source, place)
-            key = "X" if options.values == "normalized" else matrix_key(group)
+            key = matrix_key(group, normalized=options.values == "normalized", layer=options.layer)
             n_spots, n_genes = group.shape(key)
             has_spatial = any(group.has(name) for name in SPATIAL_KEYS)
             columns = group.columns("obs") if group.has("obs") else []
@@ -77,6 +77,7 @@ class SpatialData:
             n_spots=n_spots if len(annotation.regions) < 2 else None,
             n_genes=n_genes,
             unit="px" if {"array_row", "array_col"} <= set(columns) else "unknown",
+            spot_columns=tuple(columns),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
@@ -96,7 +97,9 @@ class SpatialData:
             xy = None
             if not any(group.has(name) for name in SPATIAL_KEYS):
                 xy = _centroids(obs, annotation, region, select, place)
-            raw = read_group(group, normalized=options.values == "normalized", select=select, xy=xy)
+            raw = read_group(
+                group, normalized=options.values == "normalized", layer=options.layer, select=select, xy=xy
+            )
         if xy is not None:
             note = f"coordinates are the centroids of shapes/{region} in its own units, before any transformation"
             raw = replace(raw, notes=(*raw.notes, note))

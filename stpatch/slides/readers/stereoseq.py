@@ -22,6 +22,8 @@ from stpatch.slides.source import Probe, SlideSource
 DNB_UM = 0.5
 DEFAULT_BIN_UM = 25.0
 """Bin 50, as the vendor's own pictures have it, where ``ingest.bin_um`` is not set."""
+CELLS = re.compile(r".*\.cellbin\.(gef|gem(\.gz)?)", re.IGNORECASE)
+TISSUE = re.compile(r".*\.tissue\.(gef|gem(\.gz)?)", re.IGNORECASE)
 NAMED = re.compile(r".*\.(gem|tsv|txt|gef)(\.gz)?", re.IGNORECASE)
 SURE = re.compile(r".*\.(gem(\.gz)?|gef)", re.IGNORECASE)
 """Names that promise Stereo-seq: what is wrong inside is an error, not another platform."""
@@ -35,7 +37,7 @@ class StereoSeq:
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Recognize a GEM by its columns, a GEF by ``geneExp``."""
-        found = find(source.path)
+        found, _ = find(source.path)
         if found is None:
             return None
         dnb_um = _dnb_um(found, options)
@@ -63,10 +65,10 @@ class StereoSeq:
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
         """Stream the molecules into bins of ``ingest.bin_um``."""
-        found = find(source.path)
+        found, choice = find(source.path)
         if found is None:
             raise InputError(
-                "this is no Stereo-seq file",
+                "this is not a Stereo-seq file",
                 where=source.path,
                 hint="give a .gem, .gem.gz or .gef file, or another platform",
             )
@@ -88,7 +90,7 @@ class StereoSeq:
         for block in reader.blocks():
             binner.add(*block)
         genes = reader.genes()
-        notes = [f"bin origin is the file's smallest coordinate; {dnb_um:g} um between DNBs"]
+        notes = [*choice, f"bin origin is the file's smallest coordinate; {dnb_um:g} um between DNBs"]
         if options.bin_um is None:
             notes.append(default_bin_note(bin_um))
         return bins_slide(
@@ -102,8 +104,11 @@ class StereoSeq:
         )
 
 
-def find(path: Path) -> Gem | Gef | None:
-    """Open the Stereo-seq file that `path` is or holds; None where there is none.
+def find(path: Path) -> tuple[Gem | Gef | None, tuple[str, ...]]:
+    """Open the Stereo-seq file that `path` is or holds, None where there is none; and how it was chosen of several.
+
+    Files of cells (``*.cellbin.gef``) are left out beside others; of ``*.tissue.gef`` and what covers the whole chip
+    the tissue's is taken.
 
     Raises
     ------
@@ -111,17 +116,27 @@ def find(path: Path) -> Gem | Gef | None:
         There are several, or the one that there is is damaged.
     """
     if path.is_file():
-        return _open(path)
+        return _open(path), ()
     names = sorted(item for item in path.iterdir() if item.is_file() and NAMED.fullmatch(item.name))
-    found = [opened for item in names if (opened := _open(item)) is not None]
+    cells = [item for item in names if CELLS.fullmatch(item.name)]
+    others = [item for item in names if item not in cells]
+    found = [opened for item in (others or cells) if (opened := _open(item)) is not None]
+    tissue = [one for one in found if TISSUE.fullmatch(_path(one).name)]
+    if len(found) > 1 and len(tissue) == 1:
+        left = [item.name for item in names if item != _path(tissue[0])]
+        return tissue[0], (f"read {_path(tissue[0]).name}; left {', '.join(left)} (the tissue goes before the chip)",)
     if len(found) > 1:
         raise InputError(
             "the folder holds several Stereo-seq files",
             where=path,
-            found=", ".join((one.path if isinstance(one, Gef) else one.table.path).name for one in found),
+            found=", ".join(_path(one).name for one in found),
             hint="name one of them in the samplesheet",
         )
-    return found[0] if found else None
+    return (found[0] if found else None), ()
+
+
+def _path(opened: Gem | Gef) -> Path:
+    return opened.path if isinstance(opened, Gef) else opened.table.path
 
 
 def _open(path: Path) -> Gem | Gef | None:

@@ -18,13 +18,19 @@ from scipy import sparse
 
 from stpatch.config import IngestSection, TableSection
 from stpatch.errors import ConfigError, InputError, InputMissingError
+from stpatch.slides.feature_types import CONTROL_NAMES
+from stpatch.slides.formats.barcodes import flags
 from stpatch.slides.formats.hdf5.loom import is_loom, loom_shape, read_loom
+from stpatch.slides.formats.molecules.plain import PlainMolecules, find_molecules
+from stpatch.slides.formats.molecules.slide import DEFAULT_BIN_UM, bin_table, bins_slide, default_bin_note
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
+from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.places import nearest_distance, square_pitch
 from stpatch.slides.formats.text.coordinates import (
     Coordinates,
     array_of,
     find_xy,
+    joined_rows,
     matching_column,
     read_coordinates,
     rows_of,
@@ -32,6 +38,7 @@ from stpatch.slides.formats.text.coordinates import (
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import DenseTable, read_dense, transposed
 from stpatch.slides.formats.text.lines import read_head
+from stpatch.slides.formats.text.not_genes import genes_alone, id_like, skip_note
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -63,18 +70,23 @@ class _Spots:
 
 @register
 class TableReader:
-    """Reader of generic tables; never asked but by name."""
+    """Reader of generic tables, by name alone, since a table of text may be anything; loom files are recognized."""
 
     platform = "table"
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Check that the tables are there and their heads have the named columns."""
+        if self.platform not in (source.platform, options.platform) and not is_loom(source.path):
+            return None
         settings = settings_of(source, options)
         _check_file(source.path, "counts table", "name the counts table itself as the slide's path")
         extra = tuple(path for path in (source.coordinates, source.labels) if path is not None)
         for path in extra:
             _check_file(path, "table", None)
         n_spots = n_genes = None
+        if (molecules := _molecules(source, settings)) is not None:
+            _refuse_unnamed(source, settings)
+            return _probe_molecules(molecules, source, options)
         if is_loom(source.path):
             n_spots, n_genes, attributes = loom_shape(source.path)
             if source.coordinates is None:
@@ -103,6 +115,8 @@ class TableReader:
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
         """Read and join the tables, and take the slide's own rows where several slides share them."""
         settings = settings_of(source, options)
+        if (molecules := _molecules(source, settings)) is not None:
+            return _read_molecules(molecules, options)
         normalized = options.values == "normalized"
         read = _read_loom if is_loom(probe.files[0]) else _read_tables
         spots = read(source, settings, normalized=normalized)
@@ -121,9 +135,51 @@ class TableReader:
             um_per_unit=um_per_unit,
             pitch=pitch,
             spots=_typed(spots.columns[[name for name in own_columns if name in spots.columns]], source),
+            control_patterns=CONTROL_NAMES,
             notes=tuple(spots.notes),
             dropped=spots.dropped,
         )
+
+
+def _molecules(source: SlideSource, settings: TableSection) -> PlainMolecules | None:
+    """Return the columns of a table of molecules; None for a table of counts, or one with coordinates beside it."""
+    if source.coordinates is not None or is_loom(source.path):
+        return None
+    return find_molecules(source.path, x=settings.x_column, y=settings.y_column)
+
+
+def _probe_molecules(molecules: PlainMolecules, source: SlideSource, options: IngestSection) -> Probe:
+    columns = ", ".join(name for name in (molecules.x, molecules.y, molecules.gene, molecules.count) if name)
+    return Probe(
+        platform=TableReader.platform,
+        reason=f"a table of molecules with {columns}",
+        files=parquet_parts(source.path),
+        unit="um" if options.um_per_unit is None else "unknown",
+        pitch_um=options.bin_um or DEFAULT_BIN_UM,
+        um_per_unit=options.um_per_unit or 1.0,
+    )
+
+
+def _read_molecules(molecules: PlainMolecules, options: IngestSection) -> RawSlide:
+    bin_um, um_per_unit = options.bin_um or DEFAULT_BIN_UM, options.um_per_unit or 1.0
+    pitch = bin_um / um_per_unit
+    binned = bin_table(
+        molecules.table, gene=molecules.gene, x=molecules.x, y=molecules.y, pitch=pitch, count=molecules.count
+    )
+    notes = [] if options.bin_um else [default_bin_note(bin_um)]
+    if options.um_per_unit is None:
+        notes.append("coordinates are taken for micrometres: ingest.um_per_unit is not set")
+    if not molecules.table.has_header and not molecules.table.is_parquet:
+        notes.append(f"the table has no header: {molecules.x} is x, {molecules.y} is y, {molecules.gene} is the gene")
+    return bins_slide(
+        binned.bins,
+        genes=binned.genes,
+        pitch=pitch,
+        um_per_unit=um_per_unit,
+        where=molecules.table.path,
+        notes=tuple(notes),
+        control_patterns=CONTROL_NAMES,
+    )
 
 
 def settings_of(source: SlideSource, options: IngestSection) -> TableSection:
@@ -187,11 +243,16 @@ def _read_tables(source: SlideSource, settings: TableSection, *, normalized: boo
     if source.coordinates is None:
         return _read_one_table(source, settings, normalized=normalized)
     places = _coordinates(source.coordinates, settings)
-    table = read_dense(path, delimiter=settings.delimiter, normalized=normalized)
+    head = read_head(path, delimiter=settings.delimiter)
+    skipped = () if settings.genes_in == "rows" else id_like(head.names[1:])
+    table = read_dense(path, delimiter=head.delimiter, skip=skipped, normalized=normalized)
     genes_in = _genes_in(table, places, settings, path)
     if genes_in == "rows":
         return _joined(transposed(table.counts), table.names, gene_frame(table.row_ids), places)
-    return _joined(table.counts, table.row_ids, gene_frame(table.names), places)
+    counts, names, notes = genes_alone(table.counts, table.names)
+    spots = _joined(counts, table.row_ids, gene_frame(names), places)
+    spots.notes.extend((*skip_note(skipped), *notes))
+    return spots
 
 
 def _read_one_table(source: SlideSource, settings: TableSection, *, normalized: bool) -> _Spots:
@@ -206,15 +267,17 @@ def _read_one_table(source: SlideSource, settings: TableSection, *, normalized: 
             hint="name it: ingest.table.id_column",
         )
     wanted = [ids, x, y, *([settings.slide_column] if settings.slide_column in head.names else [])]
-    table = read_dense(source.path, delimiter=head.delimiter, id_columns=wanted, normalized=normalized)
+    skipped = id_like(head.names, without=wanted)
+    table = read_dense(source.path, delimiter=head.delimiter, id_columns=wanted, skip=skipped, normalized=normalized)
+    counts, names, notes = genes_alone(table.counts, table.names)
     xy = np.column_stack([numbers(table.ids[name], where=source.path) for name in (x, y)])
     return _Spots(
-        counts=table.counts,
+        counts=counts,
         ids=table.row_ids,
-        genes=gene_frame(table.names),
+        genes=gene_frame(names),
         xy=xy,
         columns=table.ids[[name for name in wanted if name not in (ids, x, y)]],
-        notes=[],
+        notes=[*skip_note(skipped), *notes],
         dropped={},
     )
 
@@ -269,8 +332,8 @@ def _joined(
         row = np.arange(len(ids))
         notes = [f"{places.path.name} has no ids: joined to the counts by order"]
     else:
-        row = rows_of(ids, places.table[id_column], where=places.path)
-        notes = []
+        row, joins = joined_rows(ids, places.table[id_column], where=places.path)
+        notes = list(joins)
     placed = row >= 0
     if not placed.any():
         raise InputError(
@@ -387,7 +450,9 @@ def _typed(columns: pd.DataFrame, source: SlideSource) -> pd.DataFrame:
     """Give the columns that QC knows their types."""
     frame = columns.drop(columns=["array_row", "array_col"], errors="ignore").copy()
     if "in_tissue" in frame:
-        frame["in_tissue"] = numbers(frame["in_tissue"].astype(str), where=source.path) != 0
+        words = flags(frame["in_tissue"].astype(str))
+        known = not np.isnan(words).any()
+        frame["in_tissue"] = (words if known else numbers(frame["in_tissue"].astype(str), where=source.path)) != 0
     if "area" in frame:
         frame["area"] = numbers(frame["area"].astype(str), where=source.path, missing=True)
     return frame

@@ -13,10 +13,12 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.tenx.hd_bins import bins_of, read_coarse
 from stpatch.slides.formats.tenx.lattice import row_step
-from stpatch.slides.formats.tenx.positions import find_positions, first_barcode
+from stpatch.slides.formats.tenx.layout import Layout, layout_in, layout_of_file
+from stpatch.slides.formats.tenx.positions import first_barcode
 from stpatch.slides.formats.tenx.read import probe_tenx, read_tenx, tenx_files
+from stpatch.slides.formats.text.lines import open_text
 from stpatch.slides.readers.registry import register
-from stpatch.slides.readers.visium import HD_BARCODE, Layout, layout_in
+from stpatch.slides.readers.visium import HD_BARCODE
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
@@ -31,13 +33,13 @@ class VisiumHd:
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Recognize ``square_*um`` folders by their bins' barcodes."""
-        layout = find_bins(source.path, bin_um=options.hd_bin_um)
+        layout = find_bins(source.path, bin_um=options.hd_bin_um, coordinates=source.coordinates)
         if layout is None:
             return None
-        positions = find_positions(layout.spatial)
+        positions = layout.positions
         if positions is None:
             raise InputMissingError(
-                "the bins have no positions", where=layout.spatial, expected="tissue_positions.parquet"
+                "the bins have no positions", where=layout.matrix.parent, expected="spatial/tissue_positions.parquet"
             )
         match = HD_BARCODE.fullmatch(first_barcode(positions))
         if match is None:
@@ -45,30 +47,30 @@ class VisiumHd:
         size_um = float(match["um"])
         n_bins, n_genes, version = probe_tenx(layout.matrix)
         factor = bin_factor(size_um, options.bin_um, where=source.path)
-        scale_file = layout.spatial / "scalefactors_json.json"
-        files = (*tenx_files(layout.matrix), positions, *([scale_file] if scale_file.is_file() else []))
+        files = (*tenx_files(layout.matrix), positions, *([] if layout.scale is None else [layout.scale]))
         return Probe(
             platform=self.platform,
-            reason=f"HD barcodes in {layout.spatial.name}/{positions.name}, bins of {size_um:g} um",
+            reason=f"HD barcodes in {positions.parent.name}/{positions.name}, bins of {size_um:g} um",
             files=files,
             version=version,
             n_spots=n_bins if factor == 1 else None,
             n_genes=n_genes,
             unit="px",
             pitch_um=size_um * factor,
-            um_per_unit=read_scale(scale_file, size_um=size_um),
+            spot_columns=("in_tissue",),
+            um_per_unit=None if layout.scale is None else read_scale(layout.scale, size_um=size_um),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
         """Read the bins, summed to ``bin_um`` where it is coarser."""
-        layout = find_bins(source.path, bin_um=options.hd_bin_um)
-        if layout is None or probe.pitch_um is None:
+        layout = find_bins(source.path, bin_um=options.hd_bin_um, coordinates=source.coordinates)
+        if layout is None or layout.positions is None or probe.pitch_um is None:
             raise InputError(
-                "this is no Visium HD folder",
+                "this is not a Visium HD folder",
                 where=source.path,
                 hint="give the outs folder or a square_* folder, or another platform",
             )
-        positions = next(file for file in probe.files if file.parent == layout.spatial and "positions" in file.name)
+        positions = layout.positions
         match = HD_BARCODE.fullmatch(first_barcode(positions))
         size_um = float(match["um"]) if match else probe.pitch_um
         factor = bin_factor(size_um, options.bin_um, where=source.path)
@@ -93,21 +95,26 @@ class VisiumHd:
             pitch=step if um_per_unit is None else size_um * factor / um_per_unit,
             spots=pd.DataFrame({"in_tissue": bins.in_tissue}),
             version=matrix.version,
-            notes=notes,
+            notes=(*matrix.notes, *notes),
         )
 
 
-def find_bins(path: Path, *, bin_um: int) -> Layout | None:
-    """Return the layout of one bin size: of the ``square_*um`` folder itself, or of `bin_um` in an outs folder.
+def find_bins(path: Path, *, bin_um: int, coordinates: Path | None = None) -> Layout | None:
+    """Return the layout of one bin size: that of ``square_*um`` or its matrix, or `bin_um` in a folder of several.
 
     Raises
     ------
     InputMissingError
         The outs folder has no bins of this size; those present are named.
+    InputError
+        There are segmented cells alone.
     """
+    if path.is_file():
+        layout = layout_of_file(path, coordinates=coordinates)
+        return layout if layout is not None and _is_hd(layout) else None
     if not path.is_dir():
         return None
-    for folder in (path, path / "binned_outputs", path / "outs" / "binned_outputs"):
+    for folder in _bin_folders(path):
         present = (
             sorted(item.name for item in folder.iterdir() if FOLDER.fullmatch(item.name)) if folder.is_dir() else []
         )
@@ -121,14 +128,43 @@ def find_bins(path: Path, *, bin_um: int) -> Layout | None:
                 found=", ".join(present),
                 hint="set ingest.hd_bin_um to one of these, or name the square_*um folder itself",
             )
-        return layout_in(folder / name)
-    spatial = path / "spatial"
-    positions = find_positions(spatial) if spatial.is_dir() else None
-    if positions is None and not FOLDER.fullmatch(path.name):
+        return layout_in(folder / name, coordinates=coordinates)
+    _refuse_cells(path)
+    if FOLDER.fullmatch(path.name):
+        return layout_in(path, coordinates=coordinates)
+    try:
+        layout = layout_in(path, coordinates=coordinates)
+    except InputError:  # the reader of Visium says what is wrong
         return None
-    if positions is not None and not HD_BARCODE.fullmatch(first_barcode(positions)):
-        return None
-    return layout_in(path)
+    return layout if layout is not None and _is_hd(layout) else None
+
+
+def _is_hd(layout: Layout) -> bool:
+    return layout.positions is not None and HD_BARCODE.fullmatch(first_barcode(layout.positions)) is not None
+
+
+def _bin_folders(path: Path) -> list[Path]:
+    """Return the folders that may hold ``square_*um``: `path`, and ``binned_outputs`` in it under any prefix."""
+    found = [path]
+    for folder in (path, path / "outs"):
+        if folder.is_dir():
+            found += sorted(item for item in folder.iterdir() if item.is_dir() and item.name.endswith("binned_outputs"))
+    return found
+
+
+def _refuse_cells(path: Path) -> None:
+    """Raise where a folder holds the segmented cells of Space Ranger 4 and no bins."""
+    for folder in (path, path / "outs"):
+        cells = sorted(folder.glob("*segmented_outputs")) if folder.is_dir() else []
+        matrix = path / "filtered_feature_cell_matrix.h5"
+        if cells or matrix.is_file():
+            raise InputError(
+                "the segmented outputs of Space Ranger 4 (cells) are not read",
+                where=path,
+                found=cells[0].name if cells else matrix.name,
+                expected="binned_outputs with square_*um folders",
+                hint="give the folder with binned_outputs, or write the cells as h5ad with obsm['spatial']",
+            )
 
 
 def bin_factor(size_um: float, bin_um: float | None, *, where: object) -> int:
@@ -152,7 +188,8 @@ def read_scale(path: Path, *, size_um: float) -> float | None:
     if not path.is_file():
         return None
     try:
-        factors = json.loads(path.read_text(encoding="utf-8-sig"))
+        with open_text(path) as file:
+            factors = json.load(file)
         scale = float(factors["microns_per_pixel"])
         bin_size = float(factors.get("bin_size_um", size_um))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

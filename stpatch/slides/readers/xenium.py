@@ -24,11 +24,12 @@ from stpatch.slides.formats.molecules.slide import (
     need_molecules,
 )
 from stpatch.slides.formats.molecules.table import Kind, open_molecules
+from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.tenx.mex import is_mex
 from stpatch.slides.formats.tenx.read import is_tenx_h5, probe_tenx, read_features, read_tenx, tenx_files
 from stpatch.slides.formats.text.cell_table import (
     cell_ids,
-    cell_numbers,
+    cell_places,
     further_columns,
     join_cells,
     need_columns,
@@ -87,12 +88,13 @@ class Xenium:
             return Probe(
                 platform=self.platform,
                 reason=f"{bundle.matrix.name} beside {bundle.cells.name}",
-                files=(*tenx_files(bundle.matrix), bundle.cells, *extra),
+                files=(*tenx_files(bundle.matrix), *parquet_parts(bundle.cells), *extra),
                 version=version,
                 n_spots=n_spots,
                 n_genes=n_genes,
                 unit="um",
                 um_per_unit=1.0,
+                spot_columns=table_columns(bundle.cells),
             )
         transcripts = _transcripts(bundle, options)
         need_columns(table_columns(transcripts), TRANSCRIPT_COLUMNS, where=transcripts)
@@ -100,7 +102,7 @@ class Xenium:
         return Probe(
             platform=self.platform,
             reason=f"{transcripts.name} with {', '.join(TRANSCRIPT_COLUMNS)}",
-            files=(transcripts, *features, *extra),
+            files=(*parquet_parts(transcripts), *features, *extra),
             version=version,
             unit="um",
             pitch_um=options.bin_um or DEFAULT_BIN_UM,
@@ -112,7 +114,7 @@ class Xenium:
         bundle = find_bundle(source.path)
         if bundle is None:
             raise InputError(
-                "this is no Xenium folder", where=source.path, hint="give the output folder, or another platform"
+                "this is not a Xenium folder", where=source.path, hint="give the output folder, or another platform"
             )
         if options.bin_um is None and bundle.matrix is not None and bundle.cells is not None:
             return _read_cells(bundle.matrix, bundle.cells, version=probe.version)
@@ -184,7 +186,7 @@ def _read_cells(matrix_path: Path, cells_path: Path, *, version: str) -> RawSlid
     need_columns(cells.columns, CELL_COLUMNS, where=cells_path)
     ids = cell_ids(cells["cell_id"], where=cells_path)
     rows, dropped = join_cells(matrix.barcodes, ids, counts=matrix_path, cells=cells_path)
-    xy = np.column_stack([cell_numbers(cells, name, where=cells_path) for name in CELL_COLUMNS[1:]])
+    xy = cell_places(cells, (CELL_COLUMNS[1], CELL_COLUMNS[2]), rows=rows, where=cells_path)
     in_order = (rows == np.arange(len(rows))).all()
     notes = () if in_order else ("matrix and cell table are in different order: joined by cell_id",)
     return RawSlide(
@@ -196,7 +198,7 @@ def _read_cells(matrix_path: Path, cells_path: Path, *, version: str) -> RawSlid
         spots=further_columns(cells, rows=rows, without=CELL_COLUMNS, area=AREA, where=cells_path),
         control_patterns=CONTROL_PATTERNS,
         version=version,
-        notes=notes,
+        notes=(*matrix.notes, *notes),
         dropped=dropped,
     )
 

@@ -17,7 +17,6 @@ from scipy import sparse
 
 from stpatch.errors import InputError, StpatchError
 from stpatch.slides.formats.counts import (
-    FractionalError,
     csr_of,
     read_dense,
     read_indices,
@@ -32,9 +31,7 @@ from stpatch.slides.slide import gene_number_dtype
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{9,}(\.\d+)?")
 SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "symbol")
 ENSEMBL_COLUMNS = ("gene_ids", "gene_id", "ensembl_ids", "ensembl_id", "ensembl", "feature_id")
-TYPE_COLUMNS = ("feature_types", "feature_type")
-MATRICES = ("layers/counts", "raw/X", "X")
-"""Where raw counts may be, in order of preference."""
+TYPE_COLUMNS = ("feature_types", "feature_type", "feature_biotype")
 
 
 def zarr_attributes(folder: Path) -> dict[str, Any] | None:
@@ -158,7 +155,11 @@ class AnnDataGroup:
         """Return a matrix's (rows, columns) from its header."""
         with faults(self.where(key)):
             matrix = self.group[key]
-            if hasattr(matrix, "keys"):
+            if hasattr(matrix, "keys") and "column-order" in matrix.attrs:  # a table in obsm
+                index = matrix[attribute_text(matrix.attrs["_index"])]
+                rows = index["values"] if hasattr(index, "keys") else index
+                shape = (rows.shape[0], len(matrix.attrs["column-order"]))
+            elif hasattr(matrix, "keys"):
                 shape = matrix.attrs.get("shape", matrix.attrs.get("h5sparse_shape"))
             else:
                 shape = matrix.shape
@@ -213,49 +214,6 @@ class AnnDataGroup:
             indptr = read_pointers(matrix["indptr"], where=f"{where}/indptr", rows=major, stored=len(data))
             stored = csr_of(data, indices, indptr, (major, minor))
             return sparse.csr_matrix(stored.T.tocsr()) if by_column else stored
-
-
-def matrix_key(group: AnnDataGroup) -> str:
-    """Return the first matrix that may hold raw counts; an AnnData without any is an `InputError`."""
-    for key in MATRICES:
-        if group.has(key):
-            return key
-    raise InputError("the AnnData file has no matrix", where=group.path, expected=" or ".join(MATRICES))
-
-
-def read_counts(group: AnnDataGroup) -> tuple[str, sparse.csr_matrix, tuple[str, ...]]:
-    """Read the first of ``layers["counts"]``, ``raw.X`` and ``X`` that holds whole numbers.
-
-    Returns
-    -------
-    key, matrix, notes
-
-    Raises
-    ------
-    InputError
-        All of them hold fractions: there are only normalized values.
-    """
-    fractions: list[tuple[str, FractionalError]] = []
-    matrix_key(group)
-    for key in MATRICES:
-        if not group.has(key):
-            continue
-        try:
-            matrix = group.matrix(key)
-        except FractionalError as error:
-            fractions.append((key, error))
-            continue
-        names = [name for name, _ in fractions]
-        notes = (f"counts are from {key}: {', '.join(names)} holds fractions",) if names else ()
-        return key, matrix, notes
-    hint = " (uns holds log1p: the values are logarithms)" if group.has("uns/log1p") else ""
-    raise InputError(
-        "the AnnData file holds no raw counts, only normalized values" + hint,
-        where=group.path,
-        found="; ".join(f"{key}: {error.found}" for key, error in fractions),
-        expected="whole numbers in layers['counts'], raw.X or X",
-        hint="add the raw counts as layers['counts'], or set ingest.values: normalized",
-    ) from fractions[0][1]
 
 
 def read_genes(group: AnnDataGroup, key: str) -> pd.DataFrame:

@@ -57,6 +57,7 @@ def bin_table(
     x: str,
     y: str,
     pitch: float,
+    count: str | None = None,
     genes: Sequence[str] = (),
     further: Mapping[str, Kind] | None = None,
     move: Callable[[Block], tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None,
@@ -73,6 +74,8 @@ def bin_table(
         Columns.
     pitch
         Side of a bin in coordinate units.
+    count
+        Column of the molecules that a row stands for; None: one.
     genes
         Genes that are known to be measured, whether a molecule has them or not; they get the first numbers.
     further
@@ -87,14 +90,18 @@ def bin_table(
     codes = GeneCodes(genes)
     binner = MoleculeBinner(pitch=pitch, where=table.path)
     kinds: dict[str, Kind] = {gene: "text", x: "float", y: "float", **(further or {})}
+    if count is not None:
+        kinds[count] = "integer"
     n_left_out = 0
     for row, block in molecule_blocks(table, kinds):
         numbers = codes.encode(block[gene], where=f"{table.path}, column {gene}, in the block from row {row}")
         if see is not None:
             see(numbers, block)
         place = (block[x], block[y]) if move is None else move(block)
+        if count is not None and (block[count] < 0).any():
+            raise InputError("a count is negative", where=f"{table.path}, column {count}, in the block from row {row}")
         if keep is None:
-            binner.add(numbers, *place)
+            binner.add(numbers, *place, *(() if count is None else (block[count],)))
             continue
         kept = keep(block)
         n_left_out += int((~kept).sum())

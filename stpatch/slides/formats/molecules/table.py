@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError, StpatchError
 from stpatch.slides.formats.hdf5.files import faults
+from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.text.lines import arrow_stream, open_text
 
 Kind = Literal["text", "float", "integer", "flag"]
@@ -41,6 +42,8 @@ class MoleculeTable:
         Lines before the header that start with ``#``, without it.
     n_rows
         Number of molecules where the header tells (parquet).
+    has_header
+        Of text: whether the first line holds the columns' names.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class MoleculeTable:
     delimiter: str = ","
     comments: tuple[str, ...] = ()
     n_rows: int | None = None
+    has_header: bool = True
 
     def first_of(self, *names: str) -> str | None:
         """Return the first of these names that is a column."""
@@ -73,7 +77,7 @@ class MoleculeTable:
 
 def open_molecules(path: Path) -> MoleculeTable:
     """Read a molecule table's header."""
-    with path.open("rb") as file:
+    with parquet_parts(path)[0].open("rb") as file:
         magic = file.read(4)
     return _parquet_header(path) if magic == b"PAR1" else _text_header(path)
 
@@ -159,18 +163,22 @@ def _text_header(path: Path) -> MoleculeTable:
 def _parquet_header(path: Path) -> MoleculeTable:
     from pyarrow import parquet
 
-    with _arrow_faults(path), parquet.ParquetFile(path) as file:
-        return MoleculeTable(
-            path=path, columns=tuple(file.schema_arrow.names), is_parquet=True, n_rows=file.metadata.num_rows
-        )
+    n_rows = 0
+    with _arrow_faults(path):
+        for part in parquet_parts(path):
+            with parquet.ParquetFile(part) as file:
+                columns = tuple(file.schema_arrow.names)
+                n_rows += file.metadata.num_rows
+    return MoleculeTable(path=path, columns=columns, is_parquet=True, n_rows=n_rows)
 
 
 def _parquet_blocks(table: MoleculeTable, kinds: Mapping[str, Kind]) -> Iterator[Any]:
     from pyarrow import parquet
 
     texts = [name for name, kind in kinds.items() if kind == "text"]
-    with parquet.ParquetFile(table.path, read_dictionary=texts, pre_buffer=False) as file:
-        yield from file.iter_batches(batch_size=PARQUET_ROWS, columns=list(kinds), use_threads=False)
+    for part in parquet_parts(table.path):
+        with parquet.ParquetFile(part, read_dictionary=texts, pre_buffer=False) as file:
+            yield from file.iter_batches(batch_size=PARQUET_ROWS, columns=list(kinds), use_threads=False)
 
 
 def _text_blocks(table: MoleculeTable, kinds: Mapping[str, Kind], text: NDArray[np.uint8] | None) -> Iterator[Any]:
@@ -183,7 +191,7 @@ def _text_blocks(table: MoleculeTable, kinds: Mapping[str, Kind], text: NDArray[
         "integer": pa.int64(),
         "flag": pa.bool_(),
     }
-    skip_rows = len(table.comments) + 1 if text is None else 0
+    skip_rows = len(table.comments) + table.has_header if text is None else 0
     with arrow_stream(table.path) if text is None else pa.BufferReader(pa.py_buffer(text.tobytes())) as stream:
         try:
             blocks = arrow_csv.open_csv(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError
+from stpatch.slides import feature_types
 from stpatch.slides.formats.names import check_unique
 
 
@@ -27,12 +28,21 @@ class TenxMatrix:
         One row a feature: ``name``, ``ensembl_id`` (the feature's id as it is), ``feature_type`` ("" where unknown).
     version
         Software that wrote it, "" where unknown.
+    notes
+        What was corrected or left out.
     """
 
     counts: sparse.csr_matrix
     barcodes: NDArray[np.object_]
     genes: pd.DataFrame
     version: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def no_genes(genes: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return (features,) which features are of another kind than RNA by their type."""
+    kinds = feature_types.kinds_of(genes["feature_type"].tolist())
+    return np.array([kind in ("control", "other") for kind in kinds], dtype=bool)
 
 
 def check_sizes(where: object, shape: tuple[int, int], barcodes: NDArray[np.object_], genes: pd.DataFrame) -> None:

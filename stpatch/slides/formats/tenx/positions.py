@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
+from stpatch.slides.formats.barcodes import flags, is_flag
 from stpatch.slides.formats.hdf5.files import as_texts
 from stpatch.slides.formats.names import check_unique
 from stpatch.slides.formats.places import check_finite
 from stpatch.slides.formats.text.lines import open_text
 
 COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+ALIASES = {
+    "barcodes": "barcode", "tissue": "in_tissue", "row": "array_row", "col": "array_col",
+    "imagerow": "pxl_row_in_fullres", "imagecol": "pxl_col_in_fullres",
+}  # fmt: skip
+"""Names that columns have in tables that R packages write."""
+POSITIONS = re.compile(
+    r"(?P<prefix>(?!aggr_).+[_.-])?(?P<name>tissue_positions(?:_list)?\.(?:parquet|csv|tsv|txt))(?P<gz>\.gz)?"
+)
 FILES = (
     "tissue_positions.parquet",
     "tissue_positions.csv",
@@ -50,13 +60,21 @@ class Positions:
     xy: NDArray[np.float64]
 
 
+def positions_in(folder: Path) -> dict[str, Path]:
+    """Return the positions tables of a folder by the prefix of their names; the newest form of each prefix."""
+    found: dict[str, list[tuple[int, bool, Path]]] = {}
+    for item in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = POSITIONS.fullmatch(item.name)
+        if match is not None and item.is_file():
+            rank = FILES.index(match["name"]) if match["name"] in FILES else len(FILES)
+            found.setdefault(match["prefix"] or "", []).append((rank, match["gz"] is not None, item))
+    return {prefix: min(items)[2] for prefix, items in found.items()}
+
+
 def find_positions(spatial: Path) -> Path | None:
-    """Return the positions file in a ``spatial`` folder, None if there is none; gzipped text counts too."""
-    names = [*FILES, *(f"{name}.gz" for name in FILES[1:])]
-    for name in names:
-        if (spatial / name).is_file():
-            return spatial / name
-    return None
+    """Return the only positions table in a ``spatial`` folder, or the one without a prefix; None if there is none."""
+    found = positions_in(spatial)
+    return found.get("") or (next(iter(found.values())) if len(found) == 1 else None)
 
 
 def first_barcode(path: Path) -> str:
@@ -91,6 +109,7 @@ def read_positions(path: Path) -> Positions:
     if not len(barcodes):
         raise InputError("the positions table is empty", where=path, hint="fetch the file again, or mend it")
     check_unique(barcodes, what="a barcode", where=path)
+    table["in_tissue"] = _flags(table["in_tissue"])
     numbers = {name: _numbers(table[name], name, path, barcodes) for name in COLUMNS[1:]}
     for name in ("in_tissue", "array_row", "array_col"):
         _check_whole(numbers[name], name, path, barcodes, limit=2 if name == "in_tissue" else 2**31)
@@ -104,8 +123,18 @@ def read_positions(path: Path) -> Positions:
     )
 
 
+def _flags(cells: Any) -> Any:
+    """Return words for yes and no as numbers; cells that are no such words stay as they are."""
+    texts = [str(cell) for cell in cells]
+    return flags(texts) if all(map(is_flag, texts)) else cells
+
+
 def _is_header(row: list[str]) -> bool:
-    return len(row) > 1 and not row[1].strip().strip('"').lstrip("+-").replace(".", "", 1).isdecimal()
+    return (
+        len(row) > 1
+        and not is_flag(row[1])
+        and not row[1].strip().strip('"').lstrip("+-").replace(".", "", 1).isdecimal()
+    )
 
 
 def _text_rows(path: Path, *, limit: int | None = None) -> list[list[str]]:
@@ -134,7 +163,11 @@ def _text_columns(path: Path) -> dict[str, list[str]]:
     rows = _text_rows(path)
     names = list(COLUMNS)
     if rows and _is_header(rows[0]):
-        names = rows.pop(0)
+        names = [ALIASES.get(name, name) for name in rows.pop(0)]
+        if rows and len(rows[0]) == len(names) + 1:
+            names = ["", *names]  # R leaves the column of row names without one
+        if "barcode" not in names and names[0] == "":
+            names[0] = "barcode"
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise InputError(

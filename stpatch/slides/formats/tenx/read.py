@@ -12,11 +12,18 @@ import numpy as np
 import pandas as pd
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.counts import csr_of, read_indices, read_pointers, read_values
+from stpatch.slides.formats.counts import (
+    csr_of,
+    fraction_notes,
+    read_indices,
+    read_pointers,
+    read_values,
+    without_fractions,
+)
 from stpatch.slides.formats.hdf5.files import attribute_text, child, faults, hdf5_file, is_hdf5, read_texts
 from stpatch.slides.formats.names import gene_table
-from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes
-from stpatch.slides.formats.tenx.mex import mex_files, probe_mex, read_mex
+from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes, no_genes
+from stpatch.slides.formats.tenx.mex import MATRIX_MTX, mex_files, probe_mex, read_mex
 
 
 def is_tenx_h5(path: Path) -> bool:
@@ -29,15 +36,20 @@ def is_tenx_h5(path: Path) -> bool:
 
 def tenx_files(path: Path) -> tuple[Path, ...]:
     """Return the files that `read_tenx` opens."""
-    if path.is_file():
+    if _is_h5(path):
         return (path,)
     files = mex_files(path)
     return (files.matrix, files.features, files.barcodes)
 
 
+def _is_h5(path: Path) -> bool:
+    """Whether a matrix is a file and not a MEX, which is named by its folder or by its ``.mtx`` file."""
+    return path.is_file() and MATRIX_MTX.fullmatch(path.name) is None
+
+
 def probe_tenx(path: Path) -> tuple[int, int, str]:
     """Return the numbers of barcodes and features and the software version, from headers alone."""
-    return probe_tenx_h5(path) if path.is_file() else probe_mex(path)
+    return probe_tenx_h5(path) if _is_h5(path) else probe_mex(path)
 
 
 def read_tenx(path: Path) -> TenxMatrix:
@@ -50,7 +62,7 @@ def read_tenx(path: Path) -> TenxMatrix:
     InputError
         The file is damaged, a count is no whole number, sizes do not agree, a barcode is given twice.
     """
-    return read_tenx_h5(path) if path.is_file() else read_mex(path)
+    return read_tenx_h5(path) if _is_h5(path) else read_mex(path)
 
 
 def probe_tenx_h5(path: Path) -> tuple[int, int, str]:
@@ -71,8 +83,12 @@ def read_tenx_h5(path: Path) -> TenxMatrix:
         check_sizes(path, (n_barcodes, n_genes), barcodes, genes)
         where = f"{path}, key {group.name}"
         with faults(where):
-            data = read_values(child(group, "data", path), where=f"{where}/data")
+            stored, others = child(group, "data", path), no_genes(genes)
             indices = read_indices(child(group, "indices", path), where=f"{where}/indices", limit=n_genes)
+            left_out = np.zeros(n_genes, bool)
+            if stored.dtype.kind == "f" and others.any() and stored.shape == indices.shape:
+                stored, left_out = without_fractions(np.asarray(stored[:]), indices, others)
+            data = read_values(stored, where=f"{where}/data")
             if len(indices) != len(data):
                 raise InputError(
                     "data and indices differ in length",
@@ -85,7 +101,8 @@ def read_tenx_h5(path: Path) -> TenxMatrix:
             )
         version = attribute_text(file.attrs.get("software_version"))
     counts = csr_of(data, indices, indptr, (n_barcodes, n_genes))
-    return TenxMatrix(counts=counts, barcodes=barcodes, genes=genes, version=version)
+    notes = fraction_notes(left_out, genes["feature_type"])
+    return TenxMatrix(counts=counts, barcodes=barcodes, genes=genes, version=version, notes=notes)
 
 
 def _tenx_group(file: Any) -> Any:

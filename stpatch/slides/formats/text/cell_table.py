@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from stpatch.errors import InputError
 from stpatch.slides.formats.hdf5.files import as_texts, faults
 from stpatch.slides.formats.names import check_unique, listed
+from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.lines import read_head
 
 
 def is_parquet(path: Path) -> bool:
     """Whether a file starts as parquet does."""
-    with path.open("rb") as file:
+    with parquet_parts(path)[0].open("rb") as file:
         return file.read(4) == b"PAR1"
 
 
@@ -30,7 +31,7 @@ def table_columns(path: Path) -> tuple[str, ...]:
         return read_head(path).names
     from pyarrow import parquet
 
-    with faults(path), parquet.ParquetFile(path) as file:
+    with faults(path), parquet.ParquetFile(parquet_parts(path)[0]) as file:
         return tuple(file.schema_arrow.names)
 
 
@@ -46,8 +47,12 @@ def read_cells(path: Path) -> pd.DataFrame:
         return read_table(path)
     from pyarrow import parquet
 
-    with faults(path), parquet.ParquetFile(path) as file:
-        frame: pd.DataFrame = file.read().to_pandas().reset_index(drop=True)
+    parts = []
+    with faults(path):
+        for part in parquet_parts(path):
+            with parquet.ParquetFile(part) as file:
+                parts.append(file.read().to_pandas().reset_index(drop=True))
+        frame: pd.DataFrame = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise InputError(
@@ -111,6 +116,16 @@ def cell_numbers(frame: pd.DataFrame, name: str, *, where: object, missing: bool
             expected="a number",
         )
     return values
+
+
+def cell_places(
+    frame: pd.DataFrame, names: tuple[str, str], *, rows: NDArray[np.intp], where: object
+) -> NDArray[np.float64]:
+    """Return (cells, 2) float64 places; a cell that none of (n,) `rows` uses may have none (NaN)."""
+    xy = np.column_stack([cell_numbers(frame, name, where=where, missing=True) for name in names])
+    if not np.isfinite(xy[rows[rows >= 0]]).all():
+        xy = np.column_stack([cell_numbers(frame, name, where=where) for name in names])  # which says where
+    return xy
 
 
 def further_columns(

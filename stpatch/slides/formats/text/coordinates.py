@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
+from stpatch.slides.formats.barcodes import join_barcodes
 from stpatch.slides.formats.names import listed
 from stpatch.slides.formats.places import array_indices
 from stpatch.slides.formats.tenx.lattice import is_hexagonal
@@ -169,6 +170,17 @@ def rows_of(ids: Sequence[str] | NDArray[np.object_], keys: pd.Series, *, where:
         found = index[keep].get_indexer(pd.Index(ids, dtype=object))
         return np.where(found < 0, -1, places[found])
     return np.asarray(index.get_indexer(pd.Index(ids, dtype=object)), np.int64)
+
+
+def joined_rows(
+    ids: NDArray[np.object_], keys: pd.Series, *, where: object
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the row of each id among the keys as `rows_of`; texts that agree but for a suffix are joined and noted."""
+    rows = rows_of(ids, keys, where=where)
+    if (rows >= 0).all() or not keys.is_unique:
+        return rows, ()
+    join = join_barcodes(ids, keys)
+    return (np.asarray(join.rows, np.int64), (join.note,)) if join.note else (rows, ())
 
 
 def matching_column(table: pd.DataFrame, columns: Sequence[str], ids: NDArray[np.object_]) -> tuple[str | None, int]:

@@ -94,15 +94,23 @@ def read_table(
                 found=f"columns {listed(names)}",
                 hint="name the column so, or give the table that has it",
             )
-    skipped = 1 if header is True else 0
+    skipped = head.n_comments + (1 if header is True else 0)
     frame = _blank_frame(head, skipped) if head.delimiter == " " else _arrow_frame(head, len(names), skipped)
     if frame.shape[1] != len(names):
         refuse_ragged(head, row=1 + skipped, fields=frame.shape[1])
     frame.columns = pd.Index(names, dtype=object)
+    if header is True and len(frame) and _is_type_row(frame.iloc[0].tolist()):
+        frame = frame.iloc[1:].reset_index(drop=True)
     for name in numeric:
         if name in names:
             frame[name] = numbers(frame[name], where=path, first_row=1 + skipped)
     return frame
+
+
+def _is_type_row(cells: Sequence[str]) -> bool:
+    """Whether a row says what its columns hold: ``TYPE,numeric,group``, as the Single Cell Portal has it."""
+    words = {str(cell).strip().lower() for cell in cells[1:]}
+    return str(cells[0]).strip() == "TYPE" and bool(words) and words <= {"numeric", "group"}
 
 
 def _arrow_frame(head: Head, n_columns: int, skipped: int) -> pd.DataFrame:

@@ -173,7 +173,7 @@ def _parts(
     for number, lines in enumerate(line_blocks(head.path)):
         block = lines
         if number == 0:
-            block, line = _after_header(block)
+            block, line = _after_header(block, n_lines=head.n_comments + 1)
         if not block:
             continue
         buffer = np.frombuffer(block, np.uint8)
@@ -198,13 +198,14 @@ def _parts(
         yield data[:stored].astype(dtype), indices[:stored].astype(narrow), lengths
 
 
-def _after_header(block: bytes) -> tuple[bytes, int]:
-    """Return what follows the first line that is not empty, and how many lines went before."""
+def _after_header(block: bytes, *, n_lines: int) -> tuple[bytes, int]:
+    """Return what follows the first lines (comments and header) that are not empty, and how many went before."""
     start, line = 0, 0
     while start < len(block):
         end = block.index(b"\n", start) + 1
         line += 1
-        if block[start:end].strip():
+        n_lines -= bool(block[start:end].strip())
+        if not n_lines:
             return block[end:], line
         start = end
     return b"", line

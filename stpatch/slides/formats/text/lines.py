@@ -35,12 +35,15 @@ class Head:
     ----------
     header, first
         Their fields, without quotes; `first` is empty where there is but one line.
+    n_comments
+        Lines before the header that start with ``#`` and are no header by their number of fields.
     """
 
     path: Path
     delimiter: str
     header: tuple[str, ...]
     first: tuple[str, ...]
+    n_comments: int = 0
 
     @property
     def short(self) -> bool:
@@ -179,20 +182,51 @@ def read_head(path: Path, *, delimiter: str | None = None) -> Head:
             "this is no delimiter", where=path, found=repr(delimiter), expected="tab, comma, ;, | or blank"
         )
     lines: list[str] = []
+    comments = 0
     for block in line_blocks(path, size=_HEAD_BLOCK):
         if b"\0" in block:
             raise InputError("this is no text file", where=path, expected="a table of text")
         for line in block.split(b"\n"):
-            if line.strip() and len(lines) < 2:
+            if line.strip() and len(lines) - comments < 2:
                 lines.append(_decoded(line, path))
-        if len(lines) == 2:
+                comments += lines[-1].startswith("#")
+        if len(lines) - comments == 2:
             break
+    lines, comments = _without_comments(lines, comments, path)
     if not lines:
         raise InputError("the table is empty", where=path, hint="fetch the file again, or mend it")
     if delimiter is None:
         delimiter = _sniffed(lines, path)
     fields = [split_line(line, delimiter, where=path) for line in lines]
-    return Head(path=path, delimiter=delimiter, header=fields[0], first=fields[1] if len(fields) > 1 else ())
+    return Head(
+        path=path,
+        delimiter=delimiter,
+        header=fields[0],
+        first=fields[1] if len(fields) > 1 else (),
+        n_comments=comments,
+    )
+
+
+def _without_comments(lines: list[str], n_hashes: int, path: Path) -> tuple[list[str], int]:
+    """Return the first two lines of the table and how many lines of comments went before.
+
+    A line that starts with ``#`` is the header where it is cut into as many fields as the line that follows.
+    """
+    if not n_hashes or not lines[0].startswith("#"):
+        return lines[:2], 0
+    rest = [line for line in lines if not line.startswith("#")]
+    first = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    if not rest:
+        return lines[:2], 0
+    widths = {delimiter: len(split_line(rest[0], delimiter, where=path)) for delimiter in DELIMITERS}
+    delimiter = max(widths, key=lambda name: widths[name])
+    last = lines[first - 1]
+    if widths[delimiter] > 1 and len(split_line(last, delimiter, where=path)) in (
+        widths[delimiter],
+        widths[delimiter] - 1,
+    ):
+        return lines[first - 1 : first + 1], first - 1
+    return rest[:2], first
 
 
 def head_or_none(path: Path, *, delimiter: str | None = None) -> Head | None:

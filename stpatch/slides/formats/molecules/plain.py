@@ -1,0 +1,102 @@
+"""Tables of molecules of no particular make: x, y[, z], gene[, count], one molecule (or one gene and place) per row.
+
+Resolve, Baysor, ISS, FICTURE and many home-made pipelines write such; those without a header have x, y[, z] and a gene.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stpatch.errors import InputError
+from stpatch.slides.formats.molecules.table import MoleculeTable, open_molecules
+from stpatch.slides.formats.names import listed
+
+PLACES = (
+    ("x", "y"), ("x_location", "y_location"), ("global_x", "global_y"), ("x_global_px", "y_global_px"),
+    ("x_um", "y_um"), ("x_px", "y_px"), ("xcoord", "ycoord"), ("x_coord", "y_coord"), ("xc", "yc"),
+    ("spotx", "spoty"), ("x_micron", "y_micron"), ("global_x_um", "global_y_um"), ("xpos", "ypos"),
+)  # fmt: skip
+GENES = (
+    "gene", "genes", "gene_name", "genename", "geneid", "gene_id", "feature_name", "target", "target_name", "feature",
+    "transcript", "symbol",
+)  # fmt: skip
+COUNTS = ("count", "counts", "midcount", "midcounts", "umicount", "umi_count", "umi", "n", "n_molecules", "nmolecules")
+"""Names of columns, in lower case."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainMolecules:
+    """A table and its columns; `count` is None where each row is one molecule."""
+
+    table: MoleculeTable
+    x: str
+    y: str
+    gene: str
+    count: str | None
+
+
+def find_molecules(path: Path, *, x: str | None = None, y: str | None = None) -> PlainMolecules | None:
+    """Return the columns of a table of molecules by their names, or by their kinds without a header; None for another.
+
+    Parameters
+    ----------
+    x, y
+        Names of the columns of place (``ingest.table``), where they are not the usual ones.
+    """
+    try:
+        table = open_molecules(path)
+    except InputError:
+        return None
+    if not table.is_parquet and _is_row(table.columns):
+        return _without_header(table)
+    lower = {name.lower(): name for name in reversed(table.columns)}
+    pair = (x, y) if x in table.columns and y in table.columns else _pair(lower)
+    gene = next((lower[name] for name in GENES if name in lower), None)
+    if pair is None or pair[0] is None or pair[1] is None or gene is None:
+        return None
+    count = next((lower[name] for name in COUNTS if name in lower), None)
+    return PlainMolecules(table=table, x=pair[0], y=pair[1], gene=gene, count=count)
+
+
+def _pair(lower: dict[str, str]) -> tuple[str, str] | None:
+    return next(((lower[a], lower[b]) for a, b in PLACES if a in lower and b in lower), None)
+
+
+def _is_row(cells: tuple[str, ...]) -> bool:
+    """Whether the first line is a row and no header: x, y[, z] and a gene, in this order."""
+    return len(cells) in (3, 4, 5) and sum(_NUMBER.fullmatch(cell) is not None for cell in cells) in (2, 3, 4)
+
+
+def _without_header(table: MoleculeTable) -> PlainMolecules | None:
+    text = [i for i, cell in enumerate(table.columns) if not _NUMBER.fullmatch(cell)]
+    if len(text) != 1 or text[0] not in (0, 2, 3):
+        return None
+    names = [f"column {i + 1}" for i in range(len(table.columns))]
+    gene = text[0]
+    numbers = [i for i in range(len(names)) if i != gene]
+    after = [i for i in numbers if i > gene]
+    counts = after[-1] if gene in (2, 3) and len(after) == 1 and table.columns[after[-1]].isdecimal() else None
+    named = replace(table, columns=tuple(names), has_header=False)
+    return PlainMolecules(
+        table=named,
+        x=names[numbers[0]],
+        y=names[numbers[1]],
+        gene=names[gene],
+        count=None if counts is None else names[counts],
+    )
+
+
+def need_molecules_of(path: Path, *, x: str | None, y: str | None) -> PlainMolecules:
+    """Return the columns of a table of molecules; another table is an `InputError` that lists its columns."""
+    found = find_molecules(path, x=x, y=y)
+    if found is None:
+        raise InputError(
+            "this is not a table of molecules",
+            where=path,
+            found=f"columns {listed(open_molecules(path).columns)}",
+            expected="columns x, y and gene (and count), or without a header x, y[, z], gene",
+        )
+    return found
