@@ -32,6 +32,7 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     No matrix is read, and all problems are listed at once.
     """
     from stpatch.engine.check import check_settings, check_slides
+    from stpatch.engine.corpus_check import check_corpus
     from stpatch.errors import one_or_many
 
     job = job_of(config, overrides)
@@ -39,11 +40,19 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     with bar("check", len(job.sources), 0, quiet=quiet) as shown:
         rows = check_slides(job, tick=lambda: shown.update(1))
     problems += [row.problem for row in rows if row.problem is not None]
+    corpus = check_corpus(job, {row.source.slide_id: row.probe for row in rows if row.probe is not None})
+    problems += [problem for problem in corpus.problems if problem.block() not in {other.block() for other in problems}]
     if as_json:
-        value = {"slides": [row.as_json() for row in rows], "problems": [problem.block() for problem in problems]}
+        value = {
+            "slides": [row.as_json() for row in rows],
+            "problems": [problem.block() for problem in problems],
+            "notes": corpus.notes,
+        }
         typer.echo(json.dumps(value, indent=1))
     else:
         typer.echo(_check_table(rows))
+        for note in corpus.notes:
+            typer.echo(f"note: {note}")
     if problems:
         raise one_or_many(problems)
     if not as_json:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from stpatch.engine.corpus_check import check_sheet
 from stpatch.errors import ConfigError, ProblemsError, StpatchError, one_or_many
 from stpatch.image.groups import AUTO
 from stpatch.slides.genes import read_gene_map, read_vocabulary
 from stpatch.slides.readers.registry import probe_source, require_path
+from stpatch.slides.reference import read_reference
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
 from stpatch.stages.normalize import panel_rules
@@ -82,6 +84,8 @@ def check_settings(job: Job) -> list[StpatchError]:
     looks: list[Callable[[], object]] = [partial(panel_rules, job)]
     if genes.map is not None:
         looks.append(partial(read_gene_map, genes.map))
+    if genes.reference is not None:
+        looks.append(partial(read_reference, genes.reference))
     if genes.vocabulary is not None:
         looks.append(partial(read_vocabulary, genes.vocabulary))
     for look in looks:
@@ -91,7 +95,7 @@ def check_settings(job: Job) -> list[StpatchError]:
             problems += error.problems
         except StpatchError as error:
             problems.append(error)
-    return problems + _columns(job)
+    return problems + _columns(job) + check_sheet(job)
 
 
 def _columns(job: Job) -> list[StpatchError]:
