@@ -191,6 +191,8 @@ class ChannelsSection(Section):
             raise ValueError("candidates belong to patch rules; with scope panel or slide leave them out")
         if self.scope != "patch" and self.draws != 1:
             raise ValueError("draws belong to patch rules; with scope panel or slide leave them at 1")
+        if self.min_detected and self.scope == "patch" and self.candidates is None:
+            raise ValueError("min_detected belongs to panel rules: a patch rule needs candidates for it")
         if self.method in ("mean", "variance") and self.draws != 1:
             raise ValueError(f"method {self.method!r} is no draw: every draw would be the same; set draws: 1")
         for method, genes in ((self.method, self.genes), self._candidate_list()):

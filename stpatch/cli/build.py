@@ -203,11 +203,14 @@ def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool)
 def _done_text(job: Job, summary: Summary) -> str:
     from stpatch.engine.estimate import human_size
     from stpatch.engine.graph import CORPUS
+    from stpatch.stages.account import corpus_notes, slide_account
     from stpatch.stages.plan import read_plan
 
     facts = job.receipt("finalize", CORPUS).facts
     plan = job.receipt("plan", CORPUS).facts
-    for note in plan["notes"]:
+    if summary.done:
+        typer.echo(slide_account(job), err=True)
+    for note in corpus_notes(job):
         typer.echo(f"note: {note}", err=True)
     parts = ", ".join(f"{name} {plan['samples'][name]}" for name in read_plan(job.plan_path).splits)
     shards = f"{facts['shards']} shard{'s' if facts['shards'] > 1 else ''}"

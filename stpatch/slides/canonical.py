@@ -114,6 +114,7 @@ def canonical_slide(
         "counts_in": plain_number(raw_totals.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
         "counts_kept": plain_number(kept),
         "spots_in": int(raw.counts.shape[0]),
+        "spots_kept": int(keep.sum()),
         "genes_in": int(raw.counts.shape[1]),
         "genes_merged": harmonized.n_merged,
         "absent": absent,

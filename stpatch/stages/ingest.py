@@ -52,7 +52,9 @@ def run(job: Job, slide_id: str) -> Outcome:
         write_slide(path, slide)
         csr = (slide.counts.data, slide.counts.indices, slide.counts.indptr)
         totals, largest = row_facts(csr)
-        digests = section_digests(gene_sums=column_sums(csr, slide.n_genes)[0], spot_sums=totals)
+        digests = section_digests(
+            names=slide.genes.index.tolist(), gene_sums=column_sums(csr, slide.n_genes)[0], spot_sums=totals
+        )
         write_record(totals_path, {"totals": totals, "largest": largest})
         inputs = measured()
     facts = {
