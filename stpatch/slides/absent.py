@@ -43,6 +43,6 @@ def absent_means(
     if empty > MOST_EMPTY:
         return "unmeasured", []
     return "zero", [
-        f"the {platform} table lists detected genes only ({empty:.0%} of its genes have no count), so a gene that it "
-        "lacks counts as measured and 0 (ingest.genes.absent: unmeasured makes it unknown)"
+        f"the {platform} table lists detected genes only, so a gene that it lacks counts as measured and 0 "
+        "(ingest.genes.absent: unmeasured makes it unknown)"
     ]

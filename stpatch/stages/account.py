@@ -7,6 +7,7 @@ import numpy as np
 from stpatch.stages.channels import Channels, read_channels
 from stpatch.stages.crop import read_cut
 from stpatch.stages.job import Job
+from stpatch.stages.measured import measured_ids
 from stpatch.views.build_table import SlideLine, build_table, note_lines
 
 
@@ -38,10 +39,10 @@ def corpus_notes(job: Job) -> list[str]:
 
 
 def _lacking(job: Job, slide_id: str, channels: Channels) -> int:
-    """Return how many channels of the slide's samples are not genes that it lists."""
+    """Return how many channels of the slide's samples are genes that it did not measure, or pads."""
     listed = read_cut(job.patches_path(slide_id)).gene_ids
     wanted = channels.channels_of(slide_id)
     if channels.panel is not None or channels.slide_panels is not None:
-        return int((~np.isin(wanted, listed[listed >= 0])).sum())
+        return int((~np.isin(wanted, measured_ids(job, slide_id, channels, listed))).sum())
     own = listed[listed >= 0] if wanted is None else np.intersect1d(listed, wanted)
     return max(channels.n_channels - len(own), 0)
