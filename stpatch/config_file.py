@@ -24,7 +24,7 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
         seen.add(key)
@@ -64,13 +64,13 @@ def load_config(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
-            "the config is no valid YAML",
+            "the config is not valid YAML",
             where=path,
             found=" ".join(str(error).split()),
-            hint="mend the line that is named: indent with blanks, a blank after every colon",
+            hint="correct the line that is named: indent with spaces, and put a space after every colon",
         ) from error
     if not isinstance(values, dict):
-        raise ConfigError("the config is no mapping", where=path, expected="sections, at least dataset and slides")
+        raise ConfigError("the config is not a mapping", where=path, expected="sections, at least dataset and slides")
     for text in overrides:
         _override(values, text)
     return parse_config(values, where=path, base=path.parent)
@@ -122,7 +122,7 @@ def _override(values: dict[str, Any], text: str) -> None:
         place[last] = yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(
-            "an override is no valid YAML",
+            "an override is not valid YAML",
             where=f"--set {key}",
             found=" ".join(str(error).split()),
             hint="quote the value: --set 'section.key=value'",

@@ -1,7 +1,7 @@
 """One base error, and subclasses that are also the natural builtin.
 
 Every message answers five questions in one readable block: what is wrong, where (file, key, row), what was found,
-what was expected, and how to mend it.
+what was expected, and what helps (the hint).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class MissingExtraError(StpatchError, ImportError):
 
 
 class ProblemsError(StpatchError, ValueError):
-    """Several problems found together, so that all can be mended at once."""
+    """Several problems found together, so that all can be corrected at once."""
 
     def __init__(self, problems: list[StpatchError]) -> None:
         self.problems = problems

@@ -45,7 +45,7 @@ def read_record(path: Path, *, what: str, stage: str, sha256: str | None = None)
     Raises
     ------
     DatasetError
-        The file cannot be read, is no record of numbers, is cut short, or is not the one that was written.
+        The file cannot be read, is not a record of numbers, is cut short, or is not the one that was written.
     """
     try:
         return _arrays(path.read_bytes(), sha256)
@@ -62,6 +62,6 @@ def _arrays(data: bytes, sha256: str | None) -> dict[str, NDArray[Any]]:
     np.lib.format.read_magic(stream)
     _, _, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.names is None or dtype.hasobject or len(data) != stream.tell() + dtype.itemsize:
-        raise ValueError("it is no record of numbers, or cut short")
+        raise ValueError("it is not a record of numbers, or it is cut short")
     record: NDArray[Any] = np.ndarray((), dtype, buffer=data, offset=stream.tell())
     return {name: record[name] for name in dtype.names}

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from stpatch.expression.normalize import Normalization, resolve_normalization, spot_totals
-from stpatch.expression.rules import RuleSpec
+from stpatch.expression.rules.base import RuleSpec
 from stpatch.expression.select import Panel, select_panel
 from stpatch.expression.statistics import SlideStatistics, slide_statistics
 from stpatch.slides.slide import Slide

@@ -178,14 +178,14 @@ def test_all_problems_come_at_once() -> None:
     [
         ("dataset: {output: a}\nslides: [a]\ndataset: {output: b}\n", "'dataset' is given twice"),
         ("dataset: {output: a, output: b}\nslides: [a]\n", "'output' is given twice"),
-        ("dataset: [\n", "no valid YAML"),
-        ("- a\n- b\n", "no mapping"),
-        ("", "no mapping"),
-        ("just words", "no mapping"),
-        ("? [a, b]\n: 1\n", "is no text"),
-        ("1: 2\n", "key 1 is no text"),
-        ("dataset: {output: 'a'}\nslides: [a]\ncrop:\n\t- x\n", "no valid YAML"),
-        ("dataset: !!python/object/apply:os.getcwd []\n", "no valid YAML"),
+        ("dataset: [\n", "not valid YAML"),
+        ("- a\n- b\n", "not a mapping"),
+        ("", "not a mapping"),
+        ("just words", "not a mapping"),
+        ("? [a, b]\n: 1\n", "is not text"),
+        ("1: 2\n", "key 1 is not text"),
+        ("dataset: {output: 'a'}\nslides: [a]\ncrop:\n\t- x\n", "not valid YAML"),
+        ("dataset: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
         ("x: &a [*a]\n", ""),
         ('dataset: {output: "a\\0b"}\nslides: [a]\n', "NUL"),
     ],
@@ -201,7 +201,7 @@ def test_yaml_that_is_no_config(tmp_path: Path, text: str, word: str) -> None:
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xff\xfe\x00dataset")
-    with pytest.raises(ConfigError, match="no valid YAML"):
+    with pytest.raises(ConfigError, match="not valid YAML"):
         load_config(path)
 
 

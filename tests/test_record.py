@@ -41,7 +41,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, values: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no record", b"\x93NUMPY\x01\x00v\x00{", b"\x93NUMPY\x01\x00\x04\x00{(}\n", b"\x93NUMPY\x03\x00"]
+    "content", [b"", b"not a record", b"\x93NUMPY\x01\x00v\x00{", b"\x93NUMPY\x01\x00\x04\x00{(}\n", b"\x93NUMPY\x03\x00"]
 )
 def test_what_is_no_record_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npy").write_bytes(content)
@@ -53,7 +53,7 @@ def test_what_is_no_record_is_named(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("array", [np.arange(3), np.array([{}], dtype=object)])
 def test_an_array_that_is_no_record_is_refused(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
-    with pytest.raises(DatasetError, match=r"no record of numbers"):
+    with pytest.raises(DatasetError, match=r"not a record of numbers"):
         read_record(tmp_path / "a.npy", what="a test", stage="crop")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _panels(found: dict[str, Any]) -> list[Panel]:
     if "memory" in found:
         panels.append(lambda place: _memory(place, found["memory"]["configs"]))
     for axis, run in found.get("growth", {}).items():
-        panels.append(lambda place, axis=axis, run=run: _growth(place, axis, run))
+        panels.append(partial(_growth, axis=axis, run=run))
     return panels
 
 

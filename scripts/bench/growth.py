@@ -149,7 +149,7 @@ def _slides(folder: Path, changes: Point) -> tuple[Any, Path]:
 
 
 def _config(folder: Path, sheet: Path, changes: Point) -> Path:
-    sections = {name: {**keys, **changes.get(name, {})} for name, keys in BASE_SECTIONS.items()}
+    sections: dict[str, Any] = {name: {**keys, **changes.get(name, {})} for name, keys in BASE_SECTIONS.items()}
     return write_config(folder, "growth", sheet, **sections)
 
 

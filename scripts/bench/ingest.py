@@ -36,7 +36,7 @@ def write_visium_h5(folder: Path, scale: float) -> Path:
     place = np.arange(spots)
     row = place // columns
     column = 2 * (place % columns) + row % 2
-    barcodes = [f"{_letters(i)}-1" for i in place]
+    barcodes = [f"{_letters(i)}-1" for i in range(spots)]
     _write_tenx(folder / "filtered_feature_bc_matrix.h5", barcodes, genes=GENES, per_spot=GENES * 15 // 100)
     _write_positions(folder / "spatial", barcodes, row, column, x=column * 100.0, y=row * 200 * 3**0.5 / 2)
     return folder

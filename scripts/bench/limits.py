@@ -31,7 +31,7 @@ def measure_machine(folder: Path) -> dict[str, float]:
     target[:] = 0
     return {
         "memcpy GB/s": SIZE / best(lambda: np.copyto(target, source)) / 1e9,
-        "sha256 GB/s": SIZE / best(lambda: hashlib.sha256(source), 2) / 1e9,
+        "sha256 GB/s": SIZE / best(lambda: hashlib.sha256(source.data), 2) / 1e9,
         "disk write GB/s": SIZE / best(lambda: _write(folder / "limit.bin", source), 3) / 1e9,
     }
 
@@ -62,7 +62,7 @@ def measure_limits(machine: dict[str, float], patches: Sequence[NDArray[Any]], w
 
 def _write(path: Path, data: NDArray[np.uint8]) -> None:
     with path.open("wb") as file:
-        file.write(data)
+        file.write(data.data)
         file.flush()
         os.fsync(file.fileno())
     path.unlink()

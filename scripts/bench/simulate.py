@@ -54,7 +54,8 @@ def _domains(spots: int, columns: int, rng: np.random.Generator) -> NDArray[np.i
     place = np.arange(spots)
     row, column = place // columns, place % columns
     distances = np.stack([(row - y) ** 2 + (column - x) ** 2 for y, x in centers])
-    return np.argmin(distances, axis=0)
+    nearest: NDArray[np.int64] = np.argmin(distances, axis=0)
+    return nearest
 
 
 def _scale_of(shares: NDArray[np.float64], depth: NDArray[np.float64], filled: float) -> float:

@@ -44,11 +44,12 @@ def halve(path: Path, rng: Random) -> str | None:
 
 def flip(path: Path, rng: Random) -> str | None:
     data = bytearray(path.read_bytes())
-    places = rng.integers(0, len(data), int(rng.choice([1, 1, 2, 8, 64]))) if data else []
-    for place in places:
-        data[place] ^= int(rng.integers(1, 256))
+    hits = int(rng.choice([1, 1, 2, 8, 64])) if data else 0
+    places: list[int] = rng.integers(0, len(data), hits).tolist() if data else []
+    for byte in places:
+        data[byte] ^= int(rng.integers(1, 256))
     path.write_bytes(bytes(data))
-    return f"flipped bytes {list(map(int, places))[:8]}"
+    return f"flipped bytes {places[:8]}"
 
 
 def delete_bytes(path: Path, rng: Random) -> str | None:
@@ -254,9 +255,9 @@ def odd_dataset(path: Path, rng: Random) -> str | None:
         kind = int(rng.integers(0, 9))
         item = file[name]
         if kind == 0 or isinstance(item, h5py.Group):
-            attributes = sorted(item.attrs)
-            if attributes and rng.integers(0, 2):
-                attribute = attributes[int(rng.integers(0, len(attributes)))]
+            names = sorted(item.attrs)
+            if names and rng.integers(0, 2):
+                attribute = names[int(rng.integers(0, len(names)))]
                 if rng.integers(0, 2):
                     del item.attrs[attribute]
                 else:

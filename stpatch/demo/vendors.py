@@ -155,7 +155,7 @@ def write_h5ad(folder: Path, slide: SimulatedSlide, *, pitch_um: float) -> tuple
 
 
 def write_labels(path: Path, ids: Sequence[str], domain: Sequence[str]) -> None:
-    """Write a label table: one row a spot in tissue."""
+    """Write a label table: one row per spot in tissue."""
     write_bytes(path, _table(["spot", "domain"], zip(ids, domain, strict=True), ",").encode())
 
 

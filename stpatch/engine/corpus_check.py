@@ -13,6 +13,7 @@ import pandas as pd
 
 from stpatch.dataset.sample import check_key, field_names
 from stpatch.errors import ConfigError, StpatchError
+from stpatch.expression.rules.registry import panel_rule
 from stpatch.image.groups import auto_groups
 from stpatch.slides import qc
 from stpatch.slides.genes import PAD, read_vocabulary
@@ -128,7 +129,7 @@ def _check_folders(job: Job) -> list[StpatchError]:
 def _check_sample(job: Job) -> list[StpatchError]:
     """Refuse samples that no memory holds."""
     config = job.config
-    if config.crop.unit != "patch" or config.channels.scope == "slide" or config.channels.method in ("all", "list"):
+    if config.crop.unit != "patch" or config.channels.scope == "slide" or (config.channels.scope == "panel" and not panel_rule(config.channels.method).scored):
         return []
     values = config.channels.n * math.prod(config.crop.size)
     size = values * (2 if config.shards.values == "counts" else np.dtype(config.shards.dtype).itemsize)
@@ -352,7 +353,7 @@ def _check_channels(
 ) -> None:
     """Tell where fewer genes are measured than channels are wanted."""
     channels = job.config.channels
-    if channels.method in ("all", "list"):
+    if channels.scope != "patch" and not panel_rule(channels.method).scored:
         return
     sizes = {slide_id: probe.n_genes for slide_id, probe in probes.items() if probe.n_genes is not None}
     few = [slide_id for slide_id, size in sizes.items() if size < channels.n]

@@ -80,7 +80,7 @@ def _sum_a_slide(dtype: np.dtype[np.generic]) -> None:
 def _cut_a_patch(dtype: np.dtype[np.generic]) -> None:
     from stpatch.dataset.frame import encode_frame
     from stpatch.expression.normalize import Normalization
-    from stpatch.expression.sample import PatchRule
+    from stpatch.expression.sample import PatchSampler
     from stpatch.expression.window import WindowMoments
     from stpatch.image.panel import PanelImage
     from stpatch.image.slide_image import SlideImage
@@ -95,7 +95,7 @@ def _cut_a_patch(dtype: np.dtype[np.generic]) -> None:
     window = (0, 0, 1, 2)
     method = "none" if dtype.kind == "f" else "log1p_total"
     moments = WindowMoments(image, Normalization(method=method, target_sum=1e4)).measure(*window)
-    PatchRule(method="variance_sampled", n=1, gene_ids=np.array([1, 2], np.int32)).choose(
+    PatchSampler(method="variance_sampled", n=1, gene_ids=np.array([1, 2], np.int32)).choose(
         moments, slide_id="", number=0
     )
     genes, room = np.array([0], np.int32), np.empty((2, 1, 2), image.count_dtype)

@@ -60,13 +60,13 @@ class CountMoments:
             total, squares = total.astype(np.int64), squares.astype(np.int64)
         return cls(n=sums.n, total=total, squares=squares, detected=sums.stored)
 
-    def spread(self, positions: Positions, size: int) -> Self:
+    def scatter_to_axis(self, positions: Positions, size: int) -> Self:
         """Return the moments on an axis of `size` genes; a gene that is not in `positions` has n = 0."""
         return type(self)(
-            n=spread(self.n, positions, size),
-            total=spread(self.total, positions, size),
-            squares=spread(self.squares, positions, size),
-            detected=spread(self.detected, positions, size),
+            n=scatter_to_axis(self.n, positions, size),
+            total=scatter_to_axis(self.total, positions, size),
+            squares=scatter_to_axis(self.squares, positions, size),
+            detected=scatter_to_axis(self.detected, positions, size),
         )
 
     def merged(self, other: Self) -> Self:
@@ -89,10 +89,10 @@ class CountMoments:
         if self.total.dtype.kind == "i":
             # Python integers: n * squares leaves 64 bits
             n, total, squares = (part.astype(object) for part in (self.n, self.total, self.squares))
-            spread = (n * squares - total * total).astype(np.float64)
+            deviations = (n * squares - total * total).astype(np.float64)
         else:
-            spread = np.maximum(self.n * self.squares - self.total * self.total, 0.0)
-        return ratio(spread, self.n * (self.n - 1.0))
+            deviations = np.maximum(self.n * self.squares - self.total * self.total, 0.0)
+        return ratio(deviations, self.n * (self.n - 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,12 +187,12 @@ class ValueMoments:
         m2 = np.maximum(sums(mean, 2), 0.0)
         return cls(n=np.full(n_genes, n_spots, dtype=np.int64), mean=mean, m2=m2)
 
-    def spread(self, positions: Positions, size: int) -> Self:
+    def scatter_to_axis(self, positions: Positions, size: int) -> Self:
         """Return the moments on an axis of `size` genes; a gene that is not in `positions` has n = 0."""
         return type(self)(
-            n=spread(self.n, positions, size),
-            mean=spread(self.mean, positions, size),
-            m2=spread(self.m2, positions, size),
+            n=scatter_to_axis(self.n, positions, size),
+            mean=scatter_to_axis(self.mean, positions, size),
+            m2=scatter_to_axis(self.m2, positions, size),
         )
 
     def merged(self, other: Self) -> Self:
@@ -229,8 +229,8 @@ def slide_moments(
     return CountMoments.of_sums(sums), values, scaled
 
 
-def spread(part: NDArray[Any], positions: Positions, size: int) -> NDArray[Any]:
-    """Return `part` on an axis of `size` genes, 0 elsewhere."""
+def scatter_to_axis(part: NDArray[Any], positions: Positions, size: int) -> NDArray[Any]:
+    """Return the numbers of some genes on an axis of `size` genes: at `positions` theirs, elsewhere 0."""
     full = np.zeros(size, dtype=part.dtype)
     full[positions] = part
     return full

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from stpatch.expression.moments import Positions, ValueMoments, ratio, spread
+from stpatch.expression.moments import Positions, ValueMoments, ratio, scatter_to_axis
 from stpatch.expression.normalize import BLOCK_VALUES, Normalization, normalize_csr, residuals
 from stpatch.slides.slide import Slide
 
@@ -117,13 +117,13 @@ class MoranSums:
             cross, edge = _residual_cross(weights, degree, slide.counts, totals, normalization, values.mean)
         return cls(values=values, cross=cross, edge=edge, weight=weight)
 
-    def spread(self, positions: Positions, size: int) -> Self:
+    def scatter_to_axis(self, positions: Positions, size: int) -> Self:
         """Return the sums on an axis of `size` genes; a gene that is not in `positions` has no spot."""
         return type(self)(
-            values=self.values.spread(positions, size),
-            cross=spread(self.cross, positions, size),
-            edge=spread(self.edge, positions, size),
-            weight=spread(self.weight, positions, size),
+            values=self.values.scatter_to_axis(positions, size),
+            cross=scatter_to_axis(self.cross, positions, size),
+            edge=scatter_to_axis(self.edge, positions, size),
+            weight=scatter_to_axis(self.weight, positions, size),
         )
 
     def merged(self, other: Self) -> Self:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError, MismatchError
-from stpatch.expression.moments import CountMoments, ValueMoments, spread
+from stpatch.expression.moments import CountMoments, ValueMoments, scatter_to_axis
 from stpatch.expression.moran import MoranSums
 from stpatch.expression.statistics import SlideStatistics
 
@@ -33,7 +33,7 @@ class GeneAxis:
         return tuple(self._position)
 
     def positions(self, names: tuple[str, ...]) -> NDArray[np.int64]:
-        """Return the position of each name; neighbouring slides with equal gene lists share the answer."""
+        """Return the position of each name; a slide with the gene list of the slide before gets the same answer."""
         last, known = self._last
         if last is not names and last != names:
             position = self._position
@@ -85,7 +85,7 @@ def pool_statistics(slide_ids: Iterable[str], load_statistics: LoadStatistics) -
     slide_ids
         At least one.
     load_statistics
-        Called once a slide; one slide's statistics are held at a time. Genes of one name are one gene.
+        Called once per slide; one slide's statistics are held at a time. Genes of one name are one gene.
     """
     axis = GeneAxis()
     total: PooledStatistics | None = None
@@ -138,12 +138,12 @@ def spread_pool(part: PooledStatistics, positions: NDArray[np.int64], size: int)
     return replace(
         part,
         genes=("",) * size,  # named once at the end
-        n_slides=spread(part.n_slides, positions, size),
-        reach=spread(part.reach, positions, size),
-        counts=part.counts.spread(positions, size),
-        values=part.values.spread(positions, size),
-        scaled=None if part.scaled is None else part.scaled.spread(positions, size),
-        moran=None if part.moran is None else part.moran.spread(positions, size),
+        n_slides=scatter_to_axis(part.n_slides, positions, size),
+        reach=scatter_to_axis(part.reach, positions, size),
+        counts=part.counts.scatter_to_axis(positions, size),
+        values=part.values.scatter_to_axis(positions, size),
+        scaled=None if part.scaled is None else part.scaled.scatter_to_axis(positions, size),
+        moran=None if part.moran is None else part.moran.scatter_to_axis(positions, size),
     )
 
 

@@ -1,4 +1,4 @@
-"""Patch rules: which genes become a patch's channels, from the moments of its own window.
+"""Patch rules at work: which genes become a patch's channels, from the moments of its own window.
 
 A draw depends on the seed, the slide, the patch, the draw's number and the genes' vocabulary ids, and on nothing else:
 not on the order of the genes, nor on what was drawn before.
@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.errors import ConfigError
+from stpatch.expression.rules.base import PatchRule
+from stpatch.expression.rules.registry import patch_rule
 from stpatch.expression.window import Moments
 from stpatch.kernels import window as kernels
 from stpatch.seeds import Keys
@@ -21,19 +22,17 @@ from stpatch.seeds import Keys
 DRAW, FILL = np.uint32(0), np.uint32(1)
 """Streams of one key: the rule's own draw, and the fill of channels that the rule leaves free."""
 MARGIN = 1.5
-"""Keys of a patch are made up to so many times the largest that the patch before it took."""
+"""Keys of a patch are made up to this many times the largest key that the patch before it took."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PatchRule:
-    """A rule that chooses n genes of a slide for one window.
+class PatchSampler:
+    """Applies a patch rule to the windows of one slide: chooses n of its genes for each.
 
     Attributes
     ----------
     method
-        ``variance_sampled``: without replacement, with weights equal to the variances (the n smallest of Exp(1) /
-        variance: Efraimidis and Spirakis 2006, in logarithms). ``variance``, ``mean``: the n largest. ``random``: any n
-        with the same probability. Ties go to the smaller gene id.
+        Name of a registered patch rule. Whatever the rule, ties go to the smaller gene id.
     n
         Channels.
     gene_ids
@@ -42,6 +41,11 @@ class PatchRule:
         (genes,) bool: the genes that the rule may choose; None for all.
     seed
         The dataset's.
+
+    Raises
+    ------
+    ConfigError
+        No patch rule has this name.
     """
 
     method: str
@@ -51,12 +55,16 @@ class PatchRule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in ("variance_sampled", "variance", "mean", "random"):
-            raise ConfigError(f"unknown patch rule {self.method!r}", where="channels.method")
+        _ = self.rule  # an unknown name is refused here
         if self.candidates is not None and self.candidates.shape != self.gene_ids.shape:
             raise ValueError(f"candidates are {self.candidates.shape}, gene_ids {self.gene_ids.shape}")
         if len(self.gene_ids) and (self._sorted_ids[0] < 1 or np.any(np.diff(self._sorted_ids) == 0)):
             raise ValueError("gene_ids must be positive, each once")
+
+    @cached_property
+    def rule(self) -> PatchRule:
+        """The registered rule."""
+        return patch_rule(self.method)
 
     def choose(self, moments: Moments, *, slide_id: str, number: int, draw: int = 0) -> NDArray[np.int32]:
         """Return (n,) int32 positions of the chosen genes in the slide, by ascending gene id; pads (-1) last.
@@ -74,7 +82,7 @@ class PatchRule:
         if slide_id not in self._keys:
             self._keys[slide_id] = Keys(self.seed, slide_id, "channels")
         key = self._keys[slide_id].words(number, draw)
-        taken = self._chosen(moments, key)
+        taken = self.rule.choose(WindowGenes(self, moments, key))
         if len(taken) < self.n and len(taken) < len(self.gene_ids):
             taken = self._filled(taken, key)
         out = np.empty(self.n, dtype=np.int32)
@@ -111,34 +119,24 @@ class PatchRule:
     def _allowed(self) -> NDArray[np.bool_] | None:
         return None if self.candidates is None else self.candidates[self._order]
 
-    def _chosen(self, moments: Moments, key: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """Return the rule's own choice: at most n ascending places among the genes by ascending id."""
-        if self.method == "random":
-            scores = self._uniforms(self._sorted_ids, key, DRAW)
-            if self._allowed is not None:
-                scores[~self._allowed] = np.inf
-            return _smallest(scores, self.n)
-        weights = moments.mean if self.method == "mean" else moments.variance
+    def _weights(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return one number per gene by ascending id, 0 for a gene that is not a candidate."""
         weights = weights if self._in_order else weights[self._order]
-        if self._allowed is not None:
-            weights = np.where(self._allowed, weights, 0.0)
-        if self.method == "variance_sampled":
-            return self._drawn(weights, self._uniforms(self._sorted_ids, key, DRAW))
-        return _smallest(np.where(weights > 0, -weights, np.inf), self.n)
+        return weights if self._allowed is None else np.where(self._allowed, weights, 0.0)
 
     def _drawn(self, weights: NDArray[np.float64], uniforms: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the ascending places of the n smallest keys.
+        """Return the ascending positions of the n smallest keys ``-log(uniform) / weight``.
 
         Neighbouring patches have n-th keys of about the same size, so only keys up to a little above the last patch's
-        are made, and all where these are too few: the bound saves time and decides nothing.
+        are made, and all of them where these are too few: the bound saves time and decides nothing.
         """
-        keys, places = self._buffers[1], self._buffers[2]
-        found = kernels.keys_below(weights, uniforms, self._bound[0], keys, places)
+        keys, positions = self._buffers[1], self._buffers[2]
+        found = kernels.keys_below(weights, uniforms, self._bound[0], keys, positions)
         if found < self.n:
-            found = kernels.keys_below(weights, uniforms, math.inf, keys, places)
+            found = kernels.keys_below(weights, uniforms, math.inf, keys, positions)
         taken = _smallest(keys[:found], self.n)
         self._bound[0] = MARGIN * keys[taken].max() if len(taken) == self.n else math.inf
-        return np.asarray(places[taken])
+        return np.asarray(positions[taken])
 
     def _uniforms(self, gene_ids: NDArray[np.int32], key: NDArray[np.uint32], stream: np.uint32) -> NDArray[np.float64]:
         out = self._buffers[0][: len(gene_ids)]
@@ -146,18 +144,77 @@ class PatchRule:
         return out
 
     def _filled(self, taken: NDArray[np.int64], key: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """Return `taken` and, drawn at random, as many others as there is room for."""
         uniforms = self._uniforms(self._sorted_ids, key, FILL)
         if self._allowed is not None:
-            uniforms[~self._allowed] += 1.0
+            uniforms[~self._allowed] += 1.0  # uniforms are below 1, so every candidate goes before all others
         uniforms[taken] = np.inf
         return np.sort(np.concatenate([taken, _smallest(uniforms, self.n - len(taken))]))
 
 
+@dataclass(frozen=True)
+class WindowGenes:
+    """A window's genes as a patch rule sees them, by ascending gene id.
+
+    Attributes
+    ----------
+    sampler
+        The slide's sampler.
+    moments
+        The window's, over the slide's measured genes.
+    key
+        (4,) uint32, the key of this patch and draw.
+    """
+
+    sampler: PatchSampler
+    moments: Moments
+    key: NDArray[np.uint32]
+
+    @property
+    def n(self) -> int:
+        """Genes to choose."""
+        return self.sampler.n
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(genes,) mean of the normalized values over the occupied pixels; 0 for a gene that is not a candidate."""
+        return self.sampler._weights(self.moments.mean)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """(genes,) variance of the same values; 0 for a gene that is not a candidate."""
+        return self.sampler._weights(self.moments.variance)
+
+    def largest(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the ascending positions of the n largest scores above 0, ties to the smaller gene id."""
+        return _smallest(np.where(scores > 0, -scores, np.inf), self.n)
+
+    def draw(self, weights: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Draw n genes without replacement, with these weights; genes of weight 0 are never drawn.
+
+        Parameters
+        ----------
+        weights
+            (genes,) float64, 0 or more, such as `variance`.
+        """
+        sampler = self.sampler
+        return sampler._drawn(weights, sampler._uniforms(sampler._sorted_ids, self.key, DRAW))
+
+    def draw_any(self) -> NDArray[np.int64]:
+        """Draw n of the candidates without replacement, all with the same probability."""
+        sampler = self.sampler
+        keys = sampler._uniforms(sampler._sorted_ids, self.key, DRAW)
+        if sampler._allowed is not None:
+            keys[~sampler._allowed] = np.inf
+        return _smallest(keys, self.n)
+
+
 def _smallest(scores: NDArray[np.float64], n: int) -> NDArray[np.int64]:
-    """Return the ascending places of the n smallest finite scores, ties to the first."""
+    """Return the ascending positions of the n smallest finite scores, ties to the first."""
     if n < len(scores):
         bound = np.partition(scores, n - 1)[n - 1]
         if np.isfinite(bound):
+            # a partition instead of a sort; of the scores that equal the n-th, the last are left out
             chosen = scores <= bound
             spare = int(np.count_nonzero(chosen)) - n
             if spare:

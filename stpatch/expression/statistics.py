@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import DatasetError, InputError
-from stpatch.expression.moments import CountMoments, ValueMoments, ratio, slide_moments
+from stpatch.expression.moments import CountMoments, ValueMoments, slide_moments
 from stpatch.expression.moran import MoranSums
 from stpatch.expression.normalize import Normalization, spot_totals
-from stpatch.expression.rules import COUNT_METHODS, RuleSpec
-from stpatch.expression.vst import vst_score
+from stpatch.expression.rules.base import CountRule, RuleSpec
 from stpatch.record import read_record, write_record
 from stpatch.slides.slide import Slide
 from stpatch.storage import canonical_json
@@ -70,7 +69,7 @@ class SlideStatistics:
         return len(self.totals)
 
     def save(self, path: Path) -> None:
-        """Write one record, atomically; equal statistics give equal bytes."""
+        """Write one file, atomically; equal statistics give equal bytes."""
         header = {
             "format": FORMAT,
             "slide_id": self.slide_id,
@@ -95,12 +94,12 @@ class SlideStatistics:
         Parameters
         ----------
         sha256
-            The file's checksum, as its receipt has it; None: not looked at.
+            The file's checksum, as its receipt has it; None: not checked.
 
         Raises
         ------
         DatasetError
-            The file is no such file, not the one that was written, or of another format version.
+            The file does not hold statistics, is not the one that was written, or is of another format version.
         """
         arrays = read_record(path, what="a slide's statistics", stage="normalize", sha256=sha256)
         try:
@@ -172,18 +171,25 @@ def slide_statistics(
         values=values,
         scaled=scaled,
         moran=MoranSums.of(slide, totals, normalization, values)
-        if any(rule.method == "moran" for rule in rules)
+        if any("neighbours" in rule.rule.needs for rule in rules)
         else None,
-        scores={
-            rule.score_key: _score(rule, slide, totals, counts)
-            for rule in rules
-            if rule.method in COUNT_METHODS and rule.score_key
-        },
+        scores=dict(_scores(rules, slide, totals, counts)),
     )
 
 
+def _scores(
+    rules: Sequence[RuleSpec], slide: Slide, totals: NDArray[np.float64], counts: CountMoments
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Yield the (genes,) scores, by key, of the rules that need them from the slide's own matrix."""
+    for rule in rules:
+        method, key = rule.rule, rule.score_key
+        if isinstance(method, CountRule) and key is not None:
+            require_counts(counts, rule.method, where=slide.slide_id)
+            yield key, method.score_slide(rule, slide, totals, counts)
+
+
 def require_counts(counts: CountMoments, method: str, *, where: object = None) -> None:
-    """Raise `InputError` where a rule that models raw counts is asked for values that are none."""
+    """Raise `InputError` where a rule that models raw counts is given other values."""
     if counts.total.dtype.kind == "f":
         raise InputError(
             f"rule {method} models raw counts, and the input is normalized already",
@@ -191,28 +197,6 @@ def require_counts(counts: CountMoments, method: str, *, where: object = None) -
             found="ingest.values: normalized",
             hint="choose variance, mean, detected or hvg_cell_ranger, or give raw counts",
         )
-
-
-def residual_variance(moments: ValueMoments) -> NDArray[np.float64]:
-    """Return the (genes,) variance with n, as scanpy's residual variance is; 0 without spots."""
-    return ratio(moments.m2, moments.n)
-
-
-def _score(rule: RuleSpec, slide: Slide, totals: NDArray[np.float64], counts: CountMoments) -> NDArray[np.float64]:
-    """Return the (genes,) score of a rule that needs a pass over the slide.
-
-    ``pearson_residuals`` clips at the square root of this slide's own number of spots. (scanpy 1.11 with several
-    batches clips all of them at the first one's.)
-    """
-    require_counts(counts, rule.method, where=slide.slide_id)
-    if rule.method == "hvg_seurat_v3":
-        return vst_score(slide.counts, counts, where=slide.slide_id)
-    grand = totals.sum()
-    shares = counts.total / grand if grand else np.zeros(slide.n_genes)
-    clip = np.full(slide.n_genes, float(slide.n_spots) ** 0.5)
-    return residual_variance(
-        ValueMoments.of_residuals(slide.counts, totals, shares=shares, theta=rule.theta, clip=clip)
-    )
 
 
 def _normalization(header: Mapping[str, Any], counts: CountMoments, n_spots: int) -> Normalization:
@@ -230,7 +214,7 @@ def _normalization(header: Mapping[str, Any], counts: CountMoments, n_spots: int
 
 @lru_cache(maxsize=2)
 def _gene_names(text: bytes) -> tuple[str, ...]:
-    """Parse a list of names; that of the slide before is most often the same."""
+    """Parse a list of names; neighbouring slides most often have the same one, which is then parsed once."""
     return tuple(json.loads(text))
 
 

@@ -36,7 +36,7 @@ def expected_deviation(moments: CountMoments, *, where: object = None) -> NDArra
     MissingExtraError
         scikit-misc, which scanpy uses too, is not installed.
     InputError
-        The varying genes are too few or their means too much alike for a local quadratic fit.
+        The varying genes are too few or their means too similar for a local quadratic fit.
     """
     try:
         from skmisc.loess import loess
@@ -61,7 +61,7 @@ def _no_trend(n_varying: int, where: object) -> InputError:
     return InputError(
         "the trend of variance over mean cannot be fitted, so rule hvg_seurat_v3 has no scores",
         where=where,
-        found=f"{n_varying} genes that vary, too few or with means too much alike",
+        found=f"{n_varying} genes that vary, too few or with means that are too similar",
         expected="some dozens of genes of different means",
         hint="choose hvg_seurat or variance where slides have few genes",
     )
@@ -94,8 +94,9 @@ def standardized_variance(
 ) -> NDArray[np.float64]:
     """Return the variance of standardized, clipped counts from their clipped sums; NaN below two spots."""
     n, mean = moments.n, moments.mean
-    spread = n * mean**2 + squares - 2 * total * mean
-    return ratio(spread, (n - 1) * deviation**2, other=np.nan)
+    # sum of (clipped - mean)**2, expanded, so that zeros need not be visited: their part is n * mean**2
+    deviations = n * mean**2 + squares - 2 * total * mean
+    return ratio(deviations, (n - 1) * deviation**2, other=np.nan)
 
 
 def vst_score(counts: sparse.csr_matrix, moments: CountMoments, *, where: object = None) -> NDArray[np.float64]:

@@ -108,7 +108,7 @@ def channels_json(channels: Channels) -> dict[str, Any]:
 
 
 def read_channels(path: Path) -> Channels:
-    """Read what the select stage stored; the same file is parsed once a process."""
+    """Read what the select stage stored; the same file is parsed once per process."""
     stat = path.stat()
     return _read_channels(path, stat.st_mtime_ns, stat.st_ino)
 

@@ -14,7 +14,7 @@ from stpatch.dataset.layout import Layout
 from stpatch.dataset.sample import NO_LABEL, Sample, label_name
 from stpatch.errors import ConfigError
 from stpatch.expression.normalize import Normalization
-from stpatch.expression.sample import PatchRule
+from stpatch.expression.sample import PatchSampler
 from stpatch.expression.statistics import SlideStatistics
 from stpatch.expression.window import Moments, WindowMoments, gather_normalized
 from stpatch.image.crop import Patches
@@ -68,7 +68,7 @@ class PatchChannels:
     """A patch rule: the channels of each patch are chosen by what lies in it."""
 
     def __init__(
-        self, rule: PatchRule, moments: WindowMoments, channels: Channels, gene_ids: NDArray[np.int32], slide_id: str
+        self, rule: PatchSampler, moments: WindowMoments, channels: Channels, gene_ids: NDArray[np.int32], slide_id: str
     ) -> None:
         self.rule, self.moments, self.channels, self.gene_ids, self.slide_id = (
             rule,
@@ -267,7 +267,7 @@ def _patch_rule(
     candidates = None if channels.candidates is None else np.isin(known, channels.candidates)
     shift = 1 if channels.ids.min() == 0 else 0  # the draw's counters start at 1, an external vocabulary's ids at 0
     section = job.config.channels
-    rule = PatchRule(
+    rule = PatchSampler(
         method=section.method,
         n=section.n,
         gene_ids=known + np.int32(shift),

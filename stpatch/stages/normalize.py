@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputMissingError
-from stpatch.expression.rules import RuleSpec
+from stpatch.expression.rules.base import RuleSpec
 from stpatch.stages.deal import fit_slides
 from stpatch.stages.job import Job, Outcome
 from stpatch.storage import digest, read_json, write_json
@@ -69,7 +69,7 @@ def panel_rules(job: Job) -> list[RuleSpec]:
 
 
 def gene_list(genes: Any, *, key: str) -> tuple[str, ...]:
-    """Return the names of a list rule: given in the config, or a text file of one name a line."""
+    """Return the names of a list rule: given in the config, or a text file of one name per line."""
     if genes is None:
         return ()
     if isinstance(genes, list):
@@ -78,7 +78,7 @@ def gene_list(genes: Any, *, key: str) -> tuple[str, ...]:
         raise InputMissingError(
             "there is no such gene list",
             where=f"key {key}, {genes}",
-            hint="give the path of a text file of one gene a line, from the config's folder",
+            hint="give the path of a text file of one gene per line, from the config's folder",
         )
     lines = genes.read_text(encoding="utf-8-sig").splitlines()
     return tuple(line.strip() for line in lines if line.strip())

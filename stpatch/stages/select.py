@@ -1,4 +1,4 @@
-"""Stage select, once a corpus: all gene statistics -> the vocabulary and the channels."""
+"""Stage select, once per corpus: all gene statistics -> the vocabulary and the channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
-from stpatch.expression.rules import RuleSpec
+from stpatch.expression.rules.base import RuleSpec
 from stpatch.slides.genes import PAD, read_vocabulary
 from stpatch.slides.store import read_genes, read_slide
 from stpatch.stages.channels import Channels, channels_json, vocabulary_names
@@ -202,7 +202,7 @@ def number_genes(
             "the vocabulary has one name for genes of several organisms",
             where="key ingest.genes.vocabulary",
             found=", ".join(twice[:8]),
-            expected="one gene an id",
+            expected="one gene per id",
             hint="map one of them to the other's name, or to nothing (ingest.genes.map), or list them as organism:gene",
         )
     taken = set(vocabulary.values())
@@ -225,13 +225,13 @@ def _choose(
     slide_panels: dict[str, NDArray[np.int32]] | None = None
     candidates: NDArray[np.int32] | None = None
     rules = panel_rules(job)
-    if rules and rules[0].method in ("list", "all"):
+    if rules and not rules[0].rule.scored:  # names are not chosen by counts
         fit, pooled = slides, whole
     if section.scope == "panel":
         panel = _ranked(rules[0], corpus, fit, ids, pooled=pooled, least=section.min_detected)
         n_channels = len(panel)
     elif section.scope == "slide":
-        if rules[0].method == "list":
+        if rules[0].rule.needs_genes:  # the list is checked against the corpus; a slide need not measure all of it
             listed = _ranked(replace(rules[0], scope="panel"), corpus, slides, ids, pooled=whole)
             chosen = {slide_id: listed[np.isin(listed, corpus.ids(slide_id, ids))] for slide_id in slides}
         else:
@@ -270,7 +270,7 @@ def _ranked(
     pooled: PooledStatistics | None = None,
     least: float = 0.0,
 ) -> NDArray[np.int32]:
-    """Return the ids of the rule's genes in its order; genes outside the vocabulary are passed over.
+    """Return the ids of the rule's genes in its order; genes outside the vocabulary are left out.
 
     So are genes that a smaller share of spots than `least` has, of the spots of the slides that measured them; the
     rule's trends and bins are those of all genes all the same.
@@ -279,7 +279,7 @@ def _ranked(
     from stpatch.expression.select import select_panel
 
     among = frozenset(ids)
-    if least > 0 and rule.method not in ("list", "all"):
+    if least > 0 and rule.rule.scored:
         pooled = pool_statistics(slides, corpus.statistics) if pooled is None else pooled
         often = pooled.counts.detected >= least * np.maximum(pooled.counts.n, 1)
         among &= {name for name, kept in zip(pooled.genes, often.tolist(), strict=True) if kept}
@@ -293,7 +293,7 @@ def _ranked(
         among=among,
     )
     numbers = [ids[name] for name in chosen.genes if name in ids]
-    if rule.method == "list" and len(numbers) < len(chosen.genes):
+    if rule.rule.needs_genes and len(numbers) < len(chosen.genes):
         unknown = [name for name in chosen.genes if name not in ids]
         raise InputError(
             "genes of the list are not in the vocabulary",

@@ -35,18 +35,18 @@ class Whole:
 
     @cached_property
     def patches(self) -> pd.DataFrame:
-        """One row a sample, of all splits; the index counts rows."""
+        """One row per sample, over all splits; the index counts rows."""
         draws = self.manifest.channels.get("draws", 1)
         return self._table("patches", patch_columns(self.manifest.layout, draws=draws if isinstance(draws, int) else 1))
 
     @cached_property
     def slides(self) -> pd.DataFrame:
-        """One row a slide."""
+        """One row per slide."""
         return self._table("slides", SLIDES)
 
     @cached_property
     def genes(self) -> pd.DataFrame:
-        """One row a gene of the vocabulary."""
+        """One row per gene of the vocabulary."""
         return self._table("genes", GENES)
 
     @property

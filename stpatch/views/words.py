@@ -52,7 +52,7 @@ def split_table(patches: pd.DataFrame, splits: Sequence[str], n_bytes: dict[str,
 
 
 def slide_table(slides: pd.DataFrame, patches: pd.DataFrame, *, most: int = 40) -> str:
-    """Return a line a slide: platform, splits, spots, genes, patches, coverage; the first `most` and how many follow.
+    """Return one line per slide: platform, splits, spots, genes, patches, coverage; the first `most` and how many follow.
 
     Parameters
     ----------

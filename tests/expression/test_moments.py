@@ -111,8 +111,8 @@ def test_residuals_stay_sparse_and_right(parts, theta):
 
 def test_a_gene_that_one_slide_measured_has_that_slides_moments():
     one, two = (make_slide(k, np.random.default_rng(i).poisson(3.0, (6 + i, 4))).counts for i, k in enumerate("ab"))
-    first = values_of(one).spread(np.array([0, 1, 2, 3]), 6)
-    second = values_of(two).spread(np.array([5, 4, 3, 2]), 6)
+    first = values_of(one).scatter_to_axis(np.array([0, 1, 2, 3]), 6)
+    second = values_of(two).scatter_to_axis(np.array([5, 4, 3, 2]), 6)
     merged = first.merged(second)
     np.testing.assert_array_equal(merged.n, [6, 6, 13, 13, 7, 7])
     np.testing.assert_array_equal(merged.mean[:2], values_of(one).mean[:2])

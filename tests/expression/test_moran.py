@@ -11,7 +11,7 @@ from stpatch.errors import MismatchError
 from stpatch.expression.moran import MoranSums, neighbour_weights
 from stpatch.expression.normalize import normalize_csr, normalize_dense
 from stpatch.expression.pool import pool_statistics
-from stpatch.expression.rules import RuleSpec
+from stpatch.expression.rules.base import RuleSpec
 from stpatch.expression.select import select_panel
 
 RULE = RuleSpec(method="moran", n=5)

@@ -4,11 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from expression.plain import plain_uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpatch.errors import ConfigError
-from stpatch.expression.sample import PatchRule
+from stpatch.expression.rules.registry import own_patch_names
+from stpatch.expression.sample import PatchSampler
 from stpatch.expression.window import Moments
 from stpatch.kernels import window as kernels
 
@@ -23,24 +25,10 @@ def moments(variance, mean=None):
 
 
 def rule(method="variance_sampled", *, n, ids, candidates=None, seed=0):
-    return PatchRule(
+    return PatchSampler(
         method=method, n=n, gene_ids=np.asarray(ids, dtype=np.int32), seed=seed,
         candidates=None if candidates is None else np.asarray(candidates, dtype=bool),
     )  # fmt: skip
-
-
-def plain_uniform(gene_id, key, purpose):
-    """Philox4x32-10 in Python's integers."""
-    counter = [gene_id, purpose, (key >> 64) & 0xFFFFFFFF, (key >> 96) & 0xFFFFFFFF]
-    k0, k1 = key & 0xFFFFFFFF, (key >> 32) & 0xFFFFFFFF
-    for _ in range(10):
-        left, right = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
-        counter = [
-            (right >> 32) ^ counter[1] ^ k0, right & 0xFFFFFFFF,
-            (left >> 32) ^ counter[3] ^ k1, left & 0xFFFFFFFF,
-        ]  # fmt: skip
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return (((counter[0] << 20) | (counter[1] & 0xFFFFF)) + 0.5) * 2.0**-52
 
 
 @pytest.mark.parametrize(
@@ -68,7 +56,7 @@ def test_uniforms_equal_the_plain_ones(key, purpose, ids):
     assert np.all((out > 0) & (out < 1))
 
 
-@given(st.integers(0, 2**32), st.sampled_from(["variance_sampled", "variance", "mean", "random"]))
+@given(st.integers(0, 2**32), st.sampled_from(own_patch_names()))
 @settings(max_examples=100, deadline=None)
 def test_a_choice_does_not_depend_on_gene_order(seed, method):
     rng = np.random.default_rng(seed)

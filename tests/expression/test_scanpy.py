@@ -16,7 +16,7 @@ import scanpy as sc
 from corpora import make_slide, panel_of, read_her2st
 from scipy import sparse
 
-from stpatch.expression.rules import RuleSpec
+from stpatch.expression.rules.base import RuleSpec
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`n_top_genes` > number of normalized dispersions:UserWarning"),

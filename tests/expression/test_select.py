@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from stpatch.errors import ConfigError, InputError, MismatchError, ProblemsError
 from stpatch.expression.pool import pool_statistics
-from stpatch.expression.rules import RULE_METHODS, RuleSpec
+from stpatch.expression.rules.base import RuleSpec
+from stpatch.expression.rules.registry import own_panel_names, panel_rule
 from stpatch.expression.select import select_panel
 
 SIMPLE = ["variance", "cv", "mean", "detected"]
-SCORED = [method for method in RULE_METHODS if method not in ("list", "all")]
+SCORED = [name for name in own_panel_names() if panel_rule(name).scored]
 
 
 def slides_of(seed=0, sizes=(30, 20, 25), n_genes=60):
@@ -196,14 +197,14 @@ def test_case_alone_is_not_enough_but_is_named():
         panel_of(slides, RuleSpec(method="list", genes=("Erbb2",)))
 
 
-@pytest.mark.parametrize("method", ["hvg_seurat", "hvg_cell_ranger", "cv"])
+@pytest.mark.parametrize("method", [name for name in SCORED if panel_rule(name).refuses])
 @pytest.mark.parametrize("across", ["pooled", "rank"])
 def test_ratios_to_the_mean_refuse_pearson_residuals(method, across):
     with pytest.raises(ConfigError, match="Pearson"):
         panel_of(slides_of(), RuleSpec(method=method, across_slides=across), normalized_by("pearson_residuals"))
 
 
-@pytest.mark.parametrize("method", ["variance", "mean", "moran", "detected", "hvg_seurat_v3", "pearson_residuals"])
+@pytest.mark.parametrize("method", [name for name in SCORED if not panel_rule(name).refuses])
 def test_the_other_rules_take_pearson_residuals(method):
     panel = panel_of(slides_of(), RuleSpec(method=method, n=10), normalized_by("pearson_residuals"))
     assert len(panel.genes) == 10

@@ -10,7 +10,7 @@ from corpora import make_slide, normalized_by, panel_of, statistics_of
 
 from stpatch.errors import DatasetError, InputError
 from stpatch.expression.pool import pool_statistics
-from stpatch.expression.rules import COUNT_METHODS, RuleSpec
+from stpatch.expression.rules.base import RuleSpec
 from stpatch.expression.statistics import SlideStatistics
 
 RNG = np.random.default_rng(0)
@@ -34,7 +34,7 @@ def test_round_trip(tmp_path, method, rule):
         assert (getattr(found, part) is None) == (getattr(want, part) is None)
         for key, value in vars(getattr(want, part) or object.__new__(type("Nothing", (), {}))).items():
             np.testing.assert_array_equal(getattr(getattr(found, part), key), value)
-    assert set(found.scores) == set(want.scores) == ({spec.score_key} if rule in COUNT_METHODS else set())
+    assert set(found.scores) == set(want.scores) == ({spec.score_key} if "slide_scores" in spec.rule.needs else set())
     for key, value in want.scores.items():
         np.testing.assert_array_equal(found.scores[key], value)
     assert (found.moran is not None) == (rule == "moran")

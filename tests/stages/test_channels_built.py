@@ -22,7 +22,8 @@ import stpatch
 from stpatch.dataset.reader import Dataset
 from stpatch.dataset.sample import Sample
 from stpatch.errors import ConfigError, InputError
-from stpatch.expression.rules import RuleSpec
+from stpatch.expression.rules.base import RuleSpec
+from stpatch.expression.rules.registry import own_panel_names, own_patch_names, patch_rule
 from stpatch.views.whole import Whole
 
 ROWS, COLUMNS = 8, 10
@@ -75,9 +76,9 @@ def window_of(matrix: np.ndarray, sample: Sample, columns: list[int]) -> np.ndar
 # -- patch rules ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["variance_sampled", "variance", "mean", "random"])
+@pytest.mark.parametrize("method", own_patch_names())
 def test_patch_rules_draw_from_candidates(folder: Path, counts: dict[str, np.ndarray], method: str) -> None:
-    draws = 1 if method in ("variance", "mean") else 2
+    draws = 2 if patch_rule(method).draws else 1
     candidates = {"method": "mean", "n": 20}
     build(folder, SHEET, channels={"method": method, "n": 6, "draws": draws, "candidates": candidates})
     slides = [make_slide(name, matrix, names(60)) for name, matrix in counts.items()]
@@ -161,13 +162,8 @@ def test_a_window_draws_the_same_whatever_else_is_built(folder: Path) -> None:
 
 # -- panel and slide rules ------------------------------------------------------------------------------------------
 
-METHODS = (
-    "hvg_seurat", "hvg_cell_ranger", "hvg_seurat_v3", "pearson_residuals",
-    "variance", "cv", "mean", "detected", "moran", "list", "all",
-)  # fmt: skip
 
-
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", own_panel_names())
 def test_panels_are_the_rules_own(folder: Path, counts: dict[str, np.ndarray], method: str) -> None:
     genes = ["G007", "G001", "G044"] if method == "list" else None
     sheet = SHEET[:2]

@@ -45,9 +45,9 @@ def measure_peers(cache: Path, corpora: dict[str, Path]) -> list[dict[str, Any]]
                 rows.append({**row, "skipped": _reason(error)})
                 continue
             rows += [{**row, **json.loads(line)} for line in found.splitlines() if line.startswith("{")]
-    for row in rows:
-        if "seconds" in row:
-            row["samples/s"] = row["samples"] / row["seconds"]
+    for done in rows:
+        if "seconds" in done:
+            done["samples/s"] = done["samples"] / done["seconds"]
     return rows
 
 

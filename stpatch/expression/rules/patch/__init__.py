@@ -1,0 +1,1 @@
+"""Patch rules, one module per rule, named for it: they choose the genes of one window."""
