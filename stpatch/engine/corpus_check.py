@@ -24,7 +24,18 @@ from stpatch.stages.deal import deal, duplicates_error, separation_notes, sheet_
 from stpatch.stages.job import Job
 from stpatch.stages.plan import sample_key
 
-PICKS = ("region", "library_id", "library_key", "library", "group", "section", "fov", "slide_value", "sample", "vocabulary")
+PICKS = (
+    "region",
+    "library_id",
+    "library_key",
+    "library",
+    "group",
+    "section",
+    "fov",
+    "slide_value",
+    "sample",
+    "vocabulary",
+)
 """Samplesheet columns that may pick a part of a file, so that two slides of one file need not be the same."""
 FEW_SHARED = 0.1
 """Share of a slide's genes that other slides of its organism have, below which names rather than panels differ."""
@@ -129,7 +140,11 @@ def _check_folders(job: Job) -> list[StpatchError]:
 def _check_sample(job: Job) -> list[StpatchError]:
     """Refuse samples that no memory holds."""
     config = job.config
-    if config.crop.unit != "patch" or config.channels.scope == "slide" or (config.channels.scope == "panel" and not panel_rule(config.channels.method).scored):
+    if (
+        config.crop.unit != "patch"
+        or config.channels.scope == "slide"
+        or (config.channels.scope == "panel" and not panel_rule(config.channels.method).scored)
+    ):
         return []
     values = config.channels.n * math.prod(config.crop.size)
     size = values * (2 if config.shards.values == "counts" else np.dtype(config.shards.dtype).itemsize)
@@ -342,15 +357,11 @@ def _identities(job: Job, table: pd.DataFrame) -> set[str]:
 
 
 def _organism(job: Job, slide_id: str, table: pd.DataFrame) -> str:
-    organism, by = told_organism(
-        [text or name for name, text in zip(table["name"], table["ensembl_id"], strict=True)]
-    )
+    organism, by = told_organism([text or name for name, text in zip(table["name"], table["ensembl_id"], strict=True)])
     return job.sources[slide_id].organism or (organism if by == "Ensembl ids" else "")
 
 
-def _check_channels(
-    job: Job, probes: Mapping[str, Probe], genes: Mapping[str, pd.DataFrame], found: Findings
-) -> None:
+def _check_channels(job: Job, probes: Mapping[str, Probe], genes: Mapping[str, pd.DataFrame], found: Findings) -> None:
     """Tell where fewer genes are measured than channels are wanted."""
     channels = job.config.channels
     if channels.scope != "patch" and not panel_rule(channels.method).scored:

@@ -22,7 +22,22 @@ from stpatch.slides.sheet import COLUMNS, slide_id_of
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.storage import is_safe_id
 
-IGNORED = (".svs", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".pdf", ".html", ".cloupe", ".zip", ".md", ".json", ".yaml", ".yml")
+IGNORED = (
+    ".svs",
+    ".tif",
+    ".tiff",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".pdf",
+    ".html",
+    ".cloupe",
+    ".zip",
+    ".md",
+    ".json",
+    ".yaml",
+    ".yml",
+)
 """Files that hold no counts; anything else is looked at."""
 META_ENDINGS = (".csv", ".tsv", ".txt")
 OBS_FACTS = (
@@ -76,7 +91,9 @@ def discover(where: str) -> Discovery:
     """
     paths = [Path(path) for path in sorted(glob.glob(os.path.expanduser(where), recursive=True))]  # noqa: PTH207, PTH111
     if not paths:
-        raise ConfigError("there is no such file or folder", where="--from", found=where, hint="name a folder or a glob")
+        raise ConfigError(
+            "there is no such file or folder", where="--from", found=where, hint="name a folder or a glob"
+        )
     found = Discovery()
     taken: set[Path] = set()
     root = paths[0] if len(paths) == 1 and paths[0].is_dir() else paths[0].parent
@@ -143,7 +160,10 @@ def _ordered(folder: Path) -> list[Path]:
 
 
 def _is_beside(name: str) -> bool:
-    return re.search(r"meta|coord|position|selection|spots?_|locations?|barcodes|features|genes|cells\.", name.lower()) is not None
+    return (
+        re.search(r"meta|coord|position|selection|spots?_|locations?|barcodes|features|genes|cells\.", name.lower())
+        is not None
+    )
 
 
 def _counts_and_coordinates(path: Path) -> tuple[Path, Path] | None:
@@ -178,9 +198,7 @@ def _own_facts(path: Path, probe: Probe) -> dict[str, str]:
             facts = {}
     genes = peek_genes(probe)
     if genes is not None:
-        told, by = told_organism(
-            [text or name for name, text in zip(genes["name"], genes["ensembl_id"], strict=True)]
-        )
+        told, by = told_organism([text or name for name, text in zip(genes["name"], genes["ensembl_id"], strict=True)])
         if told and by != "case":
             facts.setdefault("organism", told)
     return facts
@@ -217,7 +235,8 @@ def _name(slides: Sequence[Found], root: Path) -> None:
 
 
 _ENDINGS = re.compile(
-    r"[_.-]?(filtered|raw)?_?(feature_bc_matrix|gene_bc_matrices)?(_h5)?$|[_.-](counts?|stdata|exprMat_file)$", re.IGNORECASE
+    r"[_.-]?(filtered|raw)?_?(feature_bc_matrix|gene_bc_matrices)?(_h5)?$|[_.-](counts?|stdata|exprMat_file)$",
+    re.IGNORECASE,
 )
 
 
@@ -323,4 +342,3 @@ def config_text(found: Discovery, preset: str, *, sheet: str, name: str) -> str:
     for key, column in zip(("x_column", "y_column"), found.axes or (), strict=False):
         text = re.sub(rf"(?m)^(    {key}: )\S+", lambda match, column=column: match.group(1) + column, text)
     return text
-

@@ -23,7 +23,9 @@ def absent_is_zero(job: Job, slide_id: str) -> bool:
     return bool(job.receipt("ingest", slide_id).facts["absent"] == "zero")
 
 
-def zero_genes(names: Sequence[str], listed: Sequence[str], *, organisms: Sequence[str], by_organism: bool) -> list[str]:
+def zero_genes(
+    names: Sequence[str], listed: Sequence[str], *, organisms: Sequence[str], by_organism: bool
+) -> list[str]:
     """Return the corpus' genes that a slide has as zeros: those of its organisms that it does not list.
 
     Parameters
@@ -65,19 +67,17 @@ def with_zeros(statistics: SlideStatistics, names: Sequence[str]) -> SlideStatis
     moran = statistics.moran
     if moran is not None:
         weight = np.full(size, moran.weight.flat[0] if moran.weight.size else 0.0)
-        wide = moran.spread(own, size)
+        wide = moran.scatter_to_axis(own, size)
         moran = replace(wide, weight=weight, values=replace(wide.values, n=n))
-    scaled = None if statistics.scaled is None else replace(statistics.scaled.spread(own, size), n=n)
+    scaled = None if statistics.scaled is None else replace(statistics.scaled.scatter_to_axis(own, size), n=n)
     return replace(
         statistics,
         genes=(*statistics.genes, *names),
-        counts=replace(statistics.counts.spread(own, size), n=n),
-        values=replace(statistics.values.spread(own, size), n=n),
+        counts=replace(statistics.counts.scatter_to_axis(own, size), n=n),
+        values=replace(statistics.values.scatter_to_axis(own, size), n=n),
         scaled=scaled,
         moran=moran,
-        scores={
-            key: np.concatenate([score, np.full(len(names), np.nan)]) for key, score in statistics.scores.items()
-        },
+        scores={key: np.concatenate([score, np.full(len(names), np.nan)]) for key, score in statistics.scores.items()},
     )
 
 

@@ -318,12 +318,14 @@ def _write_moments(path: Any, whole: PooledStatistics, pooled: PooledStatistics,
 
     Moments are those of the slides that choose; the number of slides that measured a gene is of all.
     """
-    from stpatch.expression.pool import spread_pool
+    from stpatch.expression.pool import pool_on_axis
 
     position = {name: i for i, name in enumerate(whole.genes)}
     if pooled is not whole:
-        pooled = spread_pool(pooled, np.array([position[name] for name in pooled.genes]), len(whole.genes))
-    order = np.array([position[name] for name in sorted((name for name in position if name in ids), key=ids.__getitem__)])
+        pooled = pool_on_axis(pooled, np.array([position[name] for name in pooled.genes]), len(whole.genes))
+    order = np.array(
+        [position[name] for name in sorted((name for name in position if name in ids), key=ids.__getitem__)]
+    )
     with atomic_file(path) as file:
         np.savez(
             file,

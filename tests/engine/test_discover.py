@@ -78,7 +78,11 @@ def test_cellxgene(tmp_path: Path) -> None:
     sums = {}
     for i in range(4):
         counts, name = poisson_counts(64, 30, seed=i), f"0f3c-{i}"
-        obs = {"donor_id": [f"D{i // 2}"] * 64, "organism": ["Homo sapiens"] * 64, "cluster": [str(k % 3) for k in range(64)]}
+        obs = {
+            "donor_id": [f"D{i // 2}"] * 64,
+            "organism": ["Homo sapiens"] * 64,
+            "cluster": [str(k % 3) for k in range(64)],
+        }
         ids = [f"ENSG{k:011d}" for k in range(30)]
         write_counts(tmp_path / "cxg" / f"{name}.h5ad", counts, array=square(8, 8), genes=ids, obs=obs)
         sums[name] = int(counts.sum())
@@ -155,7 +159,9 @@ def _images(folder: Path) -> str:
     return str(folder / "d")
 
 
-@pytest.mark.parametrize("make", [_nothing, _images, lambda folder: str(folder / "none"), lambda folder: f"{folder}/*.h5ad"])
+@pytest.mark.parametrize(
+    "make", [_nothing, _images, lambda folder: str(folder / "none"), lambda folder: f"{folder}/*.h5ad"]
+)
 def test_where_no_slide_is_nothing_is_written(tmp_path: Path, make: Any) -> None:
     done = stpatch("init", tmp_path / "c.yaml", "--from", make(tmp_path))
     assert done.code == 2

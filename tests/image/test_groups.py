@@ -22,7 +22,9 @@ def test_donor_like_columns(name: str) -> None:
     assert is_donor_column(name)
 
 
-@pytest.mark.parametrize("name", ["tissue", "donation", "mousey", "block_size", "mouse_strain", "age", "id", "", "showcase"])
+@pytest.mark.parametrize(
+    "name", ["tissue", "donation", "mousey", "block_size", "mouse_strain", "age", "id", "", "showcase"]
+)
 def test_other_columns(name: str) -> None:
     assert not is_donor_column(name)
 
@@ -51,7 +53,9 @@ def test_auto_without_such_a_column_deals_slides(n: int) -> None:
 
 
 @given(
-    donors=st.lists(st.tuples(st.sampled_from(["", "NA", "a", "b", "c"]), st.sampled_from(["x", "y", "z", "unknown"])), min_size=1)
+    donors=st.lists(
+        st.tuples(st.sampled_from(["", "NA", "a", "b", "c"]), st.sampled_from(["x", "y", "z", "unknown"])), min_size=1
+    )
 )
 def test_no_column_spans_splits_whatever_is_missing(donors: list[tuple[str, str]]) -> None:
     slides = sheet(patient=[one for one, _ in donors], block=[two for _, two in donors])

@@ -248,7 +248,17 @@ def test_a_gene_that_a_detected_only_table_lacks_is_a_zero(tmp_path: Path, absen
 
 @pytest.mark.parametrize(
     "method",
-    ["hvg_seurat", "hvg_cell_ranger", "hvg_seurat_v3", "pearson_residuals", "variance", "cv", "mean", "detected", "moran"],
+    [
+        "hvg_seurat",
+        "hvg_cell_ranger",
+        "hvg_seurat_v3",
+        "pearson_residuals",
+        "variance",
+        "cv",
+        "mean",
+        "detected",
+        "moran",
+    ],
 )
 def test_panels_of_absent_zeros_are_those_of_written_zeros(tmp_path: Path, method: str) -> None:
     names = [f"G{i:02d}" for i in range(40)]
@@ -321,7 +331,8 @@ def test_genes_of_few_spots_are_no_channels(tmp_path: Path, scope: str, across: 
     def chosen(least: float) -> set[int]:
         job = build(tmp_path, rows, channels={**channels, "across_slides": across, "min_detected": least})
         value = json.loads(job.channels_path.read_text())
-        ids = value["panel"] or value["candidates"] or sum(value["slide_panels"].values(), [])
+        by_slide = [gene for panel in (value["slide_panels"] or {}).values() for gene in panel]
+        ids = value["panel"] or value["candidates"] or by_slide
         return {i - 1 for i in ids if i}
 
     assert all(gene < 10 for gene in chosen(0.1))
@@ -340,7 +351,8 @@ def test_min_detected_without_a_panel_rule_is_refused(tmp_path: Path) -> None:
 def test_a_build_ends_with_a_table_and_its_notes(tmp_path: Path) -> None:
     counts = poisson_counts(64, 12)
     counts[:3] = 0
-    write_counts(tmp_path / "a.h5ad", counts, array=square(8, 8), genes=[*(f"ENSG00000000001.{i}" for i in (1, 2)), *(f"G{i}" for i in range(2, 12))])
+    names = [*(f"ENSG00000000001.{i}" for i in (1, 2)), *(f"G{i}" for i in range(2, 12))]
+    write_counts(tmp_path / "a.h5ad", counts, array=square(8, 8), genes=names)
     config = config_of(tmp_path, [{"slide_id": "a"}], channels={"n": 20}, ingest={"qc": {"max_mito": 0.5}})
     lines = built("build", config, "-q").err.splitlines()
     row = next(line for line in lines if line.split()[:1] == ["a"])
