@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,15 +145,20 @@ def _check_sample(job: Job) -> list[StpatchError]:
         or (config.channels.scope == "panel" and not panel_rule(config.channels.method).scored)
     ):
         return []
-    values = config.channels.n * math.prod(config.crop.size)
-    size = values * (2 if config.shards.values == "counts" else np.dtype(config.shards.dtype).itemsize)
+    height, width = config.crop.size
+    size = (
+        config.channels.n
+        * height
+        * width
+        * (2 if config.shards.values == "counts" else np.dtype(config.shards.dtype).itemsize)
+    )
     if size <= LARGEST_SAMPLE:
         return []
     return [
         ConfigError(
             "a sample would be too large to hold in memory",
             where="keys channels.n and crop.size",
-            found=f"{config.channels.n} channels x {config.crop.size[0]} x {config.crop.size[1]}: {size / 2**30:.0f} GiB",
+            found=f"{config.channels.n} channels x {height} x {width}: {size / 2**30:.0f} GiB",
             expected=f"at most {LARGEST_SAMPLE // 2**30} GiB",
             hint="set a smaller crop.size or channels.n",
         )
@@ -244,7 +248,7 @@ def _same_files(job: Job, probes: Mapping[str, Probe]) -> list[tuple[tuple[str, 
         for slide_id, path in items:
             by_look.setdefault(_look(path), []).append(slide_id)
         sets += [(tuple(ids), "the file's content") for ids in by_look.values() if len(ids) > 1]
-    unique = {ids: why for ids, why in reversed(sets)}
+    unique = dict(reversed(sets))
     return [(ids, unique[ids]) for ids in dict.fromkeys(ids for ids, _ in sets)]
 
 
@@ -378,7 +382,7 @@ def _check_channels(job: Job, probes: Mapping[str, Probe], genes: Mapping[str, p
         what = "padded" if channels.scope == "patch" else "as few, and those of larger slides more"
         found.notes.append(
             f"channels.n is {channels.n}, but {_slides(few)} "
-            f"{'lists' if len(few) == 1 else 'list'} fewer genes ({min(sizes[name] for name in few)}): channels are {what}"
+            f"{'lists' if len(few) == 1 else 'list'} fewer genes ({min(sizes[name] for name in few)}): they are {what}"
         )
 
 
@@ -400,7 +404,8 @@ def _split_notes(job: Job, split_of: Mapping[str, str]) -> Iterable[str]:
         groups, columns = auto_groups(rows, allow=section.allow_leak)
         if columns:
             notes.append(
-                f"splits keep {' and '.join(columns)} together: {len(set(groups.values()))} groups of {len(groups)} slides"
+                f"splits keep {' and '.join(columns)} together: {len(set(groups.values()))} groups of "
+                f"{len(groups)} slides"
             )
     if section.folds is None and section.column is None and not job.gives_splits:
         empty = [name for name, share in section.fractions.items() if share > 0 and name not in split_of.values()]

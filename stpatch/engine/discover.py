@@ -210,7 +210,7 @@ def _shared_facts(obs: object) -> dict[str, str]:
     facts = {}
     if isinstance(obs, pd.DataFrame):
         for name in OBS_FACTS:
-            if name in obs and obs[name].nunique() == 1:
+            if name in obs and len(obs[name].dropna().unique()) == 1:
                 value = str(obs[name].dropna().iloc[0]).strip()
                 if not is_missing(value):
                     facts[name] = value

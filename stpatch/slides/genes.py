@@ -288,7 +288,7 @@ def _merged(
     organisms: Sequence[str],
     where: object,
 ) -> Harmonized:
-    """Number the genes that stay; one symbol of two organisms in one slide (a reference of two genomes) is two."""
+    """Give the genes that stay their numbers; one symbol of two organisms in a slide (of two genomes) is two."""
     columns = np.full(len(identity), -1, np.int32)
     number_of: dict[tuple[str, str], int] = {}
     first: list[int] = []

@@ -30,7 +30,8 @@ class Dropped:
 
 
 _MITO_NAME = re.compile(
-    r"mt-.+|mt[._: ](nd\d.*|co(x?)\d.*|atp\d.*|cyt?b|r?rnr\d|t[a-z]\d?)|mt-?(nd[1-6]|nd4l|co[123]|atp[68]|cyt?b|rnr[12])",
+    r"mt-.+|mt[._: ](nd\d.*|cox?\d.*|atp\d.*|cyt?b|r?rnr\d|t[a-z]\d?)"
+    r"|mt(nd[1-6]|nd4l|co[123]|atp[68]|cyt?b|rnr[12])",
     re.IGNORECASE,
 )
 _TELLS_NOTHING = re.compile(r"\d+|ENS(?!G0|MUSG)[A-Z]*G\d+(\.\d+)?|(FBgn|WBGene|AT\dG|LOC|Y[A-P][LR])\d+.*")

@@ -1,4 +1,4 @@
-"""What a build did to each slide, in words: what came in, what stayed, what was dropped, summed, assumed or is missing."""
+"""What a build did to each slide, in words: what came in and stayed, what was dropped, summed or is missing."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import pytest
 from scipy import sparse
 
 from stpatch.config import QcSection
-from stpatch.slides.matrix import Csr
 from stpatch.errors import InputError
+from stpatch.slides.matrix import Csr
 from stpatch.slides.qc import MITO_ENSEMBL, by_reason, mito_notes, mitochondrial, spot_reasons
 
 COUNTS = np.array([[0, 0, 0], [1, 0, 0], [2, 2, 0], [1, 1, 6], [9, 9, 9]])
