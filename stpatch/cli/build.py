@@ -32,6 +32,7 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     No matrix is read, and all problems are listed at once.
     """
     from stpatch.engine.check import check_labels, check_settings, check_slides
+    from stpatch.engine.corpus_check import check_corpus
     from stpatch.errors import one_or_many
 
     job = job_of(config, overrides)
@@ -40,11 +41,19 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         rows = check_slides(job, tick=lambda: shown.update(1))
     problems += [row.problem for row in rows if row.problem is not None]
     problems += check_labels(job, rows)
+    corpus = check_corpus(job, {row.source.slide_id: row.probe for row in rows if row.probe is not None})
+    problems += [problem for problem in corpus.problems if problem.block() not in {other.block() for other in problems}]
     if as_json:
-        value = {"slides": [row.as_json() for row in rows], "problems": [problem.block() for problem in problems]}
+        value = {
+            "slides": [row.as_json() for row in rows],
+            "problems": [problem.block() for problem in problems],
+            "notes": corpus.notes,
+        }
         typer.echo(json.dumps(value, indent=1))
     else:
         typer.echo(_check_table(rows))
+        for note in corpus.notes:
+            typer.echo(f"note: {note}")
     if problems:
         raise one_or_many(problems)
     if not as_json:
@@ -195,11 +204,14 @@ def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool)
 def _done_text(job: Job, summary: Summary) -> str:
     from stpatch.engine.estimate import human_size
     from stpatch.engine.graph import CORPUS
+    from stpatch.stages.account import corpus_notes, slide_account
     from stpatch.stages.plan import read_plan
 
     facts = job.receipt("finalize", CORPUS).facts
     plan = job.receipt("plan", CORPUS).facts
-    for note in facts["notes"]:
+    if summary.done:
+        typer.echo(slide_account(job), err=True)
+    for note in dict.fromkeys([*facts["notes"], *corpus_notes(job)]):
         typer.echo(f"note: {note}", err=True)
     parts = ", ".join(f"{name} {plan['samples'][name]}" for name in read_plan(job.plan_path).splits)
     shards = f"{facts['shards']} shard{'s' if facts['shards'] > 1 else ''}"

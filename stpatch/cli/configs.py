@@ -19,10 +19,16 @@ def add_commands(app: typer.Typer) -> None:
 
 def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("stpatch.yaml"),
-    preset: Annotated[str, typer.Option("--preset", "-p", metavar="NAME", help="One of --list.")] = "visium",
+    preset: Annotated[
+        str | None, typer.Option("--preset", "-p", metavar="NAME", help="One of --list; visium, or what --from finds.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FOLDER_OR_GLOB", help="Find the slides there and write the samplesheet too."),
+    ] = None,
     names: Annotated[bool, typer.Option("--list", help="List the presets.")] = False,
 ) -> None:
-    """Write a commented config."""
+    """Write a commented config; from a folder as it was downloaded, also its samplesheet."""
     from stpatch.errors import ConfigError
     from stpatch.presets import preset_names, preset_text
     from stpatch.storage import write_bytes
@@ -32,8 +38,35 @@ def init(
         return
     if path.exists():
         raise ConfigError("there is such a file already", where=path, hint="name another file, or remove it")
+    if source is not None:
+        _init_from(source, path, preset)
+        return
+    preset = preset or "visium"
     write_bytes(path, preset_text(preset).encode())
     typer.echo(f"{path} written from preset {preset}; next: stpatch check {path}")
+
+
+def _init_from(source: str, path: Path, preset: str | None) -> None:
+    from stpatch.engine.discover import config_text, discover, sheet_text
+    from stpatch.errors import ConfigError
+    from stpatch.presets import preset_text
+    from stpatch.storage import write_bytes
+
+    sheet = path.with_name(f"{path.stem}.slides.csv")
+    if sheet.exists():
+        raise ConfigError("there is such a samplesheet already", where=sheet, hint="name another file, or remove it")
+    found = discover(source)
+    preset = preset or found.platform
+    text = config_text(found, preset_text(preset), sheet=sheet.name, name=path.stem)
+    write_bytes(sheet, sheet_text(found, path.parent).encode())
+    write_bytes(path, text.encode())
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    count = len(found.slides)
+    typer.echo(
+        f"{sheet} written: {count} slide{'s' if count > 1 else ''}; {path} written from preset {preset}; "
+        f"next: stpatch check {path}"
+    )
 
 
 def show(

@@ -81,7 +81,19 @@ def _words(manifest: Manifest) -> str:
         f"| {name} | {split.patches:,} | {split.spots:,} | {len(split.shards):,} | {split.bytes:,} |"
         for name, split in manifest.splits.items()
     ]
+    if (fit_on := manifest.channels.get("fit_on")) is not None:
+        lines += ["", _fit_words(str(fit_on))]
     return "\n".join([*lines, ""])
+
+
+def _fit_words(fit_on: str) -> str:
+    """Say which slides chose the genes: what a held-out split may not know."""
+    if fit_on == "all":
+        return "Genes, channels and the moments of genes.parquet were chosen on all slides, whatever their split."
+    return (
+        f"Genes, channels and the moments of genes.parquet were chosen on the slides of split {fit_on} alone; each "
+        "slide is normalized by itself."
+    )
 
 
 def _fields(manifest: Manifest) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from stpatch.engine.corpus_check import check_sheet
 from stpatch.errors import (
     ConfigError,
     InputError,
@@ -24,13 +25,15 @@ from stpatch.errors import (
     StpatchError,
     one_or_many,
 )
+from stpatch.image.groups import AUTO
 from stpatch.slides.genes import read_gene_map, read_vocabulary
 from stpatch.slides.labels import missing_labels
 from stpatch.slides.readers.registry import probe_source, require_path
+from stpatch.slides.reference import read_reference
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
 from stpatch.stages.normalize import panel_rules
-from stpatch.stages.plan import check_names, deal_slides, sheet_row
+from stpatch.stages.plan import check_names
 from stpatch.storage import read_json
 
 
@@ -140,6 +143,8 @@ def require_gene_files(job: Job) -> None:
     looks: list[Callable[[], object]] = []
     if genes.map is not None:
         looks.append(partial(read_gene_map, genes.map))
+    if genes.reference is not None:
+        looks.append(partial(read_reference, genes.reference))
     if genes.vocabulary is not None:
         looks.append(partial(read_vocabulary, genes.vocabulary))
     if problems := _caught(looks):
@@ -194,16 +199,16 @@ def require_columns(job: Job) -> None:
             expected=f"one of {', '.join(sorted(known))}",
         )
         for key, column in asked.items()
-        if column is not None and column not in known
+        if column is not None and column not in known and (key, column) != ("split.by", AUTO)
     ]
     if problems:
         raise one_or_many(problems)
-    told_by_headers = {
-        "platform": all(source.platform != "auto" for source in job.sources.values()),
-        "organism": all(source.organism for source in job.sources.values()),
-    }
-    if all(told_by_headers.get(column or "", True) for column in asked.values()):
-        deal_slides(job, {slide_id: sheet_row(job, slide_id) for slide_id in job.sources})
+
+
+def require_sheet(job: Job) -> None:
+    """Refuse what config and samplesheet show: ids, folders, organisms, and splits that cannot be dealt."""
+    if problems := check_sheet(job):
+        raise one_or_many(problems)
 
 
 def require_blocks(job: Job) -> None:
@@ -220,8 +225,8 @@ def require_blocks(job: Job) -> None:
 
 
 def require_names(job: Job) -> None:
-    """Refuse labels and slide ids that could not become names in a shard."""
-    check_names(job, dict.fromkeys(job.sources, 0))
+    """Refuse labels whose maps would have one name; `require_sheet` looks at the slide ids."""
+    check_names(job, {})
 
 
 def require_output(job: Job) -> None:
@@ -273,6 +278,7 @@ SETTINGS: tuple[Callable[[Job], object], ...] = (
     require_gene_files,
     require_rules,
     require_columns,
+    require_sheet,
     require_blocks,
     require_names,
 )

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from stpatch.config import Config
+from stpatch.engine.corpus_check import early_splits
 from stpatch.registry import ENCODINGS
 from stpatch.slides.readers.registry import probe_source
+from stpatch.slides.source import Probe
 from stpatch.stages.channels import read_channels
 from stpatch.stages.job import Job
 from stpatch.stages.plan import read_plan
@@ -29,7 +31,7 @@ class Outlook:
 
     exact: bool
     samples_by_slide: Mapping[str, int | None]
-    samples_by_split: Mapping[str, int]
+    samples_by_split: Mapping[str, int | None]
     shape: tuple[int, int, int]
     dtype: str
     tasks: int
@@ -50,9 +52,10 @@ class Outlook:
             lines[0] += (
                 f", not counting {unknown} slide{'s' if unknown > 1 else ''} whose headers do not tell the spots"
             )
-        shown = {slide_id: "?" if count is None else count for slide_id, count in self.samples_by_slide.items()}
-        lines += [f"  slide {slide_id:<24} {count:>10}" for slide_id, count in shown.items()]
-        lines += [f"  split {name:<24} {count:>10}" for name, count in self.samples_by_split.items()]
+        for what, counts in (("slide", self.samples_by_slide), ("split", self.samples_by_split)):
+            lines += [
+                f"  {what} {name:<24} {'unknown' if count is None else count:>10}" for name, count in counts.items()
+            ]
         channels, height, width = self.shape
         lines += [
             f"  sample                         {channels} channels x {height} x {width}, {self.dtype}",
@@ -85,9 +88,10 @@ def estimate_outlook(job: Job) -> Outlook:
     """Return an estimate from the headers: spots of a slide are taken to cover a square without gaps."""
     config = job.config
     by_slide: dict[str, int | None] = {}
+    probes: dict[str, Probe] = {}
     largest, widest = 0, 1
     for source in job.sources.values():
-        probe = probe_source(source, config.ingest)
+        probe = probes[source.slide_id] = probe_source(source, config.ingest)
         by_slide[source.slide_id] = None
         if probe.n_spots is not None or config.crop.unit == "slide":
             spots = probe.n_spots or 0
@@ -95,7 +99,7 @@ def estimate_outlook(job: Job) -> Outlook:
             largest = max(largest, spots * (probe.n_genes or GUESSED_GENES))
             widest = max(widest, math.ceil(math.sqrt(spots)))
     total = sum(count for count in by_slide.values() if count is not None)
-    by_split = _by_split(job, by_slide)
+    by_split = _by_split(job, by_slide, probes)
     sizes = {"spot": (1, 1), "slide": (widest, widest), "patch": config.crop.size}
     height, width = sizes[config.crop.unit]
     shape = (config.channels.n, height, width)
@@ -106,7 +110,7 @@ def estimate_outlook(job: Job) -> Outlook:
         samples_by_split=by_split,
         shape=shape,
         dtype=dtype,
-        tasks=sum(math.ceil(count / config.shards.patches) for count in by_split.values()),
+        tasks=sum(math.ceil(count / config.shards.patches) for count in by_split.values() if count is not None),
         bytes=_stored_bytes(total, shape, dtype, config.shards.encoding),
         memory=int(1.5 * 0.15 * 6 * largest + 400e6),
     )
@@ -129,19 +133,21 @@ def _expected_patches(config: Config, spots: int) -> int:
     return math.prod(math.ceil(side / stride) for stride in crop.strides)
 
 
-def _by_split(job: Job, by_slide: Mapping[str, int | None]) -> dict[str, int]:
-    """Deal the expected patches: by the samplesheet where it names the splits, else by their shares."""
+def _by_split(job: Job, by_slide: Mapping[str, int | None], probes: Mapping[str, Probe]) -> dict[str, int | None]:
+    """Deal the expected patches as the build will; by their shares where blocks are dealt, or organisms not known yet.
+
+    None: a slide of the split does not tell its spots.
+    """
     split, known = job.config.split, {slide_id: count or 0 for slide_id, count in by_slide.items()}
-    column = split.column
-    if column is None and split.folds is None and split.blocks is None and any(s.split for s in job.sources.values()):
-        column = "split"
-    if column is not None:
-        dealt: dict[str, int] = {}
-        for slide_id, count in known.items():
-            source = job.sources[slide_id]
-            name = source.split if column == "split" else source.metadata.get(column, "")
-            dealt[name or "?"] = dealt.get(name or "?", 0) + count
-        return dealt
+    if split.blocks is None and (split_of := early_splits(job, probes)) is not None:
+        dealt: dict[str, int | None] = {}
+        for slide_id, count in by_slide.items():
+            before = dealt.get(split_of[slide_id], 0)
+            dealt[split_of[slide_id]] = None if count is None or before is None else before + count
+        order = [*split.fractions, *sorted(set(dealt) - set(split.fractions))]
+        return {name: dealt[name] for name in order if name in dealt}
+    if all(count is None for count in by_slide.values()):
+        return dict.fromkeys(split.fractions)
     folds = split.folds or 0
     shares = {f"fold{i}": 1 / folds for i in range(folds)} or split.fractions
     return {name: round(sum(known.values()) * share) for name, share in shares.items()}

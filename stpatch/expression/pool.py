@@ -92,7 +92,7 @@ def pool_statistics(slide_ids: Iterable[str], load_statistics: LoadStatistics) -
     for slide_id in sorted(slide_ids):
         statistics = load_statistics(slide_id)
         positions = axis.positions(statistics.genes)
-        part = _on_axis(pooled_of(statistics), positions, len(axis))
+        part = pool_on_axis(pooled_of(statistics), positions, len(axis))
         if total is None:
             total = part
         else:
@@ -105,7 +105,7 @@ def pool_statistics(slide_ids: Iterable[str], load_statistics: LoadStatistics) -
                     hint="run the normalize stage again",
                 )
             if total.size < part.size:
-                total = _on_axis(total, np.arange(total.size), part.size)
+                total = pool_on_axis(total, np.arange(total.size), part.size)
             total = _merged(total, part)
     if total is None:
         raise InputError("there are no slides to pool", hint="look at the slides that the earlier stages left")
@@ -113,7 +113,7 @@ def pool_statistics(slide_ids: Iterable[str], load_statistics: LoadStatistics) -
     order = sorted(range(len(names)), key=names.__getitem__)
     rank = np.empty(len(names), dtype=np.int64)
     rank[order] = np.arange(len(names))
-    return replace(_on_axis(total, rank, len(names)), genes=tuple(names[i] for i in order))
+    return replace(pool_on_axis(total, rank, len(names)), genes=tuple(names[i] for i in order))
 
 
 def pooled_of(statistics: SlideStatistics) -> PooledStatistics:
@@ -131,7 +131,8 @@ def pooled_of(statistics: SlideStatistics) -> PooledStatistics:
     )
 
 
-def _on_axis(part: PooledStatistics, positions: NDArray[np.int64], size: int) -> PooledStatistics:
+def pool_on_axis(part: PooledStatistics, positions: NDArray[np.int64], size: int) -> PooledStatistics:
+    """Return a pool on an axis of `size` genes, its own at `positions`; the others have no spot, and names are gone."""
     if part.size == size and np.array_equal(positions, np.arange(size)):
         return part
     return replace(

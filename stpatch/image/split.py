@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stpatch.config import SplitSection
 from stpatch.errors import ConfigError
 from stpatch.image.crop import Patches
+from stpatch.image.groups import AUTO, auto_groups, spanning_donors
 from stpatch.seeds import generator, key_of, permutation
 
 SLIDE_COLUMN = "slide_id"
@@ -30,7 +31,8 @@ def assign_splits(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> 
     (every slide's split is ``""`` then); the samplesheet's own column ``split``; ``section.fractions`` deals
     groups.
 
-    A group is the slides that share a value of column ``section.by``, and never spans splits. Dealing depends on
+    A group is the slides that share a value of column ``section.by`` (``auto``: `stpatch.image.groups.auto_groups`),
+    and never spans splits. Dealing depends on
     the seed and the set of groups alone: neither on the slides' order nor on how many slides a group has, so
     fractions are shares of groups, rounded by largest remainders. With at least as many groups as splits of a
     fraction above 0, each of them gets one. With ``section.stratify``, every split gets its share within each value
@@ -53,24 +55,67 @@ def assign_splits(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> 
     ------
     ConfigError
         An unknown column, slides without a value, split names that are not lower-case words, a group that
-        spans given splits, fewer groups than folds.
+        spans given splits, fewer groups than folds; a donor-like column whose values span splits and that
+        ``section.allow_leak`` does not list.
     """
+    split_of = _assigned(slides, section=section, seed=seed)
+    _refuse_leaks(slides, split_of, section)
+    return split_of
+
+
+def _assigned(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> dict[str, str]:
     slide_ids = [str(slide_id) for slide_id in slides.index]
     if len(set(slide_ids)) < len(slide_ids):
         twice = sorted({slide_id for slide_id in slide_ids if slide_ids.count(slide_id) > 1})
         raise ConfigError("slide ids are not unique", found=_listed(twice))
-    group_of = _values(slides, section.by, key="split.by")
+    group_of, by = _groups(slides, section)
     if section.column is not None:
-        return _given(slides, section.column, group_of, key="split.column", by=section.by)
+        return _given(slides, section.column, group_of, key="split.column", by=by)
     if section.blocks is not None:
         return dict.fromkeys(slide_ids, "")
     if section.folds is None and GIVEN_COLUMN in slides.columns and not _is_missing(slides[GIVEN_COLUMN]).all():
-        return _given(slides, GIVEN_COLUMN, group_of, key="slides.sheet", by=section.by)
+        return _given(slides, GIVEN_COLUMN, group_of, key="slides.sheet", by=by)
     strata = _strata(slides, group_of, section.stratify)
     # A group's place in the deal is a hash of its name: no other group, and no order, can move it.
     dealt = [sorted(groups, key=lambda group: key_of(seed, "split", group)) for groups in strata]
     split_of_group = _folds(dealt, section) if section.folds is not None else _fractions(dealt, section.fractions)
     return {slide_id: split_of_group[group] for slide_id, group in group_of.items()}
+
+
+def _groups(slides: pd.DataFrame, section: SplitSection) -> tuple[dict[str, str], str]:
+    """Return each slide's group, and the word for what a group is."""
+    if section.by != AUTO:
+        return _values(slides, section.by, key="split.by"), section.by
+    groups, columns = auto_groups(rows_of(slides), allow=section.allow_leak)
+    return groups, columns[0] if columns else SLIDE_COLUMN
+
+
+def rows_of(slides: pd.DataFrame) -> dict[str, dict[str, object]]:
+    """Return a table of slides as one mapping of texts per slide, missing cells as ""."""
+    columns = {str(name): ["" if pd.isna(value) else value for value in slides[name]] for name in slides.columns}
+    return {
+        str(slide_id): {name: values[i] for name, values in columns.items()} for i, slide_id in enumerate(slides.index)
+    }
+
+
+def _refuse_leaks(slides: pd.DataFrame, split_of: Mapping[str, str], section: SplitSection) -> None:
+    spanning = spanning_donors(rows_of(slides), split_of, allow=section.allow_leak)
+    if not spanning:
+        return
+    columns = ", ".join(map(repr, spanning))
+    found = [
+        f"{column} {value!r} in {' and '.join(splits)}"
+        for column, values in spanning.items()
+        for value, splits in values.items()
+    ]
+    raise ConfigError(
+        f"what the splits should keep apart spans them: column{'s' if len(spanning) > 1 else ''} {columns}",
+        where="key split",
+        found=_listed(found),
+        expected="each donor in one split",
+        hint=f"set split.by: auto (or {next(iter(spanning))}), or mend the given splits; where the column does not "
+        f"name donors, or the leak is meant, list it: split.allow_leak: [{', '.join(spanning)}]",
+    )
 
 
 def assign_blocks(
@@ -202,7 +247,8 @@ def _given(slides: pd.DataFrame, column: str, group_of: Mapping[str, str], *, ke
             where=key,
             found=_listed(spanning),
             expected=f"one split for all slides of a {by} (split.by)",
-            hint=f"mend column {column!r}, or set split.by to what may not span splits",
+            hint=f"mend column {column!r}, or set split.by to what may not span splits (where column {by!r} names no "
+            "donors, or the leak is meant, list it in split.allow_leak)",
         )
     return split_of
 
@@ -231,7 +277,7 @@ def _folds(strata: Sequence[Sequence[str]], section: SplitSection) -> dict[str, 
         raise ConfigError(
             f"{folds} folds need at least as many groups",
             where="split.folds",
-            found=f"{len(groups)} values of {section.by}",
+            found=f"{len(groups)} groups" if section.by == AUTO else f"{len(groups)} values of {section.by}",
             hint=f"set split.folds to at most {len(groups)}, or split.by to a finer column",
         )
     return {group: f"fold{position % folds}" for position, group in enumerate(groups)}

@@ -16,8 +16,10 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError
 from stpatch.slides import feature_types, qc
 from stpatch.slides import genes as gene_identity
+from stpatch.slides.absent import DETECTED_ONLY, absent_means
 from stpatch.slides.formats.places import check_finite
 from stpatch.slides.matrix import Csr, column_sums, filter_in_place, is_canonical, relabel, row_facts
+from stpatch.slides.reference import Reference
 from stpatch.slides.slide import RawSlide, Slide
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.storage import plain_number
@@ -35,6 +37,7 @@ def canonical_slide(
     labels: pd.DataFrame,
     gene_map: gene_identity.GeneMap | None = None,
     vocabulary: Mapping[str, int] | None = None,
+    reference: Reference | None = None,
     consume: bool = False,
 ) -> Slide:
     """Harmonize, filter and order one slide.
@@ -61,17 +64,24 @@ def canonical_slide(
         organism=organism,
         control_patterns=raw.control_patterns,
         where=where,
+        reference=reference,
     )
     order = place_order(raw)
     n_raw = raw.counts.shape[1]
     raw_csr = (raw.counts.data, raw.counts.indices, raw.counts.indptr)
     raw_totals = row_facts(raw_csr)[0]
-    raw_sums = column_sums(raw_csr, n_raw)[0] if (harmonized.columns < 0).any() else np.zeros(n_raw)
+    lists_detected = section.genes.absent == "auto" and probe.platform in DETECTED_ONLY
+    needs_sums = lists_detected or bool((harmonized.columns < 0).any())
+    raw_sums = column_sums(raw_csr, n_raw)[0] if needs_sums else np.zeros(n_raw)
+    absent, absent_notes = absent_means(
+        section.genes.absent, platform=probe.platform, gene_sums=raw_sums if lists_detected else None
+    )
     dtype = _dtype(raw_csr, harmonized, largest_total=float(raw_totals.max()))
     del raw_csr
     csr = relabel(raw.counts, rows=order, columns=harmonized.columns, dtype=dtype, consume=consume)
     spots = raw.spots.iloc[order] if len(raw.spots.columns) else raw.spots
-    mito = qc.mitochondrial(harmonized.genes["name"])
+    mito = qc.mitochondrial(harmonized.genes)
+    mito_notes = [] if section.qc.max_mito is None else qc.mito_notes(harmonized.genes, mito, where=where)
     reasons, totals = qc.spot_reasons(csr, spots=spots, mito=mito, section=section.qc)
     keep = reasons == ""
     if not keep.any():
@@ -85,33 +95,18 @@ def canonical_slide(
             or "a matrix without spots",
             hint="see ingest.qc: in_tissue, min_counts, min_genes, ...",
         )
-    rare = qc.rare_genes(csr, keep_rows=keep, n_genes=len(mito), section=section.qc)
     if not keep.all():
         csr = filter_in_place(csr, keep_rows=keep, columns=np.arange(len(mito), dtype=np.int32))
-    if rare.all():
-        raise InputError(
-            "no gene is left after QC",
-            where=where,
-            found=f"{len(mito)} genes, each in fewer than {section.qc.min_spots_per_gene} of {int(keep.sum())} spots",
-            hint="see ingest.qc: min_spots_per_gene",
-        )
-    rare_dropped: Mapping[str, qc.Dropped] = {}
-    if rare.any():
-        rare_reasons = np.where(rare, "min_spots_per_gene", "").astype(object)
-        rare_dropped = qc.by_reason(rare_reasons, column_sums(csr, len(mito))[0], kind="genes")
-        columns = np.where(rare, -1, np.cumsum(~rare) - 1).astype(np.int32)
-        csr = filter_in_place(csr, keep_rows=np.ones(int(keep.sum()), bool), columns=columns)
     csr = _narrowed(csr, where)
-    genes = harmonized.genes[~rare]
+    genes = harmonized.genes
     rows = order[keep]
     dropped: dict[str, dict[str, int | float]] = {reason: {**numbers} for reason, numbers in raw.dropped.items()}
     for part in (
         qc.by_reason(harmonized.reasons, raw_sums, kind="genes"),
         qc.by_reason(reasons, totals, kind="spots"),
-        rare_dropped,
     ):
         dropped.update({reason: item.as_json() for reason, item in part.items()})
-    kept = row_facts(csr)[0].sum() if rare.any() else totals[keep].sum()
+    kept = totals[keep].sum()
     record: dict[str, Any] = {
         "recognized": probe.reason,
         "version": raw.version or probe.version,
@@ -119,15 +114,19 @@ def canonical_slide(
             *raw.notes,
             *feature_types.notes_of(raw.genes["feature_type"].tolist()),
             *labels.attrs.get("notes", ()),
-            *_mito_note(mito, section),
+            *absent_notes,
+            *mito_notes,
         ],
         "counts_in": plain_number(raw_totals.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
         "counts_kept": plain_number(kept),
         "spots_in": int(raw.counts.shape[0]),
+        "spots_kept": int(keep.sum()),
         "genes_in": int(raw.counts.shape[1]),
         "genes_merged": harmonized.n_merged,
+        "absent": absent,
         "dropped": dropped,
         "vocabulary": _matched(genes, vocabulary, where),
+        **({} if harmonized.coverage is None else {"reference": harmonized.coverage.as_json()}),
     }
     return Slide(
         slide_id=source.slide_id,
@@ -211,12 +210,6 @@ def _csr_matrix(csr: Csr, n_genes: int) -> Any:
     matrix.has_sorted_indices = True
     matrix.has_canonical_format = True
     return matrix
-
-
-def _mito_note(mito: NDArray[np.bool_], section: IngestSection) -> list[str]:
-    if section.qc.max_mito is not None and not mito.any():
-        return ["max_mito is set, but no gene's name starts with MT-: no spot was dropped for it"]
-    return []
 
 
 def _matched(genes: pd.DataFrame, vocabulary: Mapping[str, int] | None, where: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from stpatch.config import GenesSection
 from stpatch.errors import ConfigError, InputError
 from stpatch.slides import feature_types
+from stpatch.slides.identity import bare_ensembl, organism_of_ensembl, split_prefix
+from stpatch.slides.reference import Coverage, Reference
+from stpatch.slides.vocabulary import by_place, genes_of_anndata, refuse_pickle
 
 PAD = "<pad>"
-_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{9,})(\.\d+)?")
-_ORGANISM_OF_PREFIX = {"ENSG": "human", "ENSMUSG": "mouse", "ENSRNOG": "rat", "ENSDARG": "zebrafish"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,27 +47,22 @@ class Harmonized:
         (raw columns,) why a column was dropped, "" where it was kept.
     n_merged
         Columns that share a gene with an earlier one.
+    coverage
+        How the genes were found in the reference; None without one.
     """
 
     columns: NDArray[np.int32]
     genes: pd.DataFrame
     reasons: NDArray[np.object_]
     n_merged: int
-
-
-def bare_ensembl(text: str) -> str:
-    """Return an Ensembl gene id without its version suffix, "" if `text` is none."""
-    if not text.startswith("ENS"):
-        return ""
-    match = _ENSEMBL.fullmatch(text)
-    return match.group(1) if match else ""
+    coverage: Coverage | None = None
 
 
 def organism_of(ensembl_ids: Sequence[str]) -> str:
     """Return the organism that the first Ensembl id's prefix tells, "" if none does."""
     for text in ensembl_ids:
-        if bare := bare_ensembl(text):
-            return _ORGANISM_OF_PREFIX.get(bare.rstrip("0123456789"), "")
+        if bare_ensembl(text):
+            return organism_of_ensembl(text)
     return ""
 
 
@@ -116,13 +112,20 @@ def _map_names(reader: csv.DictReader[str], path: Path) -> dict[str, str]:
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Read an external vocabulary: ``{gene: id}`` JSON, as foundation models publish it; ``<pad>`` may have any id."""
+    """Read an external vocabulary: ``{gene: id}`` JSON, as foundation models publish it; ``<pad>`` may have any id.
+
+    The other forms that models publish are in `stpatch.slides.vocabulary`.
+    """
     if not path.is_file():
         raise ConfigError(
             "there is no such vocabulary",
             where=f"key ingest.genes.vocabulary, {path}",
             hint="check the path; it is taken from the config's folder",
         )
+
+    refuse_pickle(path)
+    if (ordered := genes_of_anndata(path)) is not None:
+        return by_place(ordered, path)
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
@@ -139,6 +142,8 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         raise ConfigError(
             "the vocabulary is no JSON", where=path, found=str(error), expected="a JSON object: gene name to id"
         ) from error
+    if isinstance(table, list) and table:
+        return by_place(table, path)
     if not isinstance(table, dict) or not table:
         raise ConfigError("the vocabulary is no mapping", where=path, expected="{gene: id}")
     for gene, number in table.items():
@@ -164,8 +169,11 @@ def harmonize(
     organism: str,
     control_patterns: Sequence[str],
     where: object,
+    reference: Reference | None = None,
 ) -> Harmonized:
     """Give every column its gene.
+
+    Genome prefixes (``GRCh38_``, ``mm10___``) are taken off first, and tell the gene's organism.
 
     In order: feature type (controls and other modalities go; where it says neither, the control patterns decide), the
     user's map (looked up by name, then by Ensembl id), identity (symbol: the name, or the bare Ensembl id where a gene
@@ -177,18 +185,56 @@ def harmonize(
         The raw slide's gene table (`stpatch.slides.slide.RawSlide`).
     organism
         The slide's, "" where unknown.
+    reference
+        Where given, symbols are its current ones and ids its current ones; genes that it does not know stay.
 
     Raises
     ------
     InputError
         No gene is left, or ``duplicates: error`` and there are some.
     """
-    names = genes["name"].tolist()
+    prefixes, names = _without_prefixes(genes["name"].tolist())
+    of_id, ids = _without_prefixes(genes["ensembl_id"].tolist())
+    organisms = [by_name or by_id or organism for by_name, by_id in zip(prefixes, of_id, strict=True)]
     from_name = [bare_ensembl(text) for text in names]
-    ensembl = [bare_ensembl(text) or other for text, other in zip(genes["ensembl_id"], from_name, strict=True)]
+    ensembl = [bare_ensembl(text) or other for text, other in zip(ids, from_name, strict=True)]
+    coverage = None
+    if reference is not None:
+        coverage = Coverage(Counter(), [])
+        names, ensembl, from_name = _looked_up(reference, names, ensembl, from_name, organisms, coverage)
     identity, mapped = _identities(names, ensembl, from_name, section=section, gene_map=gene_map)
     reasons = _reasons(genes, identity, section=section, patterns=control_patterns)
-    return _merged(identity, mapped, names, ensembl, reasons, section=section, organism=organism, where=where)
+    return replace(
+        _merged(identity, mapped, names, ensembl, reasons, section=section, organisms=organisms, where=where),
+        coverage=coverage,
+    )
+
+
+def _without_prefixes(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the organisms that genome prefixes tell, and the names without them; few slides have any."""
+    parts = [split_prefix(text) for text in texts]
+    return [organism for organism, _ in parts], [name for _, name in parts]
+
+
+def _looked_up(
+    reference: Reference,
+    names: Sequence[str],
+    ensembl: Sequence[str],
+    from_name: Sequence[str],
+    organisms: Sequence[str],
+    coverage: Coverage,
+) -> tuple[list[str], list[str], list[str]]:
+    """Return names and ids as the reference has them: an id that stood for a name gives way to the symbol."""
+    columns = []
+    for name, bare, own, organism in zip(names, ensembl, from_name, organisms, strict=True):
+        entry, how = reference.find(ensembl_id=bare, name=name, organism=organism)
+        coverage.found[how] += 1
+        if entry is None:
+            coverage.unknown.append(name or bare)
+            columns.append((name, bare, own))
+        else:
+            columns.append((entry.symbol or name, entry.ensembl_id, "" if entry.symbol else own))
+    return [row[0] for row in columns], [row[1] for row in columns], [row[2] for row in columns]
 
 
 def _identities(
@@ -260,16 +306,17 @@ def _merged(
     reasons: NDArray[np.object_],
     *,
     section: GenesSection,
-    organism: str,
+    organisms: Sequence[str],
     where: object,
 ) -> Harmonized:
+    """Give the genes that stay their numbers; one symbol of two organisms in a slide (of two genomes) is two."""
     columns = np.full(len(identity), -1, np.int32)
-    number_of: dict[str, int] = {}
+    number_of: dict[tuple[str, str], int] = {}
     first: list[int] = []
     n_merged = 0
     for i in np.flatnonzero(reasons == "").tolist():
         gene = identity[i] or ""
-        number = number_of.setdefault(gene, len(first))
+        number = number_of.setdefault((gene, "" if gene in mapped else organisms[i]), len(first))
         if number == len(first):
             first.append(i)
         else:
@@ -296,8 +343,8 @@ def _merged(
     known = {
         "name": [names[i] or identity[i] for i in first],
         "ensembl_id": [ensembl[i] for i in first],
-        "organism": ["" if gene in mapped else organism for gene in number_of],
+        "organism": [organism for _, organism in number_of],
     }
-    index = pd.Index(np.array(list(number_of), dtype=object), name="gene")
+    index = pd.Index(np.array([gene for gene, _ in number_of], dtype=object), name="gene")
     table = pd.DataFrame({name: np.array(texts, dtype=object) for name, texts in known.items()}, index=index)
     return Harmonized(columns=columns, genes=table, reasons=reasons, n_merged=n_merged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.config import QcSection
-from stpatch.slides.matrix import Csr, row_facts, row_sums, stored_in_rows
+from stpatch.errors import InputError
+from stpatch.slides.matrix import Csr, row_facts, row_sums
 from stpatch.storage import plain_number
 
 
@@ -27,9 +29,60 @@ class Dropped:
         return {name: value for name, value in vars(self).items() if value}
 
 
-def mitochondrial(names: pd.Series[str]) -> NDArray[np.bool_]:
-    """Return (genes,) whether a symbol is mitochondrial: ``MT-`` (human) or ``mt-`` (mouse) in front."""
-    return np.array([name[:3].lower() == "mt-" for name in names], dtype=bool)
+_MITO_NAME = re.compile(
+    r"mt-.+|mt[._: ](nd\d.*|cox?\d.*|atp\d.*|cyt?b|r?rnr\d|t[a-z]\d?)"
+    r"|mt(nd[1-6]|nd4l|co[123]|atp[68]|cyt?b|rnr[12])",
+    re.IGNORECASE,
+)
+_TELLS_NOTHING = re.compile(r"\d+|ENS(?!G0|MUSG)[A-Z]*G\d+(\.\d+)?|(FBgn|WBGene|AT\dG|LOC|Y[A-P][LR])\d+.*")
+"""Names that are ids without a list of mitochondrial ones here: numbers, Ensembl ids of other species."""
+MITO_ENSEMBL = frozenset(
+    [f"ENSG{number:011d}" for number in (
+        198888, 198763, 198804, 198712, 228253, 198899, 198938, 198840, 212907, 198886, 198786, 198695, 198727, 211459,
+        210082, 210049, 210077, 209082, 210100, 210107, 210112, 210117, 210127, 210135, 210140, 210144, 210151, 210154,
+        210156, 210164, 210174, 210176, 210184, 210191, 210194, 210195, 210196,
+    )]
+    + [f"ENSMUSG{number:011d}" for number in (*range(64336, 64361), *range(64363, 64373), 65947, 64361)]
+)  # fmt: skip
+"""The genes of the mitochondrial chromosome in Ensembl: 37 of human, 37 of mouse."""
+
+
+def mitochondrial(genes: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return (genes,) whether a gene is mitochondrial, by its Ensembl id or its symbol.
+
+    Symbols: ``MT-`` in front in any case, also where another sign stands for the dash (``MT.ND1``, ``mt:ND1``).
+
+    Parameters
+    ----------
+    genes
+        Columns ``name`` and ``ensembl_id``.
+    """
+    by_name = [_MITO_NAME.fullmatch(name) is not None for name in genes["name"]]
+    by_id = [text in MITO_ENSEMBL for text in genes["ensembl_id"]]
+    found: NDArray[np.bool_] = np.array(by_name, dtype=bool) | np.array(by_id, dtype=bool)
+    return found
+
+
+def mito_notes(genes: pd.DataFrame, mito: NDArray[np.bool_], *, where: object) -> list[str]:
+    """Return a note where ``max_mito`` finds no mitochondrial gene.
+
+    Raises
+    ------
+    InputError
+        The genes' names cannot tell: most are neither symbols nor Ensembl ids of human or mouse.
+    """
+    if mito.any():
+        return []
+    unknown = [name for name in genes["name"] if _TELLS_NOTHING.fullmatch(name)]
+    if 2 * len(unknown) > len(genes):
+        raise InputError(
+            "max_mito cannot be applied: the genes' names do not say which are mitochondrial",
+            where=where,
+            found=f"names such as {', '.join(unknown[:3])}",
+            expected="symbols (MT-ND1, mt-Nd1), or Ensembl ids of human or mouse",
+            hint="give the symbols (ingest.genes.map or reference), or leave ingest.qc.max_mito out",
+        )
+    return ["max_mito is set, but no gene of the slide is known to be mitochondrial: no spot was dropped for it"]
 
 
 def spot_reasons(
@@ -68,14 +121,6 @@ def spot_reasons(
     for reason, drop in reversed(rules):
         reasons[drop] = reason
     return reasons, totals
-
-
-def rare_genes(csr: Csr, *, keep_rows: NDArray[np.bool_], n_genes: int, section: QcSection) -> NDArray[np.bool_]:
-    """Return (genes,) which genes are detected in fewer kept spots than ``min_spots_per_gene``."""
-    if section.min_spots_per_gene == 0:
-        return np.zeros(n_genes, bool)
-    stored = stored_in_rows(csr, keep_rows, n_genes)
-    return stored < section.min_spots_per_gene
 
 
 def by_reason(reasons: NDArray[np.object_], counts: NDArray[np.float64], *, kind: str) -> Mapping[str, Dropped]:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from stpatch.config import SlidesSection, platform_names
 from stpatch.errors import ConfigError, StpatchError, one_or_many
+from stpatch.slides.identity import organism_name
 from stpatch.slides.source import SlideSource
 from stpatch.storage import is_safe_id, key_text
 
 COLUMNS = ("slide_id", "path", "platform", "organism", "split", "coordinates", "labels")
 """Columns with a meaning of their own; every further one (tissue, donor, ...) is metadata."""
 
-_ORGANISMS = {"homo sapiens": "human", "hsapiens": "human", "mus musculus": "mouse", "mmusculus": "mouse"}
 _SUFFIXES = (".gz", ".tsv", ".csv", ".txt", ".h5ad", ".h5", ".zarr", ".gem", ".gef", ".loom")
 
 
@@ -163,12 +163,11 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
         text = row.get(name, "")
         return base / Path(text).expanduser() if text else None
 
-    organism = row.get("organism", "").strip().lower()
     return SlideSource(
         slide_id=slide_id,
         path=base / Path(path_text).expanduser(),
         platform=platform,
-        organism=_ORGANISMS.get(organism, organism),
+        organism=organism_name(row.get("organism", "")),
         split=row.get("split", ""),
         coordinates=beside("coordinates"),
         labels=beside("labels"),

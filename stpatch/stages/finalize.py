@@ -22,6 +22,7 @@ from stpatch.slides.store import read_genes
 from stpatch.stages.channels import Channels, read_channels
 from stpatch.stages.crop import read_cut
 from stpatch.stages.job import SLIDE_STAGES, Job, Outcome, file_digest
+from stpatch.stages.measured import measured_ids
 from stpatch.stages.plan import Plan, read_plan, sample_key
 from stpatch.stages.receipts import Receipt, file_of
 from stpatch.stages.shard import dataset_layout
@@ -55,7 +56,7 @@ def run(job: Job, unit: str) -> Outcome:
     for slide_id in plan.slides:
         cut = read_cut(job.patches_path(slide_id))
         patches[slide_id] = cut.patches
-        measured[slide_id] = pack_measured(cut.gene_ids[cut.gene_ids >= 0], largest)
+        measured[slide_id] = pack_measured(measured_ids(job, slide_id, channels, cut.gene_ids), largest)
     columns = _patch_rows(job, plan, patches, layout)
     splits = _splits(job, plan, columns, layout)
     tables = {
@@ -244,6 +245,7 @@ def _slide_row(job: Job, plan: Plan, number: int, patches: int, measured: bytes)
         "qc": canonical_json({**facts["record"], "grid": grid}),
         "target_sum": job.receipt("normalize", slide_id).facts["target_sum"],
         "measured": measured,
+        **{f"digest_{kind}": text or None for kind, text in facts["digests"].items()},
     }
 
 
@@ -283,6 +285,7 @@ def _channels(job: Job, channels: Channels) -> dict[str, Any]:
     return {
         **value,
         "n": channels.n_channels,
+        "fit_on": job.receipt("select", "corpus").facts["fit_on"],
         "pad_id": channels.pad_id,
         "vocabulary": {"genes": len(channels.ids), "sha256": file_digest(vocabulary)},
     }

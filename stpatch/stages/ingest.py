@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stpatch.slides.reference import reference_files
 from stpatch.stages.job import Job, Outcome, file_digest
 from stpatch.stages.receipts import measured_meanwhile
 
@@ -16,8 +17,11 @@ def request(job: Job, slide_id: str) -> dict[str, Any]:
     """Return what the slide's ingest depends on, beside its files."""
     source = job.sources[slide_id]
     section = job.config.ingest.model_dump(mode="json")
+    del section["qc"]["min_spots_per_gene"]  # of the corpus: stage select looks at it
     section["genes"]["map"] = file_digest(job.config.ingest.genes.map)
     section["genes"]["vocabulary"] = file_digest(job.config.ingest.genes.vocabulary)
+    if (reference := job.config.ingest.genes.reference) is not None:
+        section["genes"]["reference"] = [file_digest(path) for path in reference_files(reference)]
     return {
         "ingest": section,
         "platform": source.platform,
@@ -31,7 +35,8 @@ def request(job: Job, slide_id: str) -> dict[str, Any]:
 def run(job: Job, slide_id: str) -> Outcome:
     """Read, harmonize, filter and store one slide."""
     from stpatch.record import write_record
-    from stpatch.slides.matrix import row_facts
+    from stpatch.slides.digests import section_digests
+    from stpatch.slides.matrix import column_sums, row_facts
     from stpatch.slides.readers.registry import probe_source
     from stpatch.slides.store import write_slide
 
@@ -40,7 +45,11 @@ def run(job: Job, slide_id: str) -> Outcome:
         slide = read_canonical(job, slide_id, probe)
         path, totals_path = job.slide_path(slide_id), job.totals_path(slide_id)
         write_slide(path, slide)
-        totals, largest = row_facts((slide.counts.data, slide.counts.indices, slide.counts.indptr))
+        csr = (slide.counts.data, slide.counts.indices, slide.counts.indptr)
+        totals, largest = row_facts(csr)
+        digests = section_digests(
+            names=slide.genes.index.tolist(), gene_sums=column_sums(csr, slide.n_genes)[0], spot_sums=totals
+        )
         write_record(totals_path, {"totals": totals, "largest": largest})
         inputs = measured()
     facts = {
@@ -52,6 +61,8 @@ def run(job: Job, slide_id: str) -> Outcome:
         "geometry": slide.geometry,
         "um_per_unit": slide.um_per_unit,
         "largest_count": float(largest.max()),
+        "digests": digests.as_json(),
+        "absent": slide.record["absent"],
         "metadata": dict(slide.metadata),
         "record": dict(slide.record),
         "labels": {name: [str(text) for text in slide.labels[name].cat.categories] for name in slide.labels},
@@ -65,10 +76,12 @@ def read_canonical(job: Job, slide_id: str, probe: Probe) -> Slide:
     from stpatch.slides.genes import read_gene_map, read_vocabulary
     from stpatch.slides.labels import attach_labels
     from stpatch.slides.readers.registry import read_probed
+    from stpatch.slides.reference import read_reference
 
     source, section = job.sources[slide_id], job.config.ingest
     gene_map = None if section.genes.map is None else read_gene_map(section.genes.map)
     vocabulary = None if section.genes.vocabulary is None else read_vocabulary(section.genes.vocabulary)
+    reference = None if section.genes.reference is None else read_reference(section.genes.reference)
     raw = read_probed(source, section, probe)
     return canonical_slide(
         raw,
@@ -78,5 +91,6 @@ def read_canonical(job: Job, slide_id: str, probe: Probe) -> Slide:
         labels=attach_labels(raw, source, section.labels, source.labels),
         gene_map=gene_map,
         vocabulary=vocabulary,
+        reference=reference,
         consume=True,
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputMissingError
 from stpatch.expression.rules.base import RuleSpec
+from stpatch.stages.deal import fit_slides
 from stpatch.stages.job import Job, Outcome
 from stpatch.storage import digest, read_json, write_json
 
@@ -25,7 +26,7 @@ def request(job: Job, slide_id: str) -> dict[str, Any]:
         "rules": [rule.score_key for rule in panel_rules(job)],
     }
     if job.config.normalize.target_sum == "corpus_median":
-        value["corpus"] = [receipt.fingerprint for receipt in job.receipts("ingest").values()]
+        value["corpus"] = [job.receipt("ingest", name).fingerprint for name in sorted(fit_slides(job)[0])]
     return value
 
 
@@ -99,10 +100,10 @@ def slide_normalization(job: Job, slide: Slide, totals: NDArray[np.float64]) -> 
 
 
 def _corpus_target(job: Job) -> float:
-    """Return the corpus' median total; it is worked out once and kept beside the slides' fingerprints."""
+    """Return the corpus' median total, over the slides that choose (``channels.fit_on``); it is worked out once."""
     from stpatch.expression.normalize import corpus_median
 
-    receipts = job.receipts("ingest")
+    receipts = {slide_id: job.receipt("ingest", slide_id) for slide_id in fit_slides(job)[0]}
     key = digest([receipt.fingerprint for receipt in receipts.values()])
     path = job.work / "corpus_median.json"
     if path.is_file() and (kept := read_json(path))["corpus"] == key:

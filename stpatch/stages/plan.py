@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.dataset.sample import check_key, field_names, label_name
 from stpatch.errors import ConfigError, StpatchError
-from stpatch.image.split import assign_blocks, assign_splits
+from stpatch.image.split import assign_blocks
 from stpatch.seeds import generator, permutation
 from stpatch.slides.labels import natural_key
 from stpatch.stages.crop import Cut, read_cut
+from stpatch.stages.deal import dealt_slides, ingested_facts, require_no_duplicates, separation_notes
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.receipts import Receipt
 from stpatch.storage import atomic_file, digest, key_text
@@ -80,12 +80,13 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
     cropped = job.receipts("crop")
     return {
         "crop": {slide_id: receipt.fingerprint for slide_id, receipt in cropped.items()},
-        "sheet": {slide_id: _facts_of(job, slide_id) for slide_id in cropped},
+        "sheet": {slide_id: ingested_facts(job, slide_id) for slide_id in job.receipts("ingest")},
         **job.config.section("split"),
         "draws": job.config.channels.draws,
         "patches": shards.patches,
         "mix": shards.mix,
         "seed": job.config.dataset.seed,
+        "allow_duplicates": job.config.dataset.allow_duplicates,
     }
 
 
@@ -94,6 +95,7 @@ def run(job: Job, _unit: str) -> Outcome:
     cropped = job.receipts("crop")
     check_names(job, {slide_id: receipt.facts["patches"] for slide_id, receipt in cropped.items()})
     _check_labels(job, cropped)
+    require_no_duplicates(job)
     dealt = split_patches(job, cropped)
     plan = make_plan(
         dealt,
@@ -197,24 +199,18 @@ def _notes(job: Job, dealt: Mapping[str, NDArray[np.object_]], plan: Plan) -> li
         ]
     empty = [slide_id for slide_id, splits in dealt.items() if not len(splits)]
     notes += [f"slide {slide_id} has no patch: none passes crop.min_coverage and min_spots" for slide_id in empty]
-    return notes
+    return notes + separation_notes(job)
 
 
 def split_patches(job: Job, cropped: Mapping[str, Receipt]) -> dict[str, NDArray[np.object_]]:
     """Return the split of each patch of each slide ("" = in none)."""
     if job.config.split.blocks is not None:
         return {slide_id: _block_splits(job, slide_id, read_cut(job.patches_path(slide_id))) for slide_id in cropped}
-    by_slide = deal_slides(job, {slide_id: _facts_of(job, slide_id) for slide_id in cropped})
+    by_slide = dealt_slides(job)
     return {
         slide_id: np.full(receipt.facts["patches"], by_slide[slide_id], dtype=object)
         for slide_id, receipt in cropped.items()
     }
-
-
-def deal_slides(job: Job, rows: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return each slide's split by the rows of the samplesheet, see `assign_splits`."""
-    table = pd.DataFrame.from_dict({slide_id: dict(row) for slide_id, row in rows.items()}, orient="index")
-    return assign_splits(table.fillna(""), section=job.config.split, seed=job.config.dataset.seed)
 
 
 def split_names(job: Job, dealt: Mapping[str, NDArray[np.object_]]) -> list[str]:
@@ -302,19 +298,6 @@ def label_categories(ingested: Sequence[Receipt]) -> dict[str, list[str]]:
         for name, categories in receipt.facts["labels"].items():
             merged.setdefault(name, set()).update(categories)
     return {name: sorted(categories, key=natural_key) for name, categories in sorted(merged.items())}
-
-
-def _facts_of(job: Job, slide_id: str) -> dict[str, str]:
-    """Return what the split rules may look at: the samplesheet's row of a slide, with what its files told."""
-    facts = job.receipt("ingest", slide_id).facts
-    return sheet_row(job, slide_id) | {name: facts[name] for name in ("platform", "organism")}
-
-
-def sheet_row(job: Job, slide_id: str) -> dict[str, str]:
-    """Return a slide's row of the samplesheet, as far as split rules may look at it."""
-    source = job.sources[slide_id]
-    known = {"slide_id": slide_id, "platform": source.platform, "organism": source.organism, **source.metadata}
-    return {**known, "split": source.split} if job.gives_splits else known
 
 
 def _block_splits(job: Job, slide_id: str, cut: Cut) -> NDArray[np.object_]:

@@ -15,7 +15,9 @@ from stpatch.expression.rules.base import RuleSpec
 from stpatch.slides.genes import PAD, read_vocabulary
 from stpatch.slides.store import read_genes, read_slide
 from stpatch.stages.channels import Channels, channels_json, vocabulary_names
+from stpatch.stages.deal import fit_slides, require_no_duplicates
 from stpatch.stages.job import Job, Outcome, file_digest
+from stpatch.stages.measured import absent_is_zero, slide_with_zeros, with_zeros, zero_genes
 from stpatch.stages.normalize import gene_list, panel_rules
 from stpatch.stages.receipts import Receipt
 from stpatch.storage import atomic_file, canonical_json, write_bytes
@@ -37,6 +39,8 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
     return {
         "normalize": {slide_id: receipt.fingerprint for slide_id, receipt in job.receipts("normalize").items()},
         "channels": channels,
+        "fit": sorted(fit_slides(job)[0]),
+        "min_spots_per_gene": job.config.ingest.qc.min_spots_per_gene,
         "vocabulary": file_digest(job.config.ingest.genes.vocabulary),
     }
 
@@ -45,30 +49,90 @@ def run(job: Job, _unit: str) -> Outcome:
     """Pool the statistics, number the genes, choose the channels."""
     from stpatch.expression.pool import pool_statistics
 
+    require_no_duplicates(job)
     slides = list(job.receipts("normalize"))
     ingested = job.receipts("ingest")
     by_organism = is_mixed([ingested[slide_id] for slide_id in slides])
-    corpus = _Corpus(job, by_organism=by_organism)
-    pooled = pool_statistics(slides, corpus.statistics)
+    fit, fit_on = fit_slides(job)
+    fit = [slide_id for slide_id in fit if slide_id in set(slides)]
+    if not fit:
+        raise _nothing_to_fit(fit_on)
+    corpus = _Corpus(job, by_organism=by_organism, zero=[name for name in slides if absent_is_zero(job, name)])
+    corpus.see(slides)
+    whole = pool_statistics(slides, corpus.statistics)
+    pooled = whole if len(fit) == len(slides) else pool_statistics(fit, corpus.statistics)
     external = job.config.ingest.genes.vocabulary
     vocabulary = None if external is None else read_vocabulary(external)
-    ids, pad_id = number_genes(pooled.genes, vocabulary, by_organism=by_organism)
-    channels = _choose(job, corpus, slides, pooled, ids, pad_id)
+    least = job.config.ingest.qc.min_spots_per_gene
+    frequent = [name for name, n in zip(whole.genes, whole.counts.detected.tolist(), strict=True) if n >= least]
+    if not frequent:
+        raise _all_rare(least, len(whole.genes))
+    ids, pad_id = number_genes(frequent, vocabulary, by_organism=by_organism)
+    channels = _choose(job, corpus, slides, fit, whole, pooled, ids, pad_id)
     write_bytes(job.channels_path, canonical_json(channels_json(channels)).encode())
     moments_path = job.work / "moments.npz"
-    _write_moments(moments_path, pooled, ids)
-    facts = {"genes": len(ids), "channels": channels.n_channels, "by_organism": by_organism}
+    _write_moments(moments_path, whole, pooled, ids)
+    rare = len(whole.genes) - len(frequent)
+    notes = [f"{rare} genes are left out: fewer than {least} spots of the corpus have them (ingest.qc)"] if rare else []
+    if fit_on != "all":
+        notes.append(f"genes, channels and moments are chosen on {len(fit)} of {len(slides)} slides: {fit_on}")
+    facts = {
+        "genes": len(ids),
+        "channels": channels.n_channels,
+        "by_organism": by_organism,
+        "fit_on": fit_on,
+        "filtered": rare,
+        "notes": notes,
+    }
     return Outcome(outputs=[(job.channels_path, None), (moments_path, None)], facts=facts)
+
+
+def _nothing_to_fit(fit_on: str) -> InputError:
+    return InputError(
+        "no slide is left to choose genes and channels on",
+        where="key channels.fit_on",
+        found=f"every slide of {fit_on} has failed",
+        hint="mend the slides that stpatch status lists, or set channels.fit_on: all",
+    )
+
+
+def _all_rare(least: int, n_genes: int) -> InputError:
+    return InputError(
+        "no gene is left after QC",
+        where="key ingest.qc.min_spots_per_gene",
+        found=f"{n_genes} genes, each in fewer than {least} spots of the corpus",
+        hint="see ingest.qc: min_spots_per_gene",
+    )
 
 
 class _Corpus:
     """Slides and statistics under their vocabulary names, one at a time."""
 
-    def __init__(self, job: Job, *, by_organism: bool) -> None:
+    def __init__(self, job: Job, *, by_organism: bool, zero: Sequence[str] = ()) -> None:
         self.job = job
         self.by_organism = by_organism
+        self.zero = frozenset(zero)
+        self.names: tuple[str, ...] = ()
+
+    def see(self, slides: Sequence[str]) -> None:
+        """Collect the names of all genes, if there is a slide whose absent genes are zeros."""
+        if self.zero:
+            self.names = tuple(sorted({name for slide_id in slides for name in self.listed(slide_id).genes}))
+
+    def zeros(self, slide_id: str, listed: Sequence[str]) -> list[str]:
+        """Return the corpus' genes that a slide, which lists some, has as zeros."""
+        if slide_id not in self.zero:
+            return []
+        organisms = self.job.receipt("ingest", slide_id).facts["organisms"]
+        return zero_genes(self.names, listed, organisms=organisms, by_organism=self.by_organism)
 
     def statistics(self, slide_id: str) -> SlideStatistics:
+        """Return a slide's statistics, with the genes that it has as zeros."""
+        statistics = self.listed(slide_id)
+        return with_zeros(statistics, self.zeros(slide_id, statistics.genes))
+
+    def listed(self, slide_id: str) -> SlideStatistics:
+        """Return a slide's statistics of the genes that its file lists."""
         from stpatch.expression.statistics import SlideStatistics
 
         (written,) = self.job.receipt("normalize", slide_id).outputs
@@ -87,7 +151,7 @@ class _Corpus:
     def slide(self, slide_id: str) -> Slide:
         slide = read_slide(self.job.slide_path(slide_id))
         names = vocabulary_names(slide.genes, by_organism=self.by_organism)
-        return replace(slide, genes=slide.genes.set_axis(names, axis=0))
+        return slide_with_zeros(replace(slide, genes=slide.genes.set_axis(names, axis=0)), self.zeros(slide_id, names))
 
 
 def is_mixed(receipts: Sequence[Receipt]) -> bool:
@@ -149,24 +213,32 @@ def _choose(
     job: Job,
     corpus: _Corpus,
     slides: Sequence[str],
+    fit: Sequence[str],
+    whole: PooledStatistics,
     pooled: PooledStatistics,
     ids: Mapping[str, int],
     pad_id: int,
 ) -> Channels:
+    """Choose the channels: by the statistics of the slides `fit`; lists, and all genes, are those of all slides."""
     section = job.config.channels
     panel: NDArray[np.int32] | None = None
     slide_panels: dict[str, NDArray[np.int32]] | None = None
     candidates: NDArray[np.int32] | None = None
     rules = panel_rules(job)
+    if rules and not rules[0].rule.scored:  # names are not chosen by counts
+        fit, pooled = slides, whole
     if section.scope == "panel":
-        panel = _ranked(rules[0], corpus, slides, ids, pooled=pooled)
+        panel = _ranked(rules[0], corpus, fit, ids, pooled=pooled, least=section.min_detected)
         n_channels = len(panel)
     elif section.scope == "slide":
         if rules[0].rule.needs_genes:  # the list is checked against the corpus; a slide need not measure all of it
-            listed = _ranked(replace(rules[0], scope="panel"), corpus, slides, ids, pooled=pooled)
+            listed = _ranked(replace(rules[0], scope="panel"), corpus, slides, ids, pooled=whole)
             chosen = {slide_id: listed[np.isin(listed, corpus.ids(slide_id, ids))] for slide_id in slides}
         else:
-            chosen = {slide_id: _ranked(rules[0], corpus, [slide_id], ids) for slide_id in slides}
+            own = _Corpus(job, by_organism=corpus.by_organism)
+            chosen = {
+                slide_id: _ranked(rules[0], own, [slide_id], ids, least=section.min_detected) for slide_id in slides
+            }
         n_channels = max(len(numbers) for numbers in chosen.values())
         slide_panels = {
             slide_id: np.pad(numbers, (0, n_channels - len(numbers)), constant_values=pad_id)
@@ -175,7 +247,7 @@ def _choose(
     else:
         n_channels = section.n
         if rules:
-            candidates = np.sort(_ranked(rules[0], corpus, slides, ids, pooled=pooled))
+            candidates = np.sort(_ranked(rules[0], corpus, fit, ids, pooled=pooled, least=section.min_detected))
     by_id = sorted(ids.items(), key=lambda item: item[1])
     return Channels(
         names=[name for name, _ in by_id],
@@ -196,9 +268,21 @@ def _ranked(
     ids: Mapping[str, int],
     *,
     pooled: PooledStatistics | None = None,
+    least: float = 0.0,
 ) -> NDArray[np.int32]:
-    """Return the ids of the rule's genes in its order; genes outside the vocabulary are left out."""
+    """Return the ids of the rule's genes in its order; genes outside the vocabulary are left out.
+
+    So are genes that a smaller share of spots than `least` has, of the spots of the slides that measured them; the
+    rule's trends and bins are those of all genes all the same.
+    """
+    from stpatch.expression.pool import pool_statistics
     from stpatch.expression.select import select_panel
+
+    among = frozenset(ids)
+    if least > 0 and rule.rule.scored:
+        pooled = pool_statistics(slides, corpus.statistics) if pooled is None else pooled
+        often = pooled.counts.detected >= least * np.maximum(pooled.counts.n, 1)
+        among &= {name for name, kept in zip(pooled.genes, often.tolist(), strict=True) if kept}
 
     chosen = select_panel(
         rule,
@@ -206,7 +290,7 @@ def _ranked(
         load_statistics=corpus.statistics,
         load_slide=corpus.slide,
         pooled=pooled,
-        among=frozenset(ids),
+        among=among,
     )
     numbers = [ids[name] for name in chosen.genes if name in ids]
     if rule.rule.needs_genes and len(numbers) < len(chosen.genes):
@@ -229,14 +313,23 @@ def _ranked(
     return np.array(numbers, np.int32)
 
 
-def _write_moments(path: Any, pooled: PooledStatistics, ids: Mapping[str, int]) -> None:
-    """Store the moments of the vocabulary's genes, by ascending id, for the gene table."""
-    known = np.flatnonzero([name in ids for name in pooled.genes])
-    order = known[np.argsort([ids[pooled.genes[i]] for i in known.tolist()])]
+def _write_moments(path: Any, whole: PooledStatistics, pooled: PooledStatistics, ids: Mapping[str, int]) -> None:
+    """Store the moments of the vocabulary's genes, by ascending id, for the gene table.
+
+    Moments are those of the slides that choose; the number of slides that measured a gene is of all.
+    """
+    from stpatch.expression.pool import pool_on_axis
+
+    position = {name: i for i, name in enumerate(whole.genes)}
+    if pooled is not whole:
+        pooled = pool_on_axis(pooled, np.array([position[name] for name in pooled.genes]), len(whole.genes))
+    order = np.array(
+        [position[name] for name in sorted((name for name in position if name in ids), key=ids.__getitem__)]
+    )
     with atomic_file(path) as file:
         np.savez(
             file,
-            n_slides=pooled.n_slides[order],
+            n_slides=whole.n_slides[order],
             n_spots=pooled.counts.n[order],
             detected=pooled.counts.detected[order],
             count_sum=pooled.counts.total[order],

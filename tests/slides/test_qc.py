@@ -10,8 +10,9 @@ import pytest
 from scipy import sparse
 
 from stpatch.config import QcSection
+from stpatch.errors import InputError
 from stpatch.slides.matrix import Csr
-from stpatch.slides.qc import by_reason, mitochondrial, rare_genes, spot_reasons
+from stpatch.slides.qc import MITO_ENSEMBL, by_reason, mito_notes, mitochondrial, spot_reasons
 
 COUNTS = np.array([[0, 0, 0], [1, 0, 0], [2, 2, 0], [1, 1, 6], [9, 9, 9]])
 """Genes A, B and MT-C."""
@@ -60,17 +61,43 @@ def test_areas_and_missing_areas() -> None:
     assert found == ["min_area", "min_area", "", "max_area", "min_area"]
 
 
-def test_mitochondrial_names() -> None:
-    names = pd.Series(["MT-CO1", "mt-Nd1", "MTOR", "AMT-1", "Mt-x"])
-    assert mitochondrial(names).tolist() == [True, True, False, False, True]
+def table(*names: str) -> pd.DataFrame:
+    ids = [name.split(".")[0] if name.startswith("ENS") else "" for name in names]
+    return pd.DataFrame({"name": list(names), "ensembl_id": ids})
 
 
-def test_rare_genes_count_kept_spots_only() -> None:
-    csr = csr_of(COUNTS)
-    keep = np.array([True, True, True, True, False])
-    section = QcSection(min_spots_per_gene=2)
-    assert rare_genes(csr, keep_rows=keep, n_genes=3, section=section).tolist() == [False, False, True]
-    assert not rare_genes(csr, keep_rows=keep, n_genes=3, section=QcSection()).any()
+@pytest.mark.parametrize(
+    "name",
+    ["MT-CO1", "mt-Nd1", "Mt-x", "MT.ND1", "mt:ND5", "MT_CYB", "MTND1", "mt-Cytb", "ENSG00000198888",
+     "ENSG00000198888.3", "ENSMUSG00000064341", "ENSG00000211459"],
+)  # fmt: skip
+def test_mitochondrial_genes_are_known_by_symbol_and_by_id(name: str) -> None:
+    assert mitochondrial(table(name)).tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    "name", ["MTOR", "AMT-1", "MT1X", "MT2A", "Mt1", "MTCO2P12", "ENSG00000141510", "MTND1P23", "MTRR", "ND", "COX1"]
+)
+def test_genes_that_only_look_like_it_are_not(name: str) -> None:
+    assert mitochondrial(table(name)).tolist() == [False]
+
+
+def test_mitochondrial_chromosomes_have_37_genes() -> None:
+    assert sum(text.startswith("ENSG") for text in MITO_ENSEMBL) == 37
+    assert sum(text.startswith("ENSMUSG") for text in MITO_ENSEMBL) == 37
+
+
+@pytest.mark.parametrize("names", [["4535", "7157"], ["ENSDARG00000063895", "ENSDARG00000035559"], ["FBgn0013680"]])
+def test_names_that_cannot_tell_are_refused(names: list[str]) -> None:
+    genes = table(*names)
+    with pytest.raises(InputError, match=r"max_mito cannot be applied(?s:.*)hint"):
+        mito_notes(genes, mitochondrial(genes), where="slide A")
+
+
+def test_symbols_without_a_mitochondrial_one_give_a_note() -> None:
+    genes = table("ACTB", "TP53", "4535")
+    assert "no gene of the slide is known to be mitochondrial" in mito_notes(genes, mitochondrial(genes), where="")[0]
+    assert mito_notes(table("MT-ND1"), np.array([True]), where="") == []
 
 
 def test_the_record_sums_by_reason() -> None:
