@@ -35,7 +35,7 @@ def bit_planes(values: NDArray[np.uint64], shift: int, planes: NDArray[np.uint8]
     """
     of_two, of_four, of_eight = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF), np.uint64(0xFFFFFFFF)
     corner_1, corner_2, corner_4 = np.uint64(0x00AA00AA00AA00AA), np.uint64(0xCCCC0000CCCC), np.uint64(0xF0F0F0F0)
-    shift = np.uint64(shift)
+    place_of_bits = np.uint64(shift)
     groups = np.empty(AT_ONCE, np.uint64)
     n_groups = planes.shape[1]
     high = np.uint64(0)
@@ -45,7 +45,7 @@ def bit_planes(values: NDArray[np.uint64], shift: int, planes: NDArray[np.uint8]
         for i in range(found):
             one, two = pairs[2 * i], pairs[2 * i + 1]
             high |= (one | two) & ~of_two
-            one, two = one >> shift & of_two, two >> shift & of_two
+            one, two = one >> place_of_bits & of_two, two >> place_of_bits & of_two
             one, two = (one | one >> np.uint64(8)) & of_four, (two | two >> np.uint64(8)) & of_four
             one, two = (one | one >> np.uint64(16)) & of_eight, (two | two >> np.uint64(16)) & of_eight
             bits = one | two << np.uint64(32)  # eight bytes: a square of bits, mirrored at its diagonal in three steps

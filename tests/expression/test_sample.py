@@ -229,9 +229,7 @@ def test_keys_below_a_bound_are_the_plain_ones(seed, bound):
     uniforms = rng.random(50) ** rng.choice([0.01, 1, 20])
     keys, places = np.empty(51), np.empty(51, np.int64)
     found = kernels.keys_below(weights, uniforms, bound, keys, places)
-    plain = {
-        i: -log(u) / w for i, (u, w) in enumerate(zip(uniforms.tolist(), weights.tolist(), strict=True)) if w
-    }
+    plain = {i: -log(u) / w for i, (u, w) in enumerate(zip(uniforms.tolist(), weights.tolist(), strict=True)) if w}
     assert dict(zip(places[:found].tolist(), keys[:found].tolist(), strict=True)) == {
         i: key for i, key in plain.items() if key <= bound
     }
