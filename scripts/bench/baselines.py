@@ -103,7 +103,7 @@ def measure_kernels(patch_config: Path, panel_config: Path, machine: dict[str, f
     kernels["normalize, a slide"] = slide_moments(of_patch)
     kernels["ingest, a slide"] = ingest(patch_config)
     yardstick = Prototype(
-        of_patch.counts, of_patch.cutter.image.spot_totals, of_patch.spots, *_channels_and_pixels(samples[0])
+        of_patch.counts, of_patch.cutter.image.arrays.spot_totals, of_patch.spots, *_channels_and_pixels(samples[0])
     )
     return {
         "kernels": kernels,
@@ -128,7 +128,7 @@ def rule_pairs(opened: Opened) -> dict[str, Pair]:
     """Return the steps of the per-patch rule: moments of a window, the draw, the chosen genes' counts."""
     cutter, windows, spots, counts = opened.cutter, opened.windows, opened.spots, opened.counts
     image, rule, n_genes = cutter.image, cutter.rule, counts.shape[1]
-    scales = TARGET / image.spot_totals
+    scales = TARGET / image.arrays.spot_totals
     choices = [rule.choose(window, number=i, draw=0) for i, window in enumerate(windows)]
     channels = len(choices[0].positions)
     room = np.empty((channels + 1, *windows[0][2:]), opened.layout.dtype)  # one for all, as in the stage
@@ -148,15 +148,15 @@ def rule_pairs(opened: Opened) -> dict[str, Pair]:
 
     def plain_gather(i: int) -> Any:
         rows, places = spots[i]
-        out = np.zeros((channels, windows[i][2] * windows[i][3]), np.uint16)
+        out = np.zeros((channels, windows[i].height * windows[i].width), np.uint16)
         out[:, places] = counts[rows][:, np.maximum(choices[i].positions, 0)].toarray().T
         return out
 
-    measured = rule.moments.measure(*windows[0])
+    measured = image.moments(windows[0])
     return {
-        "moments": (lambda i: rule.moments.measure(*windows[i]).variance, plain_moments),
+        "moments": (lambda i: image.moments(windows[i]).variance, plain_moments),
         "draw": (lambda i: rule.rule.choose(measured, slide_id="a", number=i), plain_draw),
-        "gather": (lambda i: image.gather(*windows[i], choices[i].positions, room=room), plain_gather),
+        "gather": (lambda i: image.counts(windows[i], choices[i].positions, out=room), plain_gather),
     }
 
 
@@ -168,12 +168,12 @@ def panel_pair(opened: Opened) -> Pair:
 
     def plain(i: int) -> Any:
         rows, places = spots[i]
-        out = np.zeros((len(positions), windows[i][2] * windows[i][3]), np.uint16)
+        out = np.zeros((len(positions), windows[i].height * windows[i].width), np.uint16)
         out[:, places] = reduced[rows].toarray().T
         return out
 
     room = np.empty((len(positions), *windows[0][2:]), opened.layout.dtype)
-    return lambda i: cutter.panel.gather(*windows[i], out=room), plain
+    return lambda i: cutter.panel.counts(windows[i], out=room), plain
 
 
 def encode_pair(samples: list[Any]) -> Pair:
@@ -223,11 +223,12 @@ def tar_pair(opened: Opened, samples: list[Any]) -> Pair:
 
 def slide_moments(opened: Opened) -> dict[str, float]:
     """Time the stage normalize's pass over a slide: moments of counts and of normalized values."""
+    from stpatch.expression.normalize import Normalization
     from stpatch.expression.statistics import slide_statistics
     from stpatch.slides.store import read_slide
 
     slide = read_slide(opened.job.slide_path(opened.slide_id))
-    counts, totals = opened.counts, opened.cutter.image.spot_totals
+    counts, totals = opened.counts, opened.cutter.image.arrays.spot_totals
 
     def plain() -> Any:
         values = counts.astype(np.float64)
@@ -236,7 +237,7 @@ def slide_moments(opened: Opened) -> dict[str, float]:
         raw = counts.astype(np.float64)
         return [(part.sum(axis=0), part.power(2).sum(axis=0), part.getnnz(axis=0)) for part in (raw, values)]
 
-    normalization = opened.cutter.normalization
+    normalization = Normalization(method="log1p_total", target_sum=TARGET)
     return {
         "ours us": best(lambda: slide_statistics(slide, normalization=normalization), 2) * 1e6,
         "plain us": best(plain, 1) * 1e6,
@@ -265,16 +266,16 @@ def ingest(config: Path) -> dict[str, float]:
     return {"ours us": run["seconds"] / run["units"] * 1e6, "plain us": seconds * 1e6}
 
 
-def spots_of(image: Any, window: tuple[int, int, int, int]) -> tuple[Any, Any]:
+def spots_of(image: Any, window: Any) -> tuple[Any, Any]:
     """Return a window's spots and their pixels in it."""
     spots, places = [], []
-    inside = image.window(*window)
-    for row in range(inside.row, inside.end_row):
-        for column in range(inside.col, inside.end_col):
-            pixel = row * image.shape[1] + column
-            for spot in image.pixel_spots[image.pixel_start[pixel] : image.pixel_start[pixel + 1]]:
+    arrays, (n_rows, n_columns) = image.arrays, image.shape
+    for row in range(max(window.row, 0), min(window.row + window.height, n_rows)):
+        for column in range(max(window.col, 0), min(window.col + window.width, n_columns)):
+            pixel = row * n_columns + column
+            for spot in arrays.pixel_spots[arrays.pixel_start[pixel] : arrays.pixel_start[pixel + 1]]:
                 spots.append(spot)
-                places.append((row - window[0]) * window[3] + column - window[1])
+                places.append((row - window.row) * window.width + column - window.col)
     return np.array(spots), np.array(places)
 
 

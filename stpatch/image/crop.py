@@ -17,7 +17,7 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
-    """Windows of one slide, one an entry; all arrays (patches,).
+    """Windows of one slide, one per entry; all arrays (patches,).
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ def _tiles(grid_shape: tuple[int, int], section: CropSection) -> NDArray[np.int6
 def _random(grid_shape: tuple[int, int], section: CropSection, seed: int, slide_id: str) -> NDArray[np.int64]:
     (rows, cols), (height, width) = grid_shape, section.size
     n = math.ceil(section.density * rows * cols / (height * width))
-    # Two draws a window from one counter: window k has draws 2k and 2k + 1 whatever n is.
+    # Two draws per window from one counter: window k has draws 2k and 2k + 1 whatever n is.
     draws = raw_draws(generator(seed, slide_id, "crop"), 2 * n)
     return np.stack([below(draws[0::2], max(rows - height, 0) + 1), below(draws[1::2], max(cols - width, 0) + 1)])
 

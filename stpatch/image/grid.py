@@ -112,7 +112,7 @@ def make_grid(
     Notes
     -----
     ``lattice``: array indices are pixels; on a hexagonal lattice the pixel column is ``array_col // 2``. That keeps
-    every spot, one a pixel, and all six neighbours of a spot among the eight of its pixel. The position error is
+    every spot, one per pixel, and all six neighbours of a spot among the eight of its pixel. The position error is
     what the geometry forces: alternate rows lie half a pitch apart, so along x a spot is a quarter of a pitch off
     its pixel's place (even rows one way, odd rows the other), and along y not at all, where a pixel is one pitch
     wide and sqrt(3)/2 pitches high; shown with square pixels, y is stretched by 2 / sqrt(3). A translation by an
@@ -123,9 +123,9 @@ def make_grid(
     when every spot is closer than a quarter of a pitch to its point and no two spots share one.
 
     ``um``: ``floor((xy - origin) * um_per_unit / pitch_um)``; the position error is at most half a pixel from the
-    pixel's centre, an axis. The origin is the least x and y of all spots; where spots lie on a lattice it is half
-    their spacing (at most half a pixel) further out, since a spot at the centre of its area must not sit on an edge
-    between pixels.
+    pixel's centre, along each axis. The origin is the least x and y of all spots; where spots lie on a lattice it is
+    half their spacing (at most half a pixel) further out, since a spot at the centre of its area must not sit on an
+    edge between pixels.
 
     ``fit``: each axis of the bounding box is scaled on its own to ``0 .. size - 1`` and rounded (half to even), so
     the position error is at most half a pixel from the pixel's place; an axis without extent maps to 0.
@@ -173,7 +173,7 @@ def _check_coordinates(xy: NDArray[np.float64], where: object) -> None:
             where=where,
             found=f"row {int(np.argmax(bad))}: {xy[np.argmax(bad)].tolist()}",
             expected="finite x and y for every spot",
-            hint="mend the coordinates file or take those spots out of it",
+            hint="correct the coordinates file, or take those spots out of it",
         )
 
 
@@ -202,11 +202,11 @@ def _array_places(array: NDArray[np.int32], geometry: str, pitch_um: float | Non
         if 0 < odd.sum() < len(odd):
             least = int(min(odd.sum(), len(odd) - odd.sum()))
             raise InputError(
-                "the array indices are on no hexagonal lattice",
+                "the array indices are not on a hexagonal lattice",
                 where=where,
                 found=f"array_row + array_col is even for some spots and odd for others (the fewer: {least})",
                 expected="array_col with the parity of array_row, as Visium has it",
-                hint="mend the positions file, or set grid: {method: um, pitch_um: ...}",
+                hint="correct the positions file, or set grid: {method: um, pitch_um: ...}",
             )
         col, step = col // 2, 2
     top, left = int(row.min()), int(col.min())
@@ -302,7 +302,7 @@ def _um_places(
         float(extent[0]),
         where=where,
         found=_extent(xy, f"{um_per_unit:g} um per unit, grid.pitch_um {pitch_um:g}"),
-        hint="set a larger grid.pitch_um, mend ingest.um_per_unit, or take stray spots out",
+        hint="set a larger grid.pitch_um, correct ingest.um_per_unit, or take stray spots out",
     )
     col, row = steps.astype(np.int64).T
     return _Places(row=row, col=col, shape=shape, origin=(float(origin[0]), float(origin[1])), pitch_um=pitch_um)
@@ -313,7 +313,7 @@ def _fit_places(xy: NDArray[np.float64], section: GridSection, where: object) ->
         raise ConfigError(
             "grid.method fit needs grid.size",
             where=where,
-            hint="set grid.size to the number of pixels a side, such as 140",
+            hint="set grid.size to the number of pixels per side, such as 140",
         )
     shape = _checked_shape(
         section.size, section.size, where=where, found=f"grid.size {section.size}", hint="set a smaller grid.size"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stpatch.kernels import window_sums as kernels
 from stpatch.kernels.formula import NONE, Formula
-from stpatch.kernels.window import GridPart, SlideArrays
+from stpatch.kernels.window import SlideArrays, Window
 
 LARGEST_TABLE = 64
 TABLE_BYTES = 48 << 20
@@ -67,14 +67,14 @@ class WindowMoments:
         self._buffers = kernels.SumBuffers.of(n_genes=n_genes, n_spots=n_spots, table_size=self._table_size(n_spots))
         self._mean, self._variance = np.empty(n_genes), np.empty(n_genes)
 
-    def measure(self, part: GridPart) -> Moments:
-        """Return the moments of a window's part on the grid, which the next call overwrites; without spots, zeros."""
+    def measure(self, window: Window) -> Moments:
+        """Return the moments of a window, which the next call overwrites; without spots, zeros."""
         mean, variance = self._mean, self._variance
-        n_pixels = self._sum(part, _NO_SLOTS)
+        n_pixels = self._sum(window, _NO_SLOTS)
         if not n_pixels:
             mean[:] = variance[:] = 0.0
         elif kernels.moments_of_sums(self._buffers.sums, n_pixels, mean, variance):
-            self._measure_carefully(part, n_pixels)
+            self._measure_carefully(window, n_pixels)
         return Moments(n_pixels=n_pixels, mean=mean, variance=variance)
 
     @property
@@ -89,17 +89,17 @@ class WindowMoments:
         pays = len(self._slide.data) // n_spots // ENTRIES_PER_COUNT
         return max(min(pays, LARGEST_TABLE, TABLE_BYTES // (8 * n_spots)), 4)
 
-    def _sum(self, part: GridPart, careful: NDArray[np.float64]) -> int:
-        return int(kernels.sum_window(self._slide, part, self._formula, self._averaged, self._buffers, careful))
+    def _sum(self, window: Window, careful: NDArray[np.float64]) -> int:
+        return int(kernels.sum_window(self._slide, window, self._formula, self._averaged, self._buffers, careful))
 
-    def _measure_carefully(self, part: GridPart, n_pixels: int) -> None:
+    def _measure_carefully(self, window: Window, n_pixels: int) -> None:
         genes, slots = np.flatnonzero(self._variance < 0), self._buffers.slots
         if n_pixels == 1:
             self._variance[genes] = 0.0
             return
         slots[genes] = np.arange(len(genes), dtype=np.int32)
         careful = np.empty((len(genes), 4))
-        self._sum(part, careful)
+        self._sum(window, careful)
         slots[genes] = -1
         kernels.careful_moments(careful, n_pixels, genes, self._mean, self._variance)
 

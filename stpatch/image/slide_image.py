@@ -186,7 +186,7 @@ class SlideImage:
             raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {shape}")
         out[:n_channels] = 0
         offsets = self.offsets(genes, window.height * window.width)
-        kernels.gather_window(self.arrays, window, window.on(self.shape), offsets, out.reshape(-1))
+        kernels.gather_window(self.arrays, window, offsets, out.reshape(-1))
         return out[:n_channels]
 
     def values(self, window: Window, genes: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -214,11 +214,11 @@ class SlideImage:
         """
         if isinstance(self.recipe, Residuals):
             return self._dense_moments(window)
-        return self._window_moments.measure(window.on(self.shape))
+        return self._window_moments.measure(window)
 
     def totals(self, window: Window) -> NDArray[np.float32]:
         """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
-        return window.cut(self.pixel_totals).astype(np.float32)
+        return window.cut(self.pixel_totals, dtype=np.float32)
 
     def occupied(self, window: Window) -> NDArray[np.bool_]:
         """Return (height, width) bool: where the window has a spot."""
@@ -269,7 +269,7 @@ class SlideImage:
 
     def _mean_values(self, window: Window, genes: NDArray[np.int32], formula: Formula) -> NDArray[np.float32]:
         out, planes = np.zeros((len(genes) + 1, window.height * window.width)), self.offsets(genes, 1)
-        average_window(self.arrays, window, window.on(self.shape), formula, planes, out)
+        average_window(self.arrays, window, formula, planes, out)
         return out[: len(genes)].astype(np.float32).reshape(len(genes), window.height, window.width)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.kernels.registry import kernel, mapped
-from stpatch.kernels.window import GeneNumbers, GridPart, SlideArrays, Window
+from stpatch.kernels.window import GeneNumbers, SlideArrays, Window
 
 
 def example_slide(counts: np.dtype[Any]) -> SlideArrays:
@@ -79,6 +79,19 @@ def place_channels(genes: NDArray[np.int32], step: int, offsets: NDArray[Any]) -
 
 
 @kernel(inline=True)
+def grid_part(slide: SlideArrays, window: Window) -> tuple[int, int, int, int]:
+    """Return the first row, end row, first column and end column of the window's part on the grid; ends exclusive.
+
+    No pixel is looked up that the grid does not have: what is outside is left out here, once a window.
+    """
+    rows, columns = (len(slide.pixel_start) - 1) // slide.columns, slide.columns
+    first_row, first_col = min(max(window.row, 0), rows), min(max(window.col, 0), columns)
+    end_row = min(max(window.row + window.height, first_row), rows)
+    end_col = min(max(window.col + window.width, first_col), columns)
+    return first_row, end_row, first_col, end_col
+
+
+@kernel(inline=True)
 def place_row(
     data: NDArray[Any],
     indices: GeneNumbers,
@@ -125,24 +138,25 @@ def add_row(
 
 def _gather_examples(counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
     out = np.empty(0, sample_dtype(counts))
-    return [(example_slide(counts), Window(0, 0, 1, 1), GridPart(0, 0, 0, 0), np.empty(0, np.int32), out)]
+    return [(example_slide(counts), Window(0, 0, 1, 1), np.empty(0, np.int32), out)]
 
 
 @kernel(stage="shard", examples=_gather_examples)
-def gather_window(slide: SlideArrays, window: Window, part: GridPart, offsets: NDArray[Any], out: NDArray[Any]) -> None:
+def gather_window(slide: SlideArrays, window: Window, offsets: NDArray[Any], out: NDArray[Any]) -> None:
     """Write the chosen genes' counts to `out`, flat (channels + 1, height * width) and zero; its last plane is scratch.
 
     Parameters
     ----------
-    part
-        The window's part on the grid: pixels outside it stay zero.
+    window
+        Pixels of it outside the grid stay zero.
     offsets
         (genes,) where the plane of a gene's channel begins in `out`; the scratch plane's for a gene without one.
     """
     data, indices, indptr = slide.data, slide.indices, slide.indptr
     pixel_start, pixel_spots = slide.pixel_start, slide.pixel_spots
-    for grid_row in range(part.first_row, part.end_row):
-        for grid_col in range(part.first_col, part.end_col):
+    first_row, end_row, first_col, end_col = grid_part(slide, window)
+    for grid_row in range(first_row, end_row):
+        for grid_col in range(first_col, end_col):
             pixel = grid_row * slide.columns + grid_col
             place = np.uintp((grid_row - window.row) * window.width + grid_col - window.col)
             first, end = pixel_start[pixel], pixel_start[pixel + 1]

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.kernels.gather import add_row, example_slide, place_row, sample_dtype
+from stpatch.kernels.gather import add_row, example_slide, grid_part, place_row, sample_dtype
 from stpatch.kernels.registry import kernel
-from stpatch.kernels.window import GridPart, SlideArrays, Window
+from stpatch.kernels.window import SlideArrays, Window
 
 LINE = 64
 """Bytes of a cache line."""
@@ -43,15 +43,16 @@ class PanelRows(NamedTuple):
 
 
 @kernel()
-def fill_panel_rows(slide: SlideArrays, part: GridPart, panel: PanelRows) -> None:
+def fill_panel_rows(slide: SlideArrays, window: Window, panel: PanelRows) -> None:
     """Fill the rows of a window's pixels that no window has touched yet."""
     data, indices, indptr = slide.data, slide.indices, slide.indptr
     pixel_start, pixel_spots = slide.pixel_start, slide.pixel_spots
     columns, filled, row_of_pixel = panel.columns, panel.filled, panel.row_of_pixel
     out, stride = panel.rows.reshape(-1), panel.rows.shape[1]
-    for grid_row in range(part.first_row, part.end_row):
+    first_row, end_row, first_col, end_col = grid_part(slide, window)
+    for grid_row in range(first_row, end_row):
         row_start = grid_row * slide.columns
-        for pixel in range(row_start + part.first_col, row_start + part.end_col):
+        for pixel in range(row_start + first_col, row_start + end_col):
             row = row_of_pixel[pixel]
             if filled[row]:
                 continue
@@ -121,7 +122,7 @@ def _panel_examples(counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
     widths = [wide] if wide.kind == "f" else [np.dtype(np.uint8), wide]
     return [
         (
-            example_slide(counts), Window(0, 0, 1, 1), GridPart(0, 0, 0, 0),
+            example_slide(counts), Window(0, 0, 1, 1),
             PanelRows(np.empty(0, np.int32), places, flags, np.empty((1, 1), width)), np.empty((1, 1, 1), wide),
         )
         for width in widths
@@ -129,14 +130,15 @@ def _panel_examples(counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
 
 
 @kernel(stage="shard", examples=_panel_examples)
-def gather_panel(slide: SlideArrays, window: Window, part: GridPart, panel: PanelRows, out: NDArray[Any]) -> Any:
+def gather_panel(slide: SlideArrays, window: Window, panel: PanelRows, out: NDArray[Any]) -> Any:
     """Write a window's counts to `out` (channels, height, width) from its pixels' rows, which are filled if need be."""
-    fill_panel_rows(slide, part, panel)
+    fill_panel_rows(slide, window, panel)
     rows, row_of_pixel = panel.rows, panel.row_of_pixel
     n_channels, height, width = out.shape
     places = np.full((height, width), len(rows) - 1)  # the last row is that of every pixel outside the grid
-    for grid_row in range(part.first_row, part.end_row):
-        for grid_col in range(part.first_col, part.end_col):
+    first_row, end_row, first_col, end_col = grid_part(slide, window)
+    for grid_row in range(first_row, end_row):
+        for grid_col in range(first_col, end_col):
             places[grid_row - window.row, grid_col - window.col] = row_of_pixel[grid_row * slide.columns + grid_col]
     fetched = fetch_rows(rows, places.reshape(-1), n_channels)
     transpose_rows(rows, places.reshape(-1), out.reshape(n_channels, height * width))

@@ -51,7 +51,9 @@ class Kernel:
 
     def compile(self, counts_dtype: DTypeLike = np.uint16) -> bool:
         """Compile the loop for its examples, or load it from the cache; return whether the cache lacked anything."""
-        from numba import typeof
+        import numba
+
+        typeof: Callable[[Any], Any] = numba.typeof
 
         before = self.missed
         for arguments in self.examples(np.dtype(counts_dtype)) if self.examples else ():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 GeneNumbers = NDArray[np.uint16] | NDArray[np.int32]
 
@@ -26,36 +26,33 @@ class Window(NamedTuple):
     height: int
     width: int
 
-    def on(self, shape: tuple[int, int]) -> GridPart:
-        """Return the part that lies on a grid of (rows, columns); without any, one of no rows or no columns."""
-        rows, columns = shape
-        top, left = min(max(self.row, 0), rows), min(max(self.col, 0), columns)
-        return GridPart(
-            first_row=top,
-            end_row=min(max(self.row + self.height, top), rows),
-            first_col=left,
-            end_col=min(max(self.col + self.width, left), columns),
-        )
+    def cut(self, plane: NDArray[Any], *, outside: float = 0, dtype: DTypeLike | None = None) -> NDArray[Any]:
+        """Return a copy of the window of a plane.
 
-    def cut(self, plane: NDArray[Any], *, outside: float = 0) -> NDArray[Any]:
-        """Return the window of a (rows, columns) plane, (height, width) of its dtype; `outside` fills what it lacks."""
-        part = self.on((plane.shape[0], plane.shape[1]))
-        out = np.full((self.height, self.width), outside, plane.dtype)
-        rows = slice(part.first_row - self.row, part.end_row - self.row)
-        columns = slice(part.first_col - self.col, part.end_col - self.col)
-        # a window beside the grid has an empty part, whose slices may not be: they must not be negative
-        if part.first_row < part.end_row and part.first_col < part.end_col:
-            out[rows, columns] = plane[part.first_row : part.end_row, part.first_col : part.end_col]
+        Parameters
+        ----------
+        plane
+            (rows, columns).
+        outside
+            What pixels hold that the plane does not have.
+        dtype
+            Of the copy; None: the plane's.
+
+        Returns
+        -------
+        numpy.ndarray
+            (height, width).
+        """
+        row, col, height, width = self
+        dtype = plane.dtype if dtype is None else dtype
+        if row >= 0 and col >= 0 and row + height <= plane.shape[0] and col + width <= plane.shape[1]:
+            return plane[row : row + height, col : col + width].astype(dtype)
+        out = np.full((height, width), outside, dtype)
+        top, left = max(row, 0), max(col, 0)
+        part = plane[top : max(row + height, top), left : max(col + width, left)]
+        if part.size:  # a window beside the plane has no part, and no place for it
+            out[top - row : top - row + part.shape[0], left - col : left - col + part.shape[1]] = part
         return out
-
-
-class GridPart(NamedTuple):
-    """The part of a window that lies on the grid: every pixel exists. Ends are exclusive."""
-
-    first_row: int
-    end_row: int
-    first_col: int
-    end_col: int
 
 
 class SlideArrays(NamedTuple):

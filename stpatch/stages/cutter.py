@@ -32,6 +32,9 @@ from stpatch.storage import release_pages
 Rooms = dict[tuple[int, ...], NDArray[Any]]
 """Memory by shape, for the counts of one patch after the other."""
 
+LEAST_OVERLAP = 3.0
+"""Windows that lie on a pixel on average, for a panel's image to be made: with fewer, its rows are not read often
+enough to pay for their filling."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -105,7 +108,8 @@ class Cutter:
     image
         The slide, all measured genes.
     panel
-        The slide reduced to fixed channels, where that takes no more than half of its counts' memory.
+        The slide reduced to fixed channels, where windows overlap enough and it takes no more than half of its counts'
+        memory.
     rule
         How channels are chosen.
     labels
@@ -223,7 +227,8 @@ def open_cutter(
     panel = None
     if wanted is not None:
         rule = FixedChannels(wanted, gene_ids)
-        panel = _panel(image, rule.choice.positions, largest=job.receipt("crop", slide_id).facts["largest_count"])
+        largest = job.receipt("crop", slide_id).facts["largest_count"]
+        panel = _panel(image, rule.choice.positions, largest=largest, overlap=_overlap(cut.patches, cut.grid))
     else:
         rule = _patch_rule(job, slide_id, image, channels, gene_ids)
     return Cutter(
@@ -240,13 +245,27 @@ def open_cutter(
     )
 
 
-def _panel(image: SlideImage, genes: NDArray[np.int32], *, largest: float) -> PanelImage | None:
-    """Return the slide reduced to a panel, if that is worth its memory; no count of a pixel is above `largest`."""
+def _panel(image: SlideImage, genes: NDArray[np.int32], *, largest: float, overlap: float) -> PanelImage | None:
+    """Return the slide reduced to a panel, if that is worth its time and memory.
+
+    Parameters
+    ----------
+    largest
+        No count of a pixel is above it.
+    overlap
+        How many windows lie on a pixel on average.
+    """
     narrow = image.count_dtype.kind != "f" and largest <= np.iinfo(np.uint8).max
     dtype = np.dtype(np.uint8) if narrow else image.count_dtype
-    if image.collisions == "mean" or panel_bytes(image, len(genes), dtype) > image.counts_nbytes // 2:
+    if image.collisions == "mean" or overlap < LEAST_OVERLAP:
+        return None
+    if panel_bytes(image, len(genes), dtype) > image.counts_nbytes // 2:
         return None
     return PanelImage(image, genes, dtype=dtype)
+
+
+def _overlap(patches: Patches, grid: Grid) -> float:
+    return float((patches.height.astype(np.int64) * patches.width).sum()) / (grid.shape[0] * grid.shape[1])
 
 
 def _patch_rule(

@@ -140,6 +140,14 @@ def test_a_constant_gene_has_no_variance():
     assert (CountMoments.of(counts).variance == 0).all()
 
 
+def test_what_rounding_leaves_of_a_constant_gene_is_no_variance():
+    n, mean = np.array([1000, 1000]), np.array([3.3, 3.3])
+    left = n * (n * np.finfo(np.float64).eps * mean) ** 2  # as much as sums of n equal values can be off
+    found = ValueMoments(n=n, mean=mean, m2=left * [0.5, 2.0]).variance
+    assert found[0] == 0
+    assert found[1] == pytest.approx(2 * left[1] / 999, rel=1e-12)
+
+
 def test_large_counts_are_exact_or_refused():
     big = sparse.csr_matrix(np.array([[2_000_000], [2_000_001]], dtype=np.uint32))
     assert CountMoments.of(big).variance[0] == 0.5

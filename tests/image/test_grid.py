@@ -305,6 +305,12 @@ def test_um_position_error_is_at_most_half_a_pixel(xy, um_per_unit, pitch_um, ge
     assert (grid.spots_per_pixel().sum(axis=0)[[0, -1]] > 0).all()
 
 
+def test_um_float_noise_moves_no_spot_across_an_edge():
+    tenths = np.arange(200) / 10  # 0.3 / 0.1 is 2.9999999999999996
+    grid = grid_of(np.stack([tenths, tenths], axis=1), None, section=GridSection(method="um", pitch_um=0.1))
+    assert places(grid) == [(k, k) for k in range(200)]
+
+
 def test_um_floors_from_the_least_coordinate():
     grid = grid_of([[3, -2], [22.9, -2], [23.0, 17.99], [13, 38]], geometry="irregular", section=UM)
     assert grid.origin == (3.0, -2.0)
