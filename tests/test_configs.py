@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from stpatch.config import Config
 from stpatch.config_file import load_config
-from stpatch.slides.readers.registry import own_platforms
+from stpatch.registry import READERS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = sorted(CONFIGS.glob("*.yaml"))
@@ -78,10 +78,10 @@ def test_presets_are_readable(path: Path) -> None:
 
 
 def test_every_platform_has_a_preset() -> None:
-    assert {*own_platforms(), "demo", "paper", "spot", "slide"} == {path.stem for path in PRESETS}
+    assert {*READERS.own(), "demo", "paper", "spot", "slide"} == {path.stem for path in PRESETS}
 
 
-@pytest.mark.parametrize("platform", own_platforms())
+@pytest.mark.parametrize("platform", READERS.own())
 def test_a_platform_preset_names_its_platform(platform: str) -> None:
     assert load_config(CONFIGS / f"{platform}.yaml").ingest.platform == platform
 

@@ -11,10 +11,10 @@ ROOMS = ("stages", "expression", "image", "kernels", "slides")
 
 
 def preload() -> None:
-    """Import what the stages use and every reader, and load the compiled loops, or compile them."""
+    """Import what the stages use and every item of the registries, and load the compiled loops, or compile them."""
     from stpatch.engine.graph import STAGES
     from stpatch.kernels.registry import compile_kernels
-    from stpatch.slides.readers import registry
+    from stpatch.registry import ENCODINGS, FORMATS, PANEL_RULES, PATCH_RULES, READERS
 
     importlib.import_module("stpatch.engine.workers")
     for stage in STAGES.values():
@@ -23,6 +23,7 @@ def preload() -> None:
         package = importlib.import_module(f"stpatch.{room}")
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    for platform in registry.own_platforms():
-        registry.reader_of(platform)
+    for known in (READERS, PANEL_RULES, PATCH_RULES, FORMATS, ENCODINGS):
+        for name in known.own():
+            known.get(name)
     compile_kernels(tuple(STAGES), announce=lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201

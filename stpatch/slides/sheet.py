@@ -8,7 +8,7 @@ import glob
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from stpatch.config import SlidesSection, platform_names
+from stpatch.config import PLATFORMS, SlidesSection
 from stpatch.errors import ConfigError, StpatchError, one_or_many
 from stpatch.slides.identity import organism_name
 from stpatch.slides.source import SlideSource
@@ -149,7 +149,7 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
             expected="1 to 128 of the characters A-Z a-z 0-9 _ . + -, the first a letter or digit",
         )
     platform = row.get("platform") or "auto"
-    known = platform_names()
+    known = PLATFORMS.names()
     if platform not in known:
         near = difflib.get_close_matches(platform, known, n=1)
         raise ConfigError(

@@ -25,15 +25,12 @@ from stpatch.expression.normalizations import NORMALIZATIONS
 from stpatch.expression.normalize import SCALED_METHODS, resolve_normalization, spot_totals
 from stpatch.expression.rules.base import PanelRule, PatchRule, RuleSpec
 from stpatch.expression.rules.registry import (
-    own_panel_names,
-    own_patch_names,
-    panel_names,
     panel_rule,
-    patch_names,
     patch_rule,
 )
 from stpatch.expression.sample import PatchSampler
 from stpatch.image.moments import Moments
+from stpatch.registry import PANEL_RULES, PATCH_RULES
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -51,7 +48,7 @@ def corpus(seed: int = 0) -> list[Any]:
     return slides
 
 
-@pytest.mark.parametrize("name", own_panel_names())
+@pytest.mark.parametrize("name", PANEL_RULES.own())
 def test_every_panel_rule_equals_its_reference(name: str) -> None:
     assert name in PANEL_REFERENCES, f"panel rule {name} has no reference in tests/expression/references.py"
     for slides in (corpus()[:1], corpus(1)):
@@ -67,7 +64,7 @@ def test_every_panel_rule_equals_its_reference(name: str) -> None:
         assert len(set(panel.genes)) == 12
 
 
-@pytest.mark.parametrize("name", own_patch_names())
+@pytest.mark.parametrize("name", PATCH_RULES.own())
 @pytest.mark.parametrize("number", range(5))
 def test_every_patch_rule_equals_its_reference(name: str, number: int) -> None:
     assert name in PATCH_REFERENCES, f"patch rule {name} has no reference in tests/expression/references.py"
@@ -82,7 +79,7 @@ def test_every_patch_rule_equals_its_reference(name: str, number: int) -> None:
     )
 
 
-@pytest.mark.parametrize("name", own_panel_names())
+@pytest.mark.parametrize("name", PANEL_RULES.own())
 def test_every_panel_rule_says_what_it_is(name: str) -> None:
     rule = panel_rule(name)
     assert isinstance(rule, PanelRule)
@@ -92,7 +89,7 @@ def test_every_panel_rule_says_what_it_is(name: str) -> None:
     assert not rule.refuses or rule.refusal
 
 
-@pytest.mark.parametrize("name", own_patch_names())
+@pytest.mark.parametrize("name", PATCH_RULES.own())
 def test_every_patch_rule_says_what_it_is(name: str) -> None:
     rule = patch_rule(name)
     assert isinstance(rule, PatchRule)
@@ -106,15 +103,15 @@ def test_the_readme_lists_every_rule() -> None:
         line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| Which genes?")
     )
     panel, patch = row.split("|")[3].split("; `patch`:")
-    assert sorted(re.findall(r"`(\w+)`", panel.split(":", 1)[1])) == list(own_panel_names())
-    assert sorted(re.findall(r"`(\w+)`", patch)) == list(own_patch_names())
+    assert sorted(re.findall(r"`(\w+)`", panel.split(":", 1)[1])) == list(PANEL_RULES.own())
+    assert sorted(re.findall(r"`(\w+)`", patch)) == list(PATCH_RULES.own())
 
 
 def test_the_configs_choices_are_the_registrys() -> None:
     schema: Any = Config.model_json_schema()["$defs"]
-    assert schema["CandidatesSection"]["properties"]["method"]["enum"] == list(panel_names())
+    assert schema["CandidatesSection"]["properties"]["method"]["enum"] == list(PANEL_RULES.names())
     methods = schema["ChannelsSection"]["properties"]["method"]["enum"]
-    assert set(methods) == {*panel_names(), *patch_names()}
+    assert set(methods) == {*PANEL_RULES.names(), *PATCH_RULES.names()}
     assert schema["NormalizeSection"]["properties"]["method"]["enum"] == list(NORMALIZATIONS)
 
 
@@ -144,7 +141,7 @@ def test_the_table_of_normalizations_is_what_they_do(name: str) -> None:
     [
         ({"channels": {"method": "variance_smapled"}}, "variance_sampled"),
         ({"channels": {"candidates": {"method": "morna"}}}, "moran"),
-        ({"normalize": {"method": "log"}}, "log1p_total"),
+        ({"normalize": {"method": "log_total"}}, "log1p_total"),
     ],
 )
 def test_an_unknown_name_is_told_the_nearest(section: dict[str, Any], near: str, tmp_path: Path) -> None:
@@ -199,8 +196,8 @@ def test_rules_from_another_package_build_a_dataset(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigError, match="is not valid"):
         load_config(tmp_path / "c.yaml")
     monkeypatch.syspath_prepend(PLUGINS)
-    assert panel_names() == (*own_panel_names(), "widest")
-    assert patch_names() == (*own_patch_names(), "fano")
+    assert PANEL_RULES.names() == (*PANEL_RULES.own(), "widest")
+    assert PATCH_RULES.names() == (*PATCH_RULES.own(), "fano")
     panel, counts = dataset(tmp_path, "panel", scope="panel", method="widest")
     widest = np.argsort(-np.count_nonzero(counts, axis=0), kind="stable")[:3]
     assert panel[0].x.reshape(3, 16).tolist() == counts.T[widest].tolist()
@@ -218,7 +215,7 @@ def test_rules_from_another_package_build_a_dataset(tmp_path: Path, monkeypatch:
     [
         ([("variance", "other:Rule")], r"two packages register one name[\s\S]*variance[\s\S]*stpatch itself"),
         ([("gone", "no_such_module_here:Rule")], r"cannot be imported[\s\S]*no_such_module_here"),
-        ([("gone", "collections:OrderedDict")], r"not what its entry point says[\s\S]*OrderedDict"),
+        ([("gone", "collections:OrderedDict")], r"registered that is not one[\s\S]*OrderedDict"),
     ],
 )
 def test_what_a_package_registers_wrongly_is_named(
@@ -227,7 +224,7 @@ def test_what_a_package_registers_wrongly_is_named(
     found = tuple(EntryPoint(name=name, value=value, group="stpatch.rules.panel") for name, value in points)
     monkeypatch.setattr(extensions, "_points", lambda _group, _path: found)
     with pytest.raises(ConfigError, match=message):
-        assert panel_names()[-1] == panel_rule("gone").name
+        assert PANEL_RULES.names()[-1] == panel_rule("gone").name
 
 
 def test_an_unknown_rule_is_told_the_nearest() -> None:

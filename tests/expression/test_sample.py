@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpatch.errors import ConfigError
-from stpatch.expression.rules.registry import own_patch_names
 from stpatch.expression.sample import PatchSampler
 from stpatch.image.moments import Moments
 from stpatch.kernels import draw as kernels
 from stpatch.kernels.normalization import log
+from stpatch.registry import PATCH_RULES
 
 
 def moments(variance, mean=None):
@@ -57,7 +57,7 @@ def test_uniforms_equal_the_plain_ones(key, purpose, ids):
     assert np.all((out > 0) & (out < 1))
 
 
-@given(st.integers(0, 2**32), st.sampled_from(own_patch_names()))
+@given(st.integers(0, 2**32), st.sampled_from(PATCH_RULES.own()))
 @settings(max_examples=100, deadline=None)
 def test_a_choice_does_not_depend_on_gene_order(seed, method):
     rng = np.random.default_rng(seed)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from stpatch.errors import ConfigError, InputError, MismatchError, ProblemsError
 from stpatch.expression.pool import pool_statistics
 from stpatch.expression.rules.base import RuleSpec
-from stpatch.expression.rules.registry import own_panel_names, panel_rule
+from stpatch.expression.rules.registry import panel_rule
 from stpatch.expression.select import select_panel
+from stpatch.registry import PANEL_RULES
 
 SIMPLE = ["variance", "cv", "mean", "detected"]
-SCORED = [name for name in own_panel_names() if panel_rule(name).scored]
+SCORED = [name for name in PANEL_RULES.own() if panel_rule(name).scored]
 
 
 def slides_of(seed=0, sizes=(30, 20, 25), n_genes=60):

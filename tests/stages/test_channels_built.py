@@ -23,7 +23,8 @@ from stpatch.dataset.reader import Dataset
 from stpatch.dataset.sample import Sample
 from stpatch.errors import ConfigError, InputError
 from stpatch.expression.rules.base import RuleSpec
-from stpatch.expression.rules.registry import own_panel_names, own_patch_names, patch_rule
+from stpatch.expression.rules.registry import patch_rule
+from stpatch.registry import PANEL_RULES, PATCH_RULES
 from stpatch.views.whole import Whole
 
 ROWS, COLUMNS = 8, 10
@@ -76,7 +77,7 @@ def window_of(matrix: np.ndarray, sample: Sample, columns: list[int]) -> np.ndar
 # -- patch rules ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", own_patch_names())
+@pytest.mark.parametrize("method", PATCH_RULES.own())
 def test_patch_rules_draw_from_candidates(folder: Path, counts: dict[str, np.ndarray], method: str) -> None:
     draws = 2 if patch_rule(method).draws else 1
     candidates = {"method": "mean", "n": 20}
@@ -163,7 +164,7 @@ def test_a_window_draws_the_same_whatever_else_is_built(folder: Path) -> None:
 # -- panel and slide rules ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", own_panel_names())
+@pytest.mark.parametrize("method", PANEL_RULES.own())
 def test_panels_are_the_rules_own(folder: Path, counts: dict[str, np.ndarray], method: str) -> None:
     genes = ["G007", "G001", "G044"] if method == "list" else None
     sheet = SHEET[:2]

@@ -7,13 +7,12 @@ samplesheet name) and `read_source` reads with the one that recognized the files
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stpatch.config import IngestSection
-from stpatch.errors import ConfigError, InputError, InputMissingError, StpatchError
-from stpatch.extensions import load_outside, outside, own_names
+from stpatch.errors import InputError, InputMissingError, StpatchError
+from stpatch.registry import READERS
 from stpatch.slides.formats.names import listed
 from stpatch.slides.formats.whatis import explain
 from stpatch.slides.slide import RawSlide
@@ -21,10 +20,9 @@ from stpatch.slides.source import Probe, SlideSource
 
 LEVELS, MOST_FOLDERS = 2, 64
 """How deep, and in how many folders of a level, a slide is looked for below a folder that is none."""
-GROUP = "stpatch.readers"
-"""Entry point group of readers from other packages: ``platform = "module:Class"``."""
 
 
+@runtime_checkable
 class Reader(Protocol):
     """One platform's reader."""
 
@@ -42,54 +40,13 @@ class Reader(Protocol):
         ...
 
 
-_READERS: dict[str, Reader] = {}
-
-
-def register(cls: type[Reader]) -> type[Reader]:
-    """Class decorator: add a reader under its platform's name."""
-    _READERS[cls.platform] = cls()
-    return cls
-
-
-def own_platforms() -> tuple[str, ...]:
-    """Return the platforms of this room's readers, without importing them."""
-    return own_names(__package__, without=(__name__.rpartition(".")[2],))
-
-
-def platforms() -> tuple[str, ...]:
-    """Return the platforms of all readers, those of other packages last, without importing them."""
-    own = own_platforms()
-    return (*own, *outside(GROUP, taken=own))
+register = READERS.register
+"""Class decorator: add a reader under its platform's name."""
 
 
 def reader_of(platform: str) -> Reader:
-    """Return the reader of a platform.
-
-    Raises
-    ------
-    InputError
-        No reader has this name.
-    ConfigError
-        Another package's reader cannot be imported, or calls itself something else.
-    """
-    if platform not in platforms():
-        raise InputError(f"unknown platform {platform!r}", expected=f"auto or one of {', '.join(platforms())}")
-    if platform in own_platforms():
-        if platform not in _READERS:
-            importlib.import_module(f"{__package__}.{platform}")
-        return _READERS[platform]
-    point = outside(GROUP)[platform]
-    cls = load_outside(point)
-    if getattr(cls, "platform", None) != platform:
-        raise ConfigError(
-            "a reader of another package has another name than its entry point",
-            where=f"entry point group {GROUP}, {point.name} = {point.value}",
-            found=f"platform = {getattr(cls, 'platform', None)!r}",
-            expected=f"platform = {platform!r}",
-            hint="update or uninstall the package",
-        )
-    reader: Reader = cls()
-    return reader
+    """Return the reader of a platform; `stpatch.registry.Registry.get` says what is raised."""
+    return READERS.get(platform)
 
 
 def require_path(source: SlideSource) -> None:
@@ -122,7 +79,7 @@ def probe_source(source: SlideSource, options: IngestSection) -> Probe:
             )
         return probe
     probes, problems = _ask_all(source, options)
-    if not probes and not problems and (below := _below(source, options, asked=platforms())) is not None:
+    if not probes and not problems and (below := _below(source, options, asked=READERS.names())) is not None:
         return below
     return _only_one(source, probes, problems)
 
@@ -146,7 +103,7 @@ def read_probed(source: SlideSource, options: IngestSection, probe: Probe) -> Ra
 def _ask_all(source: SlideSource, options: IngestSection) -> tuple[list[Probe], list[StpatchError]]:
     probes: list[Probe] = []
     problems: list[StpatchError] = []
-    for platform in platforms():
+    for platform in READERS.names():
         try:
             probe = reader_of(platform).probe(source, options)
         except StpatchError as error:
@@ -209,7 +166,7 @@ def _only_one(source: SlideSource, probes: list[Probe], problems: list[StpatchEr
         "no platform recognizes these files",
         where=_place(source),
         found=_listing(source),
-        expected=f"the layout of one of {', '.join(platforms())}",
+        expected=f"the layout of one of {', '.join(READERS.names())}",
         hint="check the path, or describe the files: platform table, with ingest.table keys",
     )
 
