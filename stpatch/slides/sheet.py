@@ -13,7 +13,7 @@ from stpatch.errors import ConfigError, StpatchError, one_or_many
 from stpatch.slides.source import SlideSource
 from stpatch.storage import is_safe_id, key_text
 
-COLUMNS = ("slide_id", "path", "platform", "organism", "split", "coordinates", "labels")
+COLUMNS = ("slide_id", "path", "platform", "organism", "split", "coordinates", "matrix", "transcripts", "labels")
 """Columns with a meaning of their own; every further one (tissue, donor, ...) is metadata."""
 
 _ORGANISMS = {"homo sapiens": "human", "hsapiens": "human", "mus musculus": "mouse", "mmusculus": "mouse"}
@@ -171,6 +171,8 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
         organism=_ORGANISMS.get(organism, organism),
         split=row.get("split", ""),
         coordinates=beside("coordinates"),
+        matrix=beside("matrix"),
+        transcripts=beside("transcripts"),
         labels=beside("labels"),
         metadata={name: text for name, text in row.items() if name not in COLUMNS},
         where=where,

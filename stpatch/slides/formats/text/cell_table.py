@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stpatch.errors import InputError
+from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.hdf5.files import as_texts, faults
 from stpatch.slides.formats.names import check_unique, listed
 from stpatch.slides.formats.parquet import parquet_parts
@@ -182,6 +182,17 @@ def join_cells(
         )
     beyond = len(table_ids) - (len(ids) - len(absent))
     return rows, {"no counts": {"spots": beyond, "counts": 0}} if beyond else {}
+
+
+def named_file(path: Path | None, *, column: str) -> Path | None:
+    """Return a file that the samplesheet names in a column; one that does not exist is an `InputMissingError`."""
+    if path is not None and not path.exists():
+        raise InputMissingError(
+            "there is no such file",
+            where=f"{path}, samplesheet column {column}",
+            hint=f"check the path in the column {column}; it is taken from the samplesheet's folder",
+        )
+    return path
 
 
 def one_file(folder: Path, pattern: re.Pattern[str]) -> Path | None:
