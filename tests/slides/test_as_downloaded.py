@@ -239,7 +239,7 @@ def test_rows_that_nothing_needs_may_be_without_a_place(tmp_path: Path, cell: st
     assert same(read(tmp_path), expected)
     text = path.read_text()
     path.write_text(text.replace(text.splitlines()[1].split(",")[3], cell, 1))
-    with pytest.raises(InputError, match="no finite number"):
+    with pytest.raises(InputError, match="not a finite number"):
         read(tmp_path)
 
 

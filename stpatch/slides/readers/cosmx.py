@@ -233,7 +233,7 @@ def _keys(frame: pd.DataFrame, *, where: object) -> tuple[NDArray[np.object_], N
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(
-                "an id is no whole number",
+                "an id is not a whole number",
                 where=f"{where}, column {name}, row {row}",
                 found=values[row],
                 hint="export the file anew from the vendor's software, or fetch it again",

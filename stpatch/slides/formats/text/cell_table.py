@@ -100,7 +100,7 @@ def cell_ids(column: pd.Series[Any], *, where: object) -> NDArray[np.object_]:
 
 
 def cell_numbers(frame: pd.DataFrame, name: str, *, where: object, missing: bool = False) -> NDArray[np.float64]:
-    """Return (n,) float64 of a column; one that is no finite number is an `InputError` unless `missing` allows it."""
+    """Return (n,) float64 of a column; one that is not finite is an `InputError` unless `missing` allows it."""
     column = frame[name]
     if column.dtype.kind not in "iufb":
         texts = column.astype(object).where(column.notna(), "")
@@ -110,7 +110,7 @@ def cell_numbers(frame: pd.DataFrame, name: str, *, where: object, missing: bool
     if bad.any():
         first = int(np.argmax(bad))
         raise InputError(
-            "a cell is no finite number",
+            "a cell is not a finite number",
             where=f"{where}, row {first}, column {name}",
             found=f"{values[first]} ({int(bad.sum())} such)",
             expected="a number",
