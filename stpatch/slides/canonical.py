@@ -52,7 +52,7 @@ def canonical_slide(
     Raises
     ------
     InputError
-        Coordinates that are no numbers, ids given twice, no gene or no spot left.
+        Coordinates that are not numbers, ids given twice, no gene or no spot left.
     """
     where = f"slide {source.slide_id}, {source.path}"
     _check(raw, where)

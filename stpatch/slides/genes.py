@@ -140,16 +140,16 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         table = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
-            "the vocabulary is no JSON", where=path, found=str(error), expected="a JSON object: gene name to id"
+            "the vocabulary is not JSON", where=path, found=str(error), expected="a JSON object: gene name to id"
         ) from error
     if isinstance(table, list) and table:
         return by_place(table, path)
     if not isinstance(table, dict) or not table:
-        raise ConfigError("the vocabulary is no mapping", where=path, expected="{gene: id}")
+        raise ConfigError("the vocabulary is not a mapping", where=path, expected="{gene: id}")
     for gene, number in table.items():
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**31:
             raise ConfigError(
-                "a vocabulary id is no whole number",
+                "a vocabulary id is not a whole number",
                 where=f"{path}, gene {gene!r}",
                 found=number,
                 expected="whole numbers from 0",

@@ -14,7 +14,7 @@ from stpatch.slides.identity import organism_name
 from stpatch.slides.source import SlideSource
 from stpatch.storage import is_safe_id, key_text
 
-COLUMNS = ("slide_id", "path", "platform", "organism", "split", "coordinates", "labels")
+COLUMNS = ("slide_id", "path", "platform", "organism", "split", "coordinates", "matrix", "transcripts", "labels")
 """Columns with a meaning of their own; every further one (tissue, donor, ...) is metadata."""
 
 _SUFFIXES = (".gz", ".tsv", ".csv", ".txt", ".h5ad", ".h5", ".zarr", ".gem", ".gef", ".loom")
@@ -170,6 +170,8 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
         organism=organism_name(row.get("organism", "")),
         split=row.get("split", ""),
         coordinates=beside("coordinates"),
+        matrix=beside("matrix"),
+        transcripts=beside("transcripts"),
         labels=beside("labels"),
         metadata={name: text for name, text in row.items() if name not in COLUMNS},
         where=where,

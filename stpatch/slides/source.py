@@ -22,7 +22,9 @@ class SlideSource:
     organism, split
         "" where not given.
     coordinates
-        A coordinates table beside the counts, where the layout does not fix its place (``platform: table``, legacy ST).
+        The table of places (positions, cells, spots), where the layout does not fix its name and place.
+    matrix, transcripts
+        The file of counts and the table of molecules, where their names are not the platform's.
     labels
         A label table, joined to the spots by id.
     metadata
@@ -37,6 +39,8 @@ class SlideSource:
     organism: str = ""
     split: str = ""
     coordinates: Path | None = None
+    matrix: Path | None = None
+    transcripts: Path | None = None
     labels: Path | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     where: str = ""

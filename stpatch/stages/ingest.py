@@ -29,6 +29,11 @@ def request(job: Job, slide_id: str) -> dict[str, Any]:
         "metadata": dict(source.metadata),
         "labels": file_digest(source.labels),
         "coordinates": file_digest(source.coordinates),
+        **{
+            name: str(path)
+            for name, path in (("matrix", source.matrix), ("transcripts", source.transcripts))
+            if path is not None
+        },
     }
 
 

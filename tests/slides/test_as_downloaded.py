@@ -30,8 +30,18 @@ from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import SlideSource
 
 
-def read(path: Path, *, platform: str = "auto", coordinates: Path | None = None, **options: Any) -> RawSlide:
-    source = SlideSource(slide_id="s", path=path, platform=platform, coordinates=coordinates)
+def read(
+    path: Path,
+    *,
+    platform: str = "auto",
+    coordinates: Path | None = None,
+    matrix: Path | None = None,
+    transcripts: Path | None = None,
+    **options: Any,
+) -> RawSlide:
+    source = SlideSource(
+        slide_id="s", path=path, platform=platform, coordinates=coordinates, matrix=matrix, transcripts=transcripts
+    )
     return read_source(source, IngestSection(**options))[1]
 
 
@@ -229,7 +239,7 @@ def test_rows_that_nothing_needs_may_be_without_a_place(tmp_path: Path, cell: st
     assert same(read(tmp_path), expected)
     text = path.read_text()
     path.write_text(text.replace(text.splitlines()[1].split(",")[3], cell, 1))
-    with pytest.raises(InputError, match="no finite number"):
+    with pytest.raises(InputError, match="not a finite number"):
         read(tmp_path)
 
 
@@ -396,3 +406,33 @@ def test_molecules_with_counts_and_a_scale(tmp_path: Path) -> None:
     assert read(bare, platform="table").counts.sum() == 3 * len(table)
     with pytest.raises(InputError, match="a count is negative"):
         read(_write(table.assign(count=-1), tmp_path / "o.csv"), platform="table")
+
+
+# files that the samplesheet names
+
+
+NAMED: dict[str, tuple[Callable[[Path], Path], str, str, str]] = {
+    "merscope": (lambda folder: write_merscope(folder), "matrix", "cell_by_gene.csv", "m.csv"),
+    "merscope cells": (lambda folder: write_merscope(folder), "coordinates", "cell_metadata.csv", "c.csv"),
+    "cosmx cells": (lambda folder: write_cosmx(folder), "coordinates", "lung_metadata_file.csv", "c.csv"),
+    "xenium": (lambda folder: write_xenium(folder), "matrix", "cell_feature_matrix.h5", "m.h5"),
+    "xenium cells": (lambda folder: write_xenium(folder), "coordinates", "cells.parquet", "c.parquet"),
+    "visium": (lambda folder: write_visium(folder), "matrix", "filtered_feature_bc_matrix.h5", "m.h5"),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_files_that_the_samplesheet_names(tmp_path: Path, case: str) -> None:
+    write, column, name, other = NAMED[case]
+    expected = read(write(tmp_path / "a") if "visium" in case or "xenium" in case else write(_made(tmp_path / "a")))
+    (tmp_path / "a" / name).rename(tmp_path / other)
+    names: dict[str, Any] = {column: tmp_path / other}
+    assert same(read(tmp_path / "a", **names), expected)
+    names[column] = tmp_path / "none"
+    with pytest.raises(InputError, match=f"there is no such[\\s\\S]*column {column}"):
+        read(tmp_path / "a", **names)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

@@ -231,9 +231,9 @@ def test_labels_follow_their_spots() -> None:
         (
             raw_slide(np.ones((2, 1), int), xy=np.array([[0.0, 0.0], [np.nan, 1.0]])),
             {},
-            ["no finite number", "spot s001", "1 such spot"],
+            ["not a finite number", "spot s001", "1 such spot"],
         ),
-        (raw_slide(np.ones((1, 1), int), xy=np.array([[np.inf, 0.0]])), {}, ["no finite number"]),
+        (raw_slide(np.ones((1, 1), int), xy=np.array([[np.inf, 0.0]])), {}, ["not a finite number"]),
         (raw_slide(np.ones((1, 1), int), xy=np.array([[0.0, -1e300]])), {}, ["larger than any slide", "-1e+300"]),
         (
             raw_slide(np.ones((2, 1), int), spot_ids=np.array(["a", "a"], dtype=object)),

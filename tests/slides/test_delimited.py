@@ -72,19 +72,19 @@ def test_whole_numbers_in_any_spelling(tmp_path: Path, cell: str, value: int) ->
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("id,a,b\nc1,1,x\n", ["no number", "row 2", "column 3 (b)", "'x'"]),
+        ("id,a,b\nc1,1,x\n", ["not a number", "row 2", "column 3 (b)", "'x'"]),
         ("id,a,b\nc1,1,\n", ["missing", "row 2", "(b)"]),
         ("id,a,b\nc1,,1\n", ["missing", "row 2", "(a)"]),
-        ("id,a,b\nc1,1,NaN\n", ["no number", "'NaN'"]),
+        ("id,a,b\nc1,1,NaN\n", ["not a number", "'NaN'"]),
         ("id,a,b\nc1,1,1\n\nc2,1,-3\n", ["negative", "row 4", "(b)", "'-3'"]),
         ("id,a,b\nc1,1,0.5\n", ["fractional", "'0.5'", "ingest.values"]),
         ("id,a,b\nc1,1,1e-3\n", ["fractional"]),
         ("id,a,b\nc1,1,4294967296\n", ["too large"]),
         ("id,a,b\nc1,1,1e30\n", ["too large"]),
         ("id,a,b\nc1,1,99999999999999999999999\n", ["too large"]),
-        ("id,a,b\nc1,1,inf\n", ["no number"]),
-        ("id,a,b\nc1,1,1e\n", ["no number"]),
-        ("id,a,b\nc1,1,0x10\n", ["no number"]),
+        ("id,a,b\nc1,1,inf\n", ["not a number"]),
+        ("id,a,b\nc1,1,1e\n", ["not a number"]),
+        ("id,a,b\nc1,1,0x10\n", ["not a number"]),
         ("id,a,b\nc1,1\n", ["number of cells", "row 2"]),
         ("id,a,b\nc1,1,2\nc2,1\n", ["number of cells", "row 3", "2 cells"]),
         ("id,a,b\nc1,1,2\nc2,1,2,3\n", ["number of cells", "row 3", "more than 3"]),
@@ -186,10 +186,10 @@ def test_spot_table_keeps_ids_digit_for_digit(tmp_path: Path, delimiter: str, pa
         ("id x\nc 1\nd 1 2\n", ["read"]),
         ("id,x,x\nc,1,1\n", ["given twice", "x"]),
         ("id,y\nc,1\n", ["no column 'x'", "id, y"]),
-        ("id,x\nc,1\nd,one\n", ["no finite number", "row 3", "column x", "'one'"]),
-        ("id,x\nc,1\nd,inf\n", ["no finite number", "row 3"]),
-        ("id,x\nc,1\nd,nan\n", ["no finite number", "row 3"]),
-        ("id,x\nc,1\nd,\n", ["no finite number", "row 3"]),
+        ("id,x\nc,1\nd,one\n", ["not a finite number", "row 3", "column x", "'one'"]),
+        ("id,x\nc,1\nd,inf\n", ["not a finite number", "row 3"]),
+        ("id,x\nc,1\nd,nan\n", ["not a finite number", "row 3"]),
+        ("id,x\nc,1\nd,\n", ["not a finite number", "row 3"]),
         (gzip.compress(b"id,x\n" + b"c,1\n" * 2000, mtime=0)[:-9], ["cut short"]),
         (b"id,x\nc,1\n\xff,2\n", ["read"]),
     ],
@@ -219,7 +219,7 @@ def test_numbers_are_exact_and_may_be_missing() -> None:
     values = pd.Series(["0.1", " 1e-3", "NA", ""], dtype=object)
     np.testing.assert_array_equal(numbers(values, where="t", missing=True), [0.1, 1e-3, np.nan, np.nan])
     for cell in ("1e-99999999999", "1_000", "0x1"):
-        with pytest.raises(InputError, match="no finite number"):
+        with pytest.raises(InputError, match="not a finite number"):
             numbers(pd.Series([cell, "x"], dtype=object), where="t")
     with pytest.raises(InputError, match="'NA' \\(2 such cells\\)"):
         numbers(values, where="t")

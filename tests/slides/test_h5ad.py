@@ -202,17 +202,17 @@ def words_for_indices(slide: Any) -> None:
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
-        (set_spatial(np.nan), "no finite number"),
-        (set_spatial(np.inf), "no finite number"),
+        (set_spatial(np.nan), "not a finite number"),
+        (set_spatial(np.inf), "not a finite number"),
         (set_count(-1), "a count is negative"),
         (set_count(0.5), "only normalized values"),
-        (set_count(np.nan), "no finite number"),
+        (set_count(np.nan), "not a finite number"),
         (repeated_names, "a spot id is given twice"),
         (no_coordinates, "no coordinates"),
         (one_coordinate, "wrong shape"),
         (repeated_place, "one place on the array"),
         (odd_tissue, "in_tissue is neither 0 nor 1"),
-        (words_for_indices, "'array_row' is no number"),
+        (words_for_indices, "'array_row' is not a number"),
     ],
 )
 def test_problems_end_in_a_clear_error(tmp_path: Path, problem: Callable[[Any], None], message: str) -> None:

@@ -85,7 +85,7 @@ def test_label_that_is_nowhere_or_twice(tmp_path: Path) -> None:
         ("id,kind\nq,a\n", "cannot be joined"),
         ("x,y,kind\n50,50,a\n", "another slide"),
         ("x,y,kind\n2,3,a\n2.1,3.1,b\n", "two rows of one array place"),
-        ("x,y,kind\n2,nan,a\n", "no finite number"),
+        ("x,y,kind\n2,nan,a\n", "not a finite number"),
         ("spot,kind\n2x3,a\n2x3,b\n", "given twice"),
         ("", "empty"),
     ],

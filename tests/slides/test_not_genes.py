@@ -19,6 +19,8 @@ from stpatch.slides.source import SlideSource
 
 IDS = ["slide_ID_numeric", "Run_ID", "sample_id", "nCount_RNA", "Unnamed: 0", "index", "version"]
 GENES = [
+    "IDS",
+    "run",
     "IDH1",
     "CELSR1",
     "XIST",

@@ -62,7 +62,7 @@ def test_locations_of_another_puck(tmp_path: Path) -> None:
     [
         ("BeadLocationsForR.csv", "barcodes", "Barcodes", []),
         ("BeadLocationsForR.csv", "xcoord", "column", ["no table of bead locations"]),
-        ("BeadLocationsForR.csv", "100.5", "nan", ["no finite number", "row 4", "xcoord"]),
+        ("BeadLocationsForR.csv", "100.5", "nan", ["not a finite number", "row 4", "xcoord"]),
         ("BeadLocationsForR.csv", "TTGGACGTTTCAAT", "ACGTACGTACGTAC", ["given twice"]),
         ("MappedDGEForR.csv", '"TTGGACGTTTCAAT"', '"ACGTACGTACGTAC"', ["given twice"]),
         ("MappedDGEForR.csv", '"Sntg1",', '"Sntg1",-', ["negative", "row 3"]),

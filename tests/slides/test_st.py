@@ -166,10 +166,10 @@ def replaced(folder: Path, file: str, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
-        ("spots_A1.csv", "2,3,507,761", "2,3,nan,761", ["no finite number", "row 2", "pixel_x"]),
-        ("spots_A1.csv", "2,3,507,761", "2,3,inf,761", ["no finite number", "pixel_x"]),
+        ("spots_A1.csv", "2,3,507,761", "2,3,nan,761", ["not a finite number", "row 2", "pixel_x"]),
+        ("spots_A1.csv", "2,3,507,761", "2,3,inf,761", ["not a finite number", "pixel_x"]),
         ("spots_A1.csv", "2,3,507,761", "2,3,507,1e300", ["larger than any slide", "pixel_y"]),
-        ("spots_A1.csv", "2,3,507,761", "2,3,left,761", ["no finite number", "'left'"]),
+        ("spots_A1.csv", "2,3,507,761", "2,3,left,761", ["not a finite number", "'left'"]),
         ("spots_A1.csv", "2,3,507,761", "2,4,507,761", ["place is given twice"]),
         ("spots_A1.csv", "2,3,507,761", "2,9223372036854775808,507,761", ["far from any array", "row 2"]),
         ("spots_A1.csv", "2,3,507,761", "2,3,507", ["read", "spots_A1.csv"]),
@@ -177,7 +177,7 @@ def replaced(folder: Path, file: str, old: str, new: str) -> Path:
         ("A1.tsv", "2x4", "spot7", ["not named for its place", "row 3", "'spot7'"]),
         ("A1.tsv", "\n2x4\t", "\n2x4\t-", ["negative", "row 3", "ACTB"]),
         ("A1.tsv", "\n2x4\t", "\n2x4\t0.", ["fractional"]),
-        ("A1.tsv", "\n2x4\t", "\n2x4\tx", ["no number", "row 3"]),
+        ("A1.tsv", "\n2x4\t", "\n2x4\tx", ["not a number", "row 3"]),
         ("A1.tsv", "\n2x4\t", "\n2x4\t1\t", ["number of cells", "row 3"]),
     ],
 )

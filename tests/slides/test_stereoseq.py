@@ -211,7 +211,7 @@ def _fractions(file: h5py.File) -> None:
         (_gene("offset", 1), "whole pieces"),
         (_gene("count", 1), "whole pieces"),
         (_no_fields, "misses the field y"),
-        (_fractions, "no whole number"),
+        (_fractions, "not a whole number"),
         (lambda file: file["geneExp/bin1"].pop("gene"), "'gene'"),
         (lambda file: file["geneExp"].pop("bin1"), "holds no bins"),
         (lambda file: file.move("geneExp", "cellBin"), "holds cells"),

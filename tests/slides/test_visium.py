@@ -189,8 +189,8 @@ def two_matrices(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
-        (edit("pxl_col_in_fullres", 3, "NaN"), "pxl_col_in_fullres is no finite number"),
-        (edit("pxl_row_in_fullres", 3, "inf"), "pxl_row_in_fullres is no finite number"),
+        (edit("pxl_col_in_fullres", 3, "NaN"), "pxl_col_in_fullres is not a finite number"),
+        (edit("pxl_row_in_fullres", 3, "inf"), "pxl_row_in_fullres is not a finite number"),
         (edit("pxl_row_in_fullres", slice(None), "1e300"), "larger than any slide"),
         (edit("array_row", 3, "1.5"), "array_row is out of range"),
         (edit("in_tissue", 3, "7"), "in_tissue is out of range"),
@@ -206,7 +206,7 @@ def two_matrices(folder: Path) -> None:
         (cut, "cut short"),
         (set_value("data", -1), "a count is negative"),
         (set_value("data", 0.5), "a count is fractional"),
-        (set_value("data", np.nan), "no finite number"),
+        (set_value("data", np.nan), "not a finite number"),
         (set_value("indices", 99), "outside the matrix"),
         (set_value("indptr", 10**6), "indptr"),
         (set_value("shape", 99), "differ in size"),

@@ -171,7 +171,7 @@ def words(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
-        (edit(nan_coordinate), "no finite number"),
+        (edit(nan_coordinate), "not a finite number"),
         (edit(other_index), "not what the barcode says"),
         (edit(strange_barcode), "none of these bins"),
         (edit(lambda frame: frame.drop(columns="array_row")), "lacks a column"),

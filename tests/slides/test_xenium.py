@@ -135,8 +135,8 @@ def _set(name: str, value: object):
     [
         (_cells(lambda t: t.drop(columns="x_centroid")), "no column x_centroid"),
         (_cells(lambda t: t.drop(columns="cell_id")), "no column cell_id"),
-        (_cells(_set("x_centroid", np.nan)), "no finite number"),
-        (_cells(_set("y_centroid", np.inf)), "no finite number"),
+        (_cells(_set("x_centroid", np.nan)), "not a finite number"),
+        (_cells(_set("y_centroid", np.inf)), "not a finite number"),
         (_cells(_set("cell_id", "aaaa1-1")), "given twice"),
         (_cells(lambda t: t.iloc[:4]), r"5 of 9 cells of the counts are not"),
         (_cells(lambda t: t.assign(cell_id=[f"b{i}" for i in range(N_CELLS)])), "no cell of the counts"),

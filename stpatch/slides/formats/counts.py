@@ -40,11 +40,11 @@ def as_counts(block: NDArray[Any], *, where: object, offset: int = 0) -> NDArray
         A value is negative, fractional or no number.
     """
     if block.dtype.kind not in "iufb":
-        raise InputError("the counts are no numbers", where=where, found=block.dtype, expected="whole numbers")
+        raise InputError("the counts are not numbers", where=where, found=block.dtype, expected="whole numbers")
     if not len(block):
         return np.empty(0, np.uint16)
     if block.dtype.kind == "f":
-        _check(np.isfinite(block), block, "a count is no finite number", where, offset)
+        _check(np.isfinite(block), block, "a count is not a finite number", where, offset)
         _check(block == np.rint(block), block, "a count is fractional", where, offset, error=FractionalError)
     if block.dtype.kind in "if":
         _check(block >= 0, block, "a count is negative", where, offset)
@@ -76,8 +76,8 @@ def _check(
 def as_floats(block: NDArray[Any], *, where: object, offset: int = 0) -> NDArray[np.float32]:
     """Return normalized values as float32; a value that is negative or no number raises `InputError`."""
     if block.dtype.kind not in "iufb":
-        raise InputError("the values are no numbers", where=where, found=block.dtype, expected="an array of numbers")
-    _check(np.isfinite(block), block, "a value is no finite number", where, offset)
+        raise InputError("the values are not numbers", where=where, found=block.dtype, expected="an array of numbers")
+    _check(np.isfinite(block), block, "a value is not a finite number", where, offset)
     _check(block >= 0, block, "a normalized value is negative", where, offset)
     return block.astype(np.float32, copy=False)
 
@@ -214,7 +214,7 @@ def _size(values: Any, where: object) -> int:
             "an array does not have one dimension",
             where=where,
             found=getattr(values, "shape", "a group"),
-            hint="fetch the file again, or mend it",
+            hint="fetch the file again, or repair it",
         )
     return int(values.shape[0])
 

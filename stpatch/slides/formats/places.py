@@ -116,9 +116,9 @@ def one_parity(array: NDArray[np.int32]) -> bool:
 
 
 def check_finite(xy: NDArray[np.float64], *, where: object, ids: NDArray[np.object_] | None = None) -> None:
-    """Raise `InputError` where one of (n, 2) coordinates is no finite number or is too large; `ids` name the spots."""
+    """Raise `InputError` where one of (n, 2) coordinates is not finite or is too large; `ids` name the spots."""
     for what, good in (
-        ("a coordinate is no finite number", np.isfinite(xy)),
+        ("a coordinate is not a finite number", np.isfinite(xy)),
         ("a coordinate is larger than any slide", ~(np.abs(xy) >= FARTHEST)),
     ):
         bad = np.flatnonzero(~good.all(axis=1))
@@ -128,7 +128,7 @@ def check_finite(xy: NDArray[np.float64], *, where: object, ids: NDArray[np.obje
                 where=f"{where}, row {bad[0]}" + ("" if ids is None else f", spot {ids[bad[0]]}"),
                 found=f"{xy[bad[0]].tolist()} ({len(bad)} such spots)",
                 expected=f"numbers below {FARTHEST:g}",
-                hint="mend the coordinates or take these spots out",
+                hint="correct the coordinates or take these spots out",
             )
 
 
@@ -139,7 +139,7 @@ def array_indices(values: NDArray[np.float64], *, where: object) -> NDArray[np.i
     if bad.any():
         first = int(np.argmax(bad.any(axis=-1)))
         raise InputError(
-            "an array index is no whole number",
+            "an array index is not a whole number",
             where=f"{where}, spot {first + 1}",
             found=values[first],
             hint="give array indices as whole numbers, or leave their columns out",

@@ -33,6 +33,7 @@ from stpatch.slides.formats.text.cell_table import (
     cell_places,
     further_columns,
     join_cells,
+    named_file,
     need_columns,
     one_file,
     read_cells,
@@ -89,7 +90,7 @@ class CosMx:
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Recognize the cell tables, or the molecules, by name and columns."""
-        bundle = find_bundle(source.path)
+        bundle = find_bundle(source.path, named=source)
         if bundle is None:
             return None
         pixel = _pixel(bundle, options)
@@ -122,7 +123,7 @@ class CosMx:
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002
         """Read the cells, or stream the molecules into bins of ``ingest.bin_um``."""
-        bundle = find_bundle(source.path)
+        bundle = find_bundle(source.path, named=source)
         if bundle is None:
             raise InputError(
                 "this is not a CosMx folder",
@@ -138,8 +139,10 @@ class CosMx:
         return replace(raw, notes=(pixel.note, *raw.notes)) if pixel.note else raw
 
 
-def find_bundle(path: Path) -> Bundle | None:
+def find_bundle(path: Path, *, named: SlideSource | None = None) -> Bundle | None:
     """Return the bundle that `path` is: a folder, or its ``exprMat`` or ``tx`` file; None where there is none.
+
+    Files that the samplesheet names (`named`) go before those that are found.
 
     Raises
     ------
@@ -162,6 +165,13 @@ def find_bundle(path: Path) -> Bundle | None:
     )
     if bundle.counts is None and bundle.molecules is None:
         return None
+    if named is not None:
+        bundle = replace(
+            bundle,
+            counts=named_file(named.matrix, column="matrix") or bundle.counts,
+            cells=named_file(named.coordinates, column="coordinates") or bundle.cells,
+            molecules=named_file(named.transcripts, column="transcripts") or bundle.molecules,
+        )
     if (bundle.counts is None or bundle.cells is None) and bundle.molecules is None:
         raise InputMissingError(
             "the CosMx folder is incomplete",
@@ -223,7 +233,7 @@ def _keys(frame: pd.DataFrame, *, where: object) -> tuple[NDArray[np.object_], N
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(
-                "an id is no whole number",
+                "an id is not a whole number",
                 where=f"{where}, column {name}, row {row}",
                 found=values[row],
                 hint="export the file anew from the vendor's software, or fetch it again",

@@ -215,7 +215,7 @@ def _obsm(group: AnnDataGroup, key: str, n_spots: int) -> NDArray[np.float64]:
         xy = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            "the coordinates are no numbers",
+            "the coordinates are not numbers",
             where=group.where(key),
             found=error,
             hint="write numbers to obsm['spatial']",
@@ -239,7 +239,7 @@ def _columns(obs: pd.DataFrame, names: list[str], group: AnnDataGroup) -> NDArra
         bad = np.flatnonzero(np.isnan(values))
         if len(bad):
             raise InputError(
-                f"obs {name!r} is no number",
+                f"obs {name!r} is not a number",
                 where=f"{group.where('obs')}, row {bad[0]}, spot {obs.index[bad[0]]}",
                 found=repr(obs[name].iloc[bad[0]]),
                 hint="write numbers to this column of obs",
@@ -260,12 +260,12 @@ def _is_local(xy: NDArray[np.float64], fov: pd.Series) -> bool:
 
 
 def _array_indices(obs: pd.DataFrame, group: AnnDataGroup) -> tuple[NDArray[np.int32] | None, tuple[str, ...]]:
-    """Return (n, 2) array indices from obs, None where there are none or they are no whole numbers."""
+    """Return (n, 2) array indices from obs, None where there are none or they are not whole numbers."""
     if not set(ARRAY_COLUMNS) <= set(obs.columns):
         return None, ()
     columns = _columns(obs, list(ARRAY_COLUMNS), group)
     if not np.isfinite(columns).all() or (columns != np.rint(columns)).any() or (np.abs(columns) >= 2**31).any():
-        return None, ("obs array_row and array_col are no whole numbers: they are not used",)
+        return None, ("obs array_row and array_col are not whole numbers: they are not used",)
     twice = pd.DataFrame(columns).duplicated().to_numpy()
     if twice.any():
         row = int(np.argmax(twice))

@@ -23,6 +23,7 @@ from stpatch.slides.formats.text.cell_table import (
     cell_places,
     further_columns,
     join_cells,
+    named_file,
     need_columns,
     one_file,
     read_cells,
@@ -65,7 +66,7 @@ class Merscope:
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Recognize the cell tables, or the transcripts, by name and columns."""
-        bundle = find_bundle(source.path, cells=source.coordinates)
+        bundle = find_bundle(source.path, named=source)
         if bundle is None:
             return None
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
@@ -94,7 +95,7 @@ class Merscope:
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002
         """Read the cells, or stream the transcripts into bins of ``ingest.bin_um``."""
-        bundle = find_bundle(source.path, cells=source.coordinates)
+        bundle = find_bundle(source.path, named=source)
         if bundle is None:
             raise InputError(
                 "this is not a MERSCOPE folder",
@@ -106,11 +107,11 @@ class Merscope:
         return _read_transcripts(_transcripts(bundle, options), bin_um=options.bin_um)
 
 
-def find_bundle(path: Path, *, cells: Path | None = None) -> Bundle | None:
+def find_bundle(path: Path, *, named: SlideSource | None = None) -> Bundle | None:
     """Return the bundle that `path` is: a folder, or one of its files; None where there is none.
 
-    Counts and cells of one segmentation have the same words before and behind ``cell_by_gene``; `cells` is the cell
-    table that the samplesheet names.
+    Counts and cells of one segmentation have the same words before and behind ``cell_by_gene``. Files that the
+    samplesheet names (`named`) go before those that are found.
 
     Raises
     ------
@@ -124,14 +125,11 @@ def find_bundle(path: Path, *, cells: Path | None = None) -> Bundle | None:
         if not COUNTS.fullmatch(path.name):
             return None
     folder = path if path.is_dir() else path.parent
-    transcripts = one_file(folder, TRANSCRIPTS)
-    counts = path if path.is_file() else _only_counts(folder)
-    bundle = Bundle(
-        folder=folder,
-        counts=counts,
-        cells=(cells if counts is not None else None) or _cells_of(counts, folder),
-        transcripts=transcripts,
-    )
+    asked = named or SlideSource(slide_id="", path=path)
+    transcripts = named_file(asked.transcripts, column="transcripts") or one_file(folder, TRANSCRIPTS)
+    counts = named_file(asked.matrix, column="matrix") or (path if path.is_file() else _only_counts(folder))
+    cells = None if counts is None else named_file(asked.coordinates, column="coordinates")
+    bundle = Bundle(folder=folder, counts=counts, cells=cells or _cells_of(counts, folder), transcripts=transcripts)
     if bundle.counts is None and bundle.cells is None:
         return bundle if transcripts is not None and _is_ours(transcripts) else None
     if (bundle.counts is None or bundle.cells is None) and transcripts is None:

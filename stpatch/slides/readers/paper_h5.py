@@ -155,7 +155,7 @@ def _matrix_shape(group: Any, path: Path) -> tuple[int, int]:
     shape = tuple(getattr(matrix, "shape", ()))
     if len(shape) != 2:
         raise InputError(
-            "expr_map is no matrix", where=f"{path}, key {group.name}", found=shape, expected="(spots, genes)"
+            "expr_map is not a matrix", where=f"{path}, key {group.name}", found=shape, expected="(spots, genes)"
         )
     return int(shape[0]), int(shape[1])
 
@@ -232,10 +232,10 @@ def read_vocabulary(path: Path) -> dict[str, str]:
         table = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(
-            "the vocabulary is no JSON", where=path, found=error, expected="a JSON object: gene name to id"
+            "the vocabulary is not JSON", where=path, found=error, expected="a JSON object: gene name to id"
         ) from error
     if not isinstance(table, dict):
-        raise InputError("the vocabulary is no mapping", where=path, expected="{gene: id}")
+        raise InputError("the vocabulary is not a mapping", where=path, expected="{gene: id}")
     genes: dict[str, str] = {}
     for gene, number in table.items():
         first = genes.setdefault(str(number), gene)

@@ -85,7 +85,7 @@ class SpatialData:
         place = find_table(source.path, options)
         if place is None:
             raise InputError(
-                "this is no SpatialData store",
+                "this is not a SpatialData store",
                 where=source.path,
                 hint="give the .zarr folder that SpatialData wrote, or another platform",
             )
@@ -107,7 +107,7 @@ class SpatialData:
 
 
 def find_table(path: Path, options: IngestSection) -> Place | None:
-    """Return the table that `path` means, None if it is no SpatialData store.
+    """Return the table that `path` means, None if it is not a SpatialData store.
 
     The only one; of Visium HD's ``square_*um`` tables the one of ``ingest.hd_bin_um``.
 
@@ -157,7 +157,7 @@ def _check_is_table(table: Path) -> None:
     attributes = zarr_attributes(table)
     if attributes is None or attributes.get("encoding-type") != "anndata":
         raise InputError(
-            "the table is no AnnData group",
+            "the table is not an AnnData group",
             where=table,
             found=f"encoding-type {(attributes or {}).get('encoding-type')!r}",
             expected="encoding-type 'anndata'",

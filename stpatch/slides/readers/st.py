@@ -254,7 +254,7 @@ def read_spots(path: Path) -> SpotTable:
     Raises
     ------
     InputError
-        Columns ``x`` and ``y`` are missing, a cell is no number, or a place is given twice.
+        Columns ``x`` and ``y`` are missing, a cell is not a number, or a place is given twice.
     """
     head = read_head(path)
     if not {"x", "y"} <= set(head.names):

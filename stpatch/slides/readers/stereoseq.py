@@ -161,11 +161,11 @@ def _dnb_um(found: Gem | Gef, options: IngestSection) -> float:
 
 
 def dnbs_per_bin(bin_um: float, *, dnb_um: float, where: object) -> int:
-    """Return a bin's side in DNBs; a bin that is no whole number of them is an error."""
+    """Return a bin's side in DNBs; a bin that is not a whole number of them is an error."""
     side = round(bin_um / dnb_um)
     if side < 1 or abs(side * dnb_um - bin_um) > 1e-6 * bin_um:
         raise InputError(
-            "the bin is no whole number of DNBs",
+            "the bin is not a whole number of DNBs",
             where=where,
             found=f"ingest.bin_um = {bin_um:g}",
             expected=f"a multiple of {dnb_um:g} um",

@@ -20,6 +20,7 @@ from stpatch.slides.formats.tenx.layout import (
     layout_in,
     layout_of_file,
     layout_of_folder,
+    layout_of_named,
 )
 from stpatch.slides.formats.tenx.mex import is_mex
 from stpatch.slides.formats.tenx.positions import Positions, first_barcode, read_positions
@@ -39,7 +40,7 @@ class Visium:
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:  # noqa: ARG002 - the readers' protocol
         """Recognize a 10x matrix with ``spatial/tissue_positions*`` beside it."""
-        layout = find_layout(source.path, coordinates=source.coordinates)
+        layout = find_layout(source.path, coordinates=source.coordinates, matrix=source.matrix)
         if layout is None or layout.positions is None:
             return None
         positions = layout.positions
@@ -60,7 +61,7 @@ class Visium:
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002
         """Read matrix and positions, joined by barcode."""
-        layout = find_layout(source.path, coordinates=source.coordinates)
+        layout = find_layout(source.path, coordinates=source.coordinates, matrix=source.matrix)
         if layout is None:
             raise InputError(
                 "this is not a Space Ranger folder", where=source.path, hint="give the outs folder, or another platform"
@@ -92,19 +93,21 @@ def _shown(positions: Path, matrix: Path) -> str:
     return positions.name if positions.parent == matrix.parent else f"{positions.parent.name}/{positions.name}"
 
 
-def find_layout(path: Path, *, coordinates: Path | None = None) -> Layout | None:
+def find_layout(path: Path, *, coordinates: Path | None = None, matrix: Path | None = None) -> Layout | None:
     """Return matrix and positions of `path`: the outs folder, its parent, the matrix itself or its folder.
 
     Parameters
     ----------
-    coordinates
-        The positions table, where the samplesheet names it.
+    coordinates, matrix
+        The positions table and the matrix, where the samplesheet names them.
 
     Raises
     ------
     InputError
         See `stpatch.slides.formats.tenx.layout.layout_in`.
     """
+    if matrix is not None and path.is_dir():
+        return layout_of_named(matrix, folder=path, coordinates=coordinates)
     if path.is_file():
         return layout_of_file(path, coordinates=coordinates)
     if (path / "binned_outputs").is_dir():

@@ -174,7 +174,7 @@ def bin_factor(size_um: float, bin_um: float | None, *, where: object) -> int:
     factor = round(bin_um / size_um)
     if factor < 1 or abs(bin_um - factor * size_um) > 1e-9:
         raise InputError(
-            "ingest.bin_um is no multiple of the bins' size",
+            "ingest.bin_um is not a multiple of the bins' size",
             where=where,
             found=f"bin_um {bin_um:g} um, bins of {size_um:g} um",
             expected=f"a multiple of {size_um:g}",
@@ -197,7 +197,7 @@ def read_scale(path: Path, *, size_um: float) -> float | None:
             "the scale factors cannot be read", where=path, found=error, expected="microns_per_pixel, bin_size_um"
         ) from error
     if not 0 < scale < np.inf:
-        raise InputError("microns_per_pixel is no scale", where=path, found=scale, expected="a number above 0")
+        raise InputError("microns_per_pixel is not a scale", where=path, found=scale, expected="a number above 0")
     if bin_size != size_um:
         raise InputError(
             "the scale factors are of another bin size", where=path, found=bin_size, expected=f"bin_size_um {size_um:g}"

@@ -32,6 +32,7 @@ from stpatch.slides.formats.text.cell_table import (
     cell_places,
     further_columns,
     join_cells,
+    named_file,
     need_columns,
     read_cells,
     table_columns,
@@ -77,7 +78,7 @@ class Xenium:
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Recognize the matrix and the cell table, or the transcripts, by their columns."""
-        bundle = find_bundle(source.path)
+        bundle = find_bundle(source.path, named=source)
         if bundle is None:
             return None
         version = software_version(bundle.experiment)
@@ -111,7 +112,7 @@ class Xenium:
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
         """Read the cells, or stream the transcripts into bins of ``ingest.bin_um``."""
-        bundle = find_bundle(source.path)
+        bundle = find_bundle(source.path, named=source)
         if bundle is None:
             raise InputError(
                 "this is not a Xenium folder", where=source.path, hint="give the output folder, or another platform"
@@ -121,8 +122,10 @@ class Xenium:
         return _read_transcripts(bundle, options, version=probe.version)
 
 
-def find_bundle(path: Path) -> Bundle | None:
+def find_bundle(path: Path, *, named: SlideSource | None = None) -> Bundle | None:
     """Return the bundle that `path` (its folder or ``experiment.xenium``) is; None where there is none.
+
+    Files that the samplesheet names (`named`) go before those that are found.
 
     Raises
     ------
@@ -136,12 +139,21 @@ def find_bundle(path: Path) -> Bundle | None:
     def first(names: tuple[str, ...]) -> Path | None:
         return next((folder / name for name in names if (folder / name).exists()), None)
 
+    asked = named or SlideSource(slide_id="", path=path)
+    matrix, transcripts = first(MATRIX), first(TRANSCRIPTS)
+    experiment = first((EXPERIMENT,))
+    if any(file is not None for file in (matrix, transcripts, experiment)):  # else it is another platform's folder
+        matrix = named_file(asked.matrix, column="matrix") or matrix
+        transcripts = named_file(asked.transcripts, column="transcripts") or transcripts
+        cells = named_file(asked.coordinates, column="coordinates") or first(CELLS)
+    else:
+        cells = first(CELLS)
     bundle = Bundle(
         folder=folder,
-        matrix=first(MATRIX),
-        cells=first(CELLS),
-        transcripts=first(TRANSCRIPTS),
-        experiment=first((EXPERIMENT,)),
+        matrix=matrix,
+        cells=cells,
+        transcripts=transcripts,
+        experiment=experiment,
     )
     if bundle.has_cells:
         return bundle

@@ -50,7 +50,7 @@ def zarr_attributes(folder: Path) -> dict[str, Any] | None:
             "the zarr group's metadata cannot be read",
             where=folder,
             found=error,
-            hint="fetch the file again, or mend it",
+            hint="fetch the file again, or repair it",
         ) from error
     return attributes if isinstance(attributes, dict) else None
 
@@ -209,7 +209,7 @@ class AnnDataGroup:
                     "data and indices differ in length",
                     where=where,
                     found=f"{len(data)} and {len(indices)}",
-                    hint="fetch the file again, or mend it",
+                    hint="fetch the file again, or repair it",
                 )
             indptr = read_pointers(matrix["indptr"], where=f"{where}/indptr", rows=major, stored=len(data))
             stored = csr_of(data, indices, indptr, (major, minor))

@@ -87,7 +87,7 @@ def _resolution(expression: Any, group: Any, file: Any, path: Path) -> float | N
                 return None
             if not 1 <= value <= 1e6:
                 raise InputError(
-                    "the resolution is no length in nm",
+                    "the resolution is not a length in nm",
                     where=f"{path}, key {place.name}",
                     found=value,
                     expected="a positive number, such as 500",
@@ -191,7 +191,7 @@ class GefReader:
         for name in ("x", "y", "count"):
             if expression.dtype[name].kind not in "iu":
                 raise InputError(
-                    "an expression field is no whole number",
+                    "an expression field is not a whole number",
                     where=self._where(f"expression, field {name}"),
                     found=expression.dtype[name],
                     hint="export the file anew from the vendor's software, or fetch it again",
@@ -210,7 +210,7 @@ class GefReader:
         missing = [name for name in needed if name not in names]
         if missing or len(dataset.shape) != 1:
             raise InputError(
-                f"the dataset misses the field {', '.join(missing)}" if missing else "the dataset is no list",
+                f"the dataset misses the field {', '.join(missing)}" if missing else "the dataset is not a list",
                 where=self._where(key),
                 found=", ".join(names) or dataset,
                 expected=", ".join(needed),

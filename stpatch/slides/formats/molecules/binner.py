@@ -99,7 +99,7 @@ class MoleculeBinner:
     def __init__(self, *, pitch: float, origin: tuple[float, float] = (0.0, 0.0), where: object = None) -> None:
         if not (math.isfinite(pitch) and pitch > 0):
             raise InputError(
-                "the bin pitch is no positive number",
+                "the bin pitch is not a positive number",
                 where=where,
                 found=pitch,
                 hint="set ingest.bin_um to a positive number",
@@ -173,7 +173,7 @@ class MoleculeBinner:
         if bad >= 0:
             worst = values[bad]
             raise InputError(
-                f"a molecule's {axis} is no number or lies too far out for this bin",
+                f"a molecule's {axis} is not a number or lies too far out for this bin",
                 where=self.where,
                 found=f"{axis} = {worst}, bins of {self.pitch:g} from {origin:g}",
                 expected=f"at most {HALF - 1} bins to either side",

@@ -108,7 +108,9 @@ def _count_column(table: MoleculeTable) -> str:
 
 def _bin_size(text: str, path: Path) -> int:
     if re.fullmatch(r"[1-9]\d{0,5}", text) is None:
-        raise InputError("BinSize is no whole number", where=path, found=repr(text), expected="a whole number from 1")
+        raise InputError(
+            "BinSize is not a whole number", where=path, found=repr(text), expected="a whole number from 1"
+        )
     return int(text)
 
 
@@ -198,7 +200,7 @@ class GemReader:
         Raises
         ------
         InputError
-            The file has no molecule, or ``#BinSize`` is not 1 and coordinates are no multiples of it.
+            The file has no molecule, or ``#BinSize`` is not 1 and coordinates are not multiples of it.
         """
         size = self.gem.bin_size
         low = _scan(self.gem.table) if size == 1 else None
@@ -221,7 +223,7 @@ class GemReader:
                 continue
             if size > 1 and ((x % size) | (y % size)).any():  # (unsure) whether any tool writes bin numbers instead
                 raise InputError(
-                    "the GEM is binned, but its coordinates are no multiples of its bin",
+                    "the GEM is binned, but its coordinates are not multiples of its bin",
                     where=f"{path}, in the block from row {row}",
                     expected=f"multiples of BinSize = {size}",
                     hint="give the bin 1 GEM",

@@ -147,10 +147,10 @@ def _position_blocks(
             start += batch.num_rows
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(
-            "the positions table is no readable parquet: it is damaged or lacks a column",
+            "the positions table is not readable parquet: it is damaged or lacks a column",
             where=path,
             found=" ".join(str(error).split())[:300],
-            hint="fetch the file again, or mend it",
+            hint="fetch the file again, or repair it",
         ) from error
 
 
@@ -182,7 +182,7 @@ def _numbers(column: Any, name: str, path: Path, start: int) -> NDArray[np.float
         values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{name} is no number",
+            f"{name} is not a number",
             where=f"{path}, from row {start}",
             found=error,
             hint="export the file anew from the vendor's software, or fetch it again",
@@ -191,7 +191,7 @@ def _numbers(column: Any, name: str, path: Path, start: int) -> NDArray[np.float
     if bad.any():
         row = int(np.argmax(bad))
         raise InputError(
-            f"{name} is no finite number",
+            f"{name} is not a finite number",
             where=f"{path}, row {start + row}",
             found=values[row],
             hint="export the file anew from the vendor's software, or fetch it again",
@@ -271,7 +271,7 @@ def _strips(group: Any, path: Path, coarse: NDArray[np.int64], *, columns: int, 
             "data and indices differ in length",
             where=where,
             found=f"{data.shape} and {indices.shape}",
-            hint="fetch the file again, or mend it",
+            hint="fetch the file again, or repair it",
         )
     rows = coarse // columns
     cuts = np.array([0, len(coarse)])

@@ -66,6 +66,18 @@ def layout_of_file(path: Path, *, coordinates: Path | None = None) -> Layout | N
     return _with_places(matrix, folder=path.parent, prefix=prefix, coordinates=coordinates)
 
 
+def layout_of_named(matrix: Path, *, folder: Path, coordinates: Path | None = None) -> Layout | None:
+    """Return the layout of a matrix that the samplesheet names, whose positions lie in `folder`; None without these."""
+    if not matrix.exists():
+        raise InputMissingError(
+            "there is no such matrix", where=matrix, hint="check the path in the samplesheet's column matrix"
+        )
+    match = MATRIX.fullmatch(matrix.name)
+    prefix = (match["prefix"] or "") if match is not None else ""
+    layout = _with_places(matrix, folder=folder, prefix=prefix, coordinates=coordinates)
+    return layout if layout.positions is not None else None
+
+
 def layout_of_folder(folder: Path, *, prefix: str, coordinates: Path | None = None) -> Layout:
     """Return the layout of a MEX folder that is named itself; its positions are in it or beside it."""
     layout = _with_places(folder, folder=folder, prefix=prefix, coordinates=coordinates)

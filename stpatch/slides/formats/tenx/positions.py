@@ -102,12 +102,12 @@ def read_positions(path: Path) -> Positions:
     Raises
     ------
     InputError
-        A column is missing, a cell is no number, a coordinate is not finite, a barcode is given twice.
+        A column is missing, a cell is not a number, a coordinate is not finite, a barcode is given twice.
     """
     table = _parquet_columns(path) if path.suffix == ".parquet" else _text_columns(path)
     barcodes = as_texts(np.asarray(table["barcode"], dtype=object))
     if not len(barcodes):
-        raise InputError("the positions table is empty", where=path, hint="fetch the file again, or mend it")
+        raise InputError("the positions table is empty", where=path, hint="fetch the file again, or repair it")
     check_unique(barcodes, what="a barcode", where=path)
     table["in_tissue"] = _flags(table["in_tissue"])
     numbers = {name: _numbers(table[name], name, path, barcodes) for name in COLUMNS[1:]}
@@ -154,7 +154,7 @@ def _text_rows(path: Path, *, limit: int | None = None) -> list[list[str]]:
             "the positions table cannot be read: it is damaged or cut short",
             where=path,
             found=str(error),
-            hint="fetch the file again, or mend it",
+            hint="fetch the file again, or repair it",
         ) from error
     return rows
 
@@ -218,10 +218,10 @@ def _parquet_columns(path: Path) -> dict[str, Any]:
 
 def _damaged_parquet(path: Path, error: Exception) -> InputError:
     return InputError(
-        "the positions table is no readable parquet: it is damaged or cut short",
+        "the positions table is not readable parquet: it is damaged or cut short",
         where=path,
         found=" ".join(str(error).split())[:300],
-        hint="fetch the file again, or mend it",
+        hint="fetch the file again, or repair it",
     )
 
 
@@ -231,7 +231,7 @@ def _numbers(cells: Any, name: str, path: Path, barcodes: NDArray[np.object_]) -
     if bad.any():
         row = int(np.argmax(bad))
         raise InputError(
-            f"{name} is no finite number",
+            f"{name} is not a finite number",
             where=f"{path}, row {row}, barcode {barcodes[row]}",
             found=f"{cells[row]!r} ({int(bad.sum())} such)",
             hint="export the file anew from the vendor's software, or fetch it again",

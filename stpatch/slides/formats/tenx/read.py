@@ -60,7 +60,7 @@ def read_tenx(path: Path) -> TenxMatrix:
     Raises
     ------
     InputError
-        The file is damaged, a count is no whole number, sizes do not agree, a barcode is given twice.
+        The file is damaged, a count is not a whole number, sizes do not agree, a barcode is given twice.
     """
     return read_tenx_h5(path) if _is_h5(path) else read_mex(path)
 
@@ -94,7 +94,7 @@ def read_tenx_h5(path: Path) -> TenxMatrix:
                     "data and indices differ in length",
                     where=where,
                     found=f"{len(data)} and {len(indices)}",
-                    hint="fetch the file again, or mend it",
+                    hint="fetch the file again, or repair it",
                 )
             indptr = read_pointers(
                 child(group, "indptr", path), where=f"{where}/indptr", rows=n_barcodes, stored=len(data)
@@ -119,7 +119,7 @@ def matrix_group(file: Any, path: Path) -> Any:
     group = _tenx_group(file)
     if group is None:
         raise InputError(
-            "the file is no 10x matrix",
+            "the file is not a 10x matrix",
             where=path,
             found=f"keys {', '.join(sorted(file)[:20]) or 'none'}",
             expected="/matrix (or a legacy /<genome>) with barcodes, data, indices, indptr, shape",
@@ -165,6 +165,6 @@ def read_features(group: Any, path: Path) -> pd.DataFrame:
             "the feature columns differ in length",
             where=f"{path}, key {group.name}",
             found=f"{len(ids)} ids, {len(names)} names, {len(types)} types",
-            hint="fetch the file again, or mend it",
+            hint="fetch the file again, or repair it",
         )
     return gene_table(names, ids, types)

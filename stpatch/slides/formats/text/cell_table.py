@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stpatch.errors import InputError
+from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.hdf5.files import as_texts, faults
 from stpatch.slides.formats.names import check_unique, listed
 from stpatch.slides.formats.parquet import parquet_parts
@@ -100,7 +100,7 @@ def cell_ids(column: pd.Series[Any], *, where: object) -> NDArray[np.object_]:
 
 
 def cell_numbers(frame: pd.DataFrame, name: str, *, where: object, missing: bool = False) -> NDArray[np.float64]:
-    """Return (n,) float64 of a column; one that is no finite number is an `InputError` unless `missing` allows it."""
+    """Return (n,) float64 of a column; one that is not finite is an `InputError` unless `missing` allows it."""
     column = frame[name]
     if column.dtype.kind not in "iufb":
         texts = column.astype(object).where(column.notna(), "")
@@ -110,7 +110,7 @@ def cell_numbers(frame: pd.DataFrame, name: str, *, where: object, missing: bool
     if bad.any():
         first = int(np.argmax(bad))
         raise InputError(
-            "a cell is no finite number",
+            "a cell is not a finite number",
             where=f"{where}, row {first}, column {name}",
             found=f"{values[first]} ({int(bad.sum())} such)",
             expected="a number",
@@ -182,6 +182,17 @@ def join_cells(
         )
     beyond = len(table_ids) - (len(ids) - len(absent))
     return rows, {"no counts": {"spots": beyond, "counts": 0}} if beyond else {}
+
+
+def named_file(path: Path | None, *, column: str) -> Path | None:
+    """Return a file that the samplesheet names in a column; one that does not exist is an `InputMissingError`."""
+    if path is not None and not path.exists():
+        raise InputMissingError(
+            "there is no such file",
+            where=f"{path}, samplesheet column {column}",
+            hint=f"check the path in the column {column}; it is taken from the samplesheet's folder",
+        )
+    return path
 
 
 def one_file(folder: Path, pattern: re.Pattern[str]) -> Path | None:

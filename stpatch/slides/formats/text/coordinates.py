@@ -127,7 +127,7 @@ def read_coordinates(
             text = [name for name in names if name not in numeric]
             id_column = id_column or (text[0] if len(text) == 1 else None)
     if not len(table):
-        raise InputError("the coordinates table has no rows", where=path, hint="fetch the file again, or mend it")
+        raise InputError("the coordinates table has no rows", where=path, hint="fetch the file again, or repair it")
     columns = list(table.columns)
     x, y = find_xy(columns, x=x_column, y=y_column, where=path)
     if id_column is not None and id_column not in columns:

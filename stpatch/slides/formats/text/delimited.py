@@ -58,7 +58,7 @@ def read_table(
     required
         Columns that must be there.
     numeric
-        Columns (of those that are there) that become float64; a cell that is no finite number is an error.
+        Columns (of those that are there) that become float64; a cell that is not a finite number is an error.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def _arrow_frame(head: Head, n_columns: int, skipped: int) -> pd.DataFrame:
             "the table cannot be read",
             where=head.path,
             found=" ".join(str(error).split())[:300],
-            hint="fetch the file again, or mend it",
+            hint="fetch the file again, or repair it",
         ) from error
     return pd.DataFrame({name: table[name].to_numpy(zero_copy_only=False) for name in names}, dtype=object)
 
@@ -157,7 +157,7 @@ def _blank_frame(head: Head, skipped: int) -> pd.DataFrame:
             "the table cannot be read",
             where=head.path,
             found=" ".join(str(error).split())[:300],
-            hint="fetch the file again, or mend it",
+            hint="fetch the file again, or repair it",
         ) from error
     short = np.flatnonzero(frame.isna().any(axis=1))
     if len(short):
@@ -182,7 +182,7 @@ def numbers(
     Raises
     ------
     InputError
-        A cell is no finite number.
+        A cell is not a finite number.
     """
     import pyarrow as pa
     from pyarrow import compute
@@ -200,7 +200,7 @@ def numbers(
     if bad.any():
         first = int(np.argmax(bad))
         raise InputError(
-            "a cell is no finite number",
+            "a cell is not a finite number",
             where=f"{where} row {first + first_row}" + (f", column {name}" if name not in (None, "") else ""),
             found=f"{texts[first].as_py()!r} ({int(bad.sum())} such cell{'s' if bad.sum() > 1 else ''})",
             expected="a number",

@@ -26,7 +26,7 @@ from stpatch.slides.formats.text.lines import BLOCK, Head, line_blocks, read_hea
 _WHOLE = re.compile(r"\d+(\.0*)?")
 
 _FAULTS = {
-    digits.TEXT: ("a count is no number", "whole numbers"),
+    digits.TEXT: ("a count is not a number", "whole numbers"),
     digits.EMPTY: ("a count is missing", "a whole number in every cell"),
     digits.NEGATIVE: ("a count is negative", "whole numbers from 0"),
     digits.FRACTION: ("a count is fractional", "whole numbers: raw counts"),
@@ -96,7 +96,7 @@ def read_dense(
     ids: list[list[str]] = [[] for _ in range(int((kinds <= digits.ID).sum()))]
     parts = list(_parts(head, kinds, ids, normalized=normalized))
     if not parts or not len(ids[0] if ids else parts[0][2]):
-        raise InputError("the table has a header but no rows", where=path, hint="fetch the file again, or mend it")
+        raise InputError("the table has a header but no rows", where=path, hint="fetch the file again, or repair it")
     order = np.argsort(-kinds[kinds <= digits.ID])
     id_names = [head.names[i] for i in np.flatnonzero(kinds <= digits.ID)[order]]
     frame = pd.DataFrame({i: np.array(column, dtype=object) for i, column in enumerate(ids)}, dtype=object)

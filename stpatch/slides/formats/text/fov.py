@@ -76,7 +76,7 @@ def read_fovs(path: Path) -> Fovs:
     Raises
     ------
     InputError
-        A column is missing, a value is no number, a FOV is given twice.
+        A column is missing, a value is not a number, a FOV is given twice.
     """
     frame = read_table(path)
     frame.columns = frame.columns.str.lower()

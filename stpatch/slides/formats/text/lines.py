@@ -160,7 +160,7 @@ def split_line(line: str, delimiter: str, *, where: object) -> tuple[str, ...]:
         return tuple(field.strip() for field in next(csv.reader([line], delimiter=delimiter)))
     except csv.Error as error:
         raise InputError(
-            "a line cannot be cut into fields", where=where, found=error, hint="mend the quotes of this line"
+            "a line cannot be cut into fields", where=where, found=error, hint="correct the quotes of this line"
         ) from error
 
 
@@ -179,13 +179,13 @@ def read_head(path: Path, *, delimiter: str | None = None) -> Head:
     """
     if delimiter is not None and delimiter not in (*DELIMITERS, "|"):
         raise InputError(
-            "this is no delimiter", where=path, found=repr(delimiter), expected="tab, comma, ;, | or blank"
+            "this is not a delimiter", where=path, found=repr(delimiter), expected="tab, comma, ;, | or blank"
         )
     lines: list[str] = []
     comments = 0
     for block in line_blocks(path, size=_HEAD_BLOCK):
         if b"\0" in block:
-            raise InputError("this is no text file", where=path, expected="a table of text")
+            raise InputError("this is not a text file", where=path, expected="a table of text")
         for line in block.split(b"\n"):
             if line.strip() and len(lines) - comments < 2:
                 lines.append(_decoded(line, path))
@@ -194,7 +194,7 @@ def read_head(path: Path, *, delimiter: str | None = None) -> Head:
             break
     lines, comments = _without_comments(lines, comments, path)
     if not lines:
-        raise InputError("the table is empty", where=path, hint="fetch the file again, or mend it")
+        raise InputError("the table is empty", where=path, hint="fetch the file again, or repair it")
     if delimiter is None:
         delimiter = _sniffed(lines, path)
     fields = [split_line(line, delimiter, where=path) for line in lines]

@@ -12,11 +12,12 @@ from scipy import sparse
 
 from stpatch.slides.formats.names import listed
 
+# Gene symbols that look alike stay genes: IDS (iduronate 2-sulfatase), ID1, the fly's run.
 _NAMES = re.compile(
-    r"|unnamed: ?\d+|index|level_0|x|ids?|rows?|cells?|barcodes?|entity_?id|fovs?|fov_\w+"
+    r"|unnamed: ?\d+|index|level_0|x|id|rows?|cells?|barcodes?|entity_?id|fovs?|fov_\w+"
     r"|cell_?(id|name|index|number|label)s?|\w*_ids?(_\w+)?"
-    r"|(slide|sample|section|region|run|batch|tissue|donor|patient|replicate)(_(id|name|number|index)\w*)?"
-    r"|(slide|sample|run|cell)id|version|n_?(counts?|features?|genes)(_\w+)?|total_?counts?|transcript_counts?"
+    r"|(slide|sample|section|region|batch|tissue|donor|patient|replicate)(_(id|name|number|index)\w*)?"
+    r"|run_(id|name|number|index)\w*|(slide|sample|run|cell)id|version|n_?(counts?|features?|genes)(_\w+)?|total_?counts?|transcript_counts?"
     r"|(center|centroid|min|max)_[xyz]|area|volume",
     re.IGNORECASE,
 )
