@@ -95,7 +95,7 @@ def test_whole_numbers_in_any_spelling(tmp_path: Path, cell: str, value: int) ->
         ("id\nc1\n", ["no column of counts"]),
         ("c1,1,1,0\nc2,0,2,1\n", ["no header"]),
         (",,a\n0,c1,1\n", ["no name", "column 2"]),
-        (b"id,a\n\x00\x01,1\n", ["no text"]),
+        (b"id,a\n\x00\x01,1\n", ["not a text"]),
         (b"id,a\n\xff\xfe,1\n", ["not UTF-8"]),
         (b"id,a\nok,1\n\xff\xfe,1\n", ["not UTF-8"]),
         (gzip.compress(b"id,a\n" + b"c,1\n" * 2000, mtime=0)[:-12], ["cut short"]),
@@ -146,7 +146,7 @@ def test_head(tmp_path: Path) -> None:
     assert head.delimiter == ","
     assert head.names == ("", "a,1", "b")
     assert head.short
-    with pytest.raises(InputError, match="no delimiter"):
+    with pytest.raises(InputError, match="not a delimiter"):
         read_head(tmp_path / "t.csv", delimiter="ab")
     with pytest.raises(InputMissingError):
         read_head(tmp_path / "none.csv")

@@ -282,9 +282,9 @@ def test_vocabularies(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("{", "no JSON"),
-        ("[1]", "no mapping"),
-        ("{}", "no mapping"),
+        ("{", "not JSON"),
+        ("[1]", "not a mapping"),
+        ("{}", "not a mapping"),
         ('{"A": 1.5}', "gene 'A'"),
         ('{"A": true}', "gene 'A'"),
         ('{"A": -1}', "gene 'A'"),

@@ -261,7 +261,7 @@ def replaced(key: str, value: Any) -> Callable[[Path], None]:
     [
         (cut, "cut short"),
         (endless_heap, "damaged"),
-        (no_hdf5, "no HDF5"),
+        (no_hdf5, "not an HDF5 file"),
         (without("X"), "no matrix"),
         (without("obs"), "has no 'obs'"),
         (without("var"), "has no 'var'"),

@@ -164,7 +164,7 @@ def test_one_dnb_and_negative_coordinates(tmp_path: Path) -> None:
         ("geneID\tx\ty\tMIDCount\n\t1\t1\t1\n", "no gene"),
         ("geneID\tx\ty\tMIDCount\nA\t1\t1\t1\nA\t99000000000\t1\t1\n", "too far out"),
         ("#BinSize=x\ngeneID\tx\ty\tMIDCount\nA\t1\t1\t1\n", "BinSize"),
-        ("#BinSize=50\ngeneID\tx\ty\tMIDCount\nA\t1\t1\t1\n", "no multiples"),
+        ("#BinSize=50\ngeneID\tx\ty\tMIDCount\nA\t1\t1\t1\n", "not multiples"),
         ("#BinSize=20\ngeneID\tx\ty\tMIDCount\nA\t20\t40\t1\n", "do not divide"),
     ],
 )
