@@ -6,16 +6,28 @@ The models below are the schema: `stpatch config --schema` prints it, and the de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
 from stpatch.expression.rules.registry import nearest, panel_names, panel_rule, patch_names, patch_rule
+from stpatch.registry import ENCODINGS, FORMATS
 
 Platform = Literal[
     "auto", "visium", "visium_hd", "xenium", "merscope", "cosmx", "stereoseq", "slideseq", "st",
@@ -45,7 +57,7 @@ def _known(names: Callable[[], tuple[str, ...]]) -> tuple[Any, ...]:
             return value
         near = nearest(value, known)
         message = "one of {known}; did you mean {near}?" if near else "one of {known}"
-        raise PydanticCustomError("unknown_name", message, {"known": ", ".join(known), "near": repr(near)})  # type: ignore[arg-type]
+        raise PydanticCustomError("unknown_name", message, {"known": ", ".join(known), "near": repr(near)})
 
     return Strict(), AfterValidator(check), _Enum(names)
 
@@ -318,12 +330,41 @@ class SplitSection(Section):
 class ShardsSection(Section):
     """How samples are stored."""
 
-    format: Literal["tar", "zarr"] = "tar"
+    format: Annotated[str, FORMATS] = "tar"
     values: Literal["counts", "normalized"] = "counts"
     dtype: Literal["float32", "float16"] = "float32"
-    encoding: Literal["blosc", "npy"] = "blosc"
+    encoding: Annotated[str, ENCODINGS] = "blosc"
     patches: PositiveInt = 1024
     mix: PositiveInt = 16
+
+
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT])([iI]?))?[bB]?")
+
+
+def memory_bytes(value: object) -> int:
+    """Return the bytes of a memory size such as ``16GB`` (powers of 1000), ``4GiB`` (powers of 1024) or ``800000000``.
+
+    Raises
+    ------
+    PydanticCustomError
+        It is no size, or less than a byte.
+    """
+    match = _MEMORY.fullmatch(str(value).strip()) if isinstance(value, int | float | str) else None
+    size = 0.0
+    if match is not None and not isinstance(value, bool):
+        size = float(match[1]) * (1024 if match[3] else 1000) ** (" kmgt".index((match[2] or " ").lower()))
+    if size < 1:
+        raise PydanticCustomError("memory_size", "a size such as 16GB, 4GiB or a number of bytes")
+    return int(size)
+
+
+MemorySize = Annotated[
+    int,
+    BeforeValidator(memory_bytes),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": f"^{_MEMORY.pattern}$"}, {"type": "integer", "minimum": 1}]}
+    ),
+]
 
 
 class RunSection(Section):
@@ -331,7 +372,7 @@ class RunSection(Section):
 
     workers: PositiveInt | Literal["auto"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
-    max_memory: str | None = None
+    max_memory: MemorySize | None = None
 
 
 class Config(Section):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from unittest import mock
 
 from stpatch.cli.app import main
-from stpatch.engine.warm import ANNOUNCEMENT
+from stpatch.kernels.registry import ANNOUNCEMENT
 
 
 @dataclass(frozen=True)

@@ -308,3 +308,42 @@ def test_the_json_schema_holds_every_section() -> None:
 def test_a_config_survives_its_own_dump(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, {**LEAST, "crop": {"stride": 8}, "split": {"blocks": {"size": 8}}}))
     assert parse_config(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("16GB", 16 * 10**9),
+        ("16gb", 16 * 10**9),
+        ("16 G", 16 * 10**9),
+        ("4GiB", 4 * 1024**3),
+        ("4gib", 4 * 1024**3),
+        ("1.5MiB", 3 * 2**19),
+        ("800MB", 8 * 10**8),
+        ("512k", 512_000),
+        ("1TB", 10**12),
+        ("100B", 100),
+        ("4096", 4096),
+        (4096, 4096),
+        (1e9, 10**9),
+        (None, None),
+    ],
+)
+def test_memory_sizes(text: object, size: int | None) -> None:
+    assert parse_config(with_key("run.max_memory", text)).run.max_memory == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "GB", "16 apples", "-1GB", "16GBB", "1e9", 0, -5, True, [16], "0.5B", float("nan")]
+)
+def test_sizes_that_are_none(text: object) -> None:
+    error = problem(with_key("run.max_memory", text))
+    assert error.where == "c.yaml, key run.max_memory"
+    assert error.found == repr(text)
+    assert "16GB" in str(error.expected)
+    assert "4GiB" in str(error.expected)
+
+
+def test_the_schema_takes_memory_as_text_or_number() -> None:
+    field = Config.model_json_schema()["$defs"]["RunSection"]["properties"]["max_memory"]
+    assert {kind["type"] for kind in field["anyOf"]} == {"string", "integer", "null"}

@@ -41,7 +41,8 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, values: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not a record", b"\x93NUMPY\x01\x00v\x00{", b"\x93NUMPY\x01\x00\x04\x00{(}\n", b"\x93NUMPY\x03\x00"]
+    "content",
+    [b"", b"no record", b"\x93NUMPY\x01\x00v\x00{", b"\x93NUMPY\x01\x00\x04\x00{(}\n", b"\x93NUMPY\x03\x00"],
 )
 def test_what_is_no_record_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npy").write_bytes(content)

@@ -200,9 +200,9 @@ def frame_bytes(samples: list[Any]) -> dict[str, float]:
 def tar_pair(opened: Opened, samples: list[Any]) -> Pair:
     """Return the writing of a sample's members, with the SHA-256 of what is written."""
     from stpatch.dataset.formats.tar import TarShard
-    from stpatch.dataset.shard import encode_sample
+    from stpatch.registry import FORMATS
 
-    members = [encode_sample(sample, opened.layout) for sample in samples]
+    members = [FORMATS.get("tar").encode(sample, opened.layout) for sample in samples]
 
     def plain(i: int) -> Any:
         buffer = io.BytesIO()

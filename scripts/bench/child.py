@@ -97,7 +97,7 @@ def watch_parts() -> dict[str, float]:
 
     Two clock readings a sample and a part: far below what they measure.
     """
-    from stpatch.stages import shard
+    from stpatch.registry import FORMATS
     from stpatch.stages.cutter import Cutter
 
     spent = {"cut cpu": 0.0, "encode cpu": 0.0}
@@ -113,7 +113,8 @@ def watch_parts() -> dict[str, float]:
         return run
 
     Cutter.cut = timed("cut cpu", Cutter.cut)  # type: ignore[method-assign]
-    shard.encode_sample = timed("encode cpu", shard.encode_sample)  # type: ignore[attr-defined]
+    for format_ in map(FORMATS.get, FORMATS.own()):
+        format_.encode = timed("encode cpu", format_.encode)  # type: ignore[method-assign]
     return spent
 
 

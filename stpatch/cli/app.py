@@ -42,7 +42,7 @@ def _common(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="With any command: show where an error was raised.")] = False,
 ) -> None:
-    """Take the options of all commands; `main` has taken --debug from its place on the line before."""
+    """Take the options of all commands; `main` has taken --debug off the line before, wherever it stood."""
 
 
 def main() -> None:

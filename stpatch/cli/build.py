@@ -95,7 +95,7 @@ def plan(
 ) -> None:
     """Run up to the patch plan and say what it holds.
 
-    Patches by slide and split, bytes, memory, tasks, the array range to submit.
+    Samples by slide and split, bytes, memory, tasks, the array range to submit.
     """
     from stpatch.engine.estimate import estimate_outlook, plan_outlook
 
@@ -147,14 +147,14 @@ def run(
 
     if stage not in STAGES:
         raise ConfigError("there is no such stage", where="STAGE", found=stage, expected=", ".join(STAGES))
-    place = find_rank(rank, world_size, os.environ)
+    share = find_rank(rank, world_size, os.environ)
     job = job_of(config, overrides)
     from stpatch.engine.run import check_upstream, run_stages
 
     check_upstream(job, stage)
-    summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=place, workers=workers or 1)
+    summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=share, workers=workers or 1)
     typer.echo(
-        f"stage {stage}, rank {place.rank} of {place.world_size} ({place.source}): "
+        f"stage {stage}, rank {share.rank} of {share.world_size} ({share.source}): "
         f"{summary.done.get(stage, 0)} done, {summary.skipped.get(stage, 0)} were done already, "
         f"{len(summary.failures)} failed",
         err=True,
@@ -215,7 +215,7 @@ def _done_text(job: Job, summary: Summary) -> str:
     parts = ", ".join(f"{name} {plan['samples'][name]}" for name in read_plan(job.plan_path).splits)
     shards = f"{facts['shards']} shard{'s' if facts['shards'] > 1 else ''}"
     state = "up to date" if not summary.done else "finished"
-    return f"{state}: {job.output} ({parts} patches; {human_size(facts['bytes'])} in {shards})"
+    return f"{state}: {job.output} ({parts} samples; {human_size(facts['bytes'])} in {shards})"
 
 
 def _raise_failures(summary: Summary | None) -> None:

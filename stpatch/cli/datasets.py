@@ -22,16 +22,24 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def validate(
-    dataset: DatasetPath,
+    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", help="The dataset's folder.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every patch and check it against its row.")] = False,
     as_json: AsJson = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of manifest.json instead.")] = False,
 ) -> None:
     """Check manifest, tables and checksums.
 
     Exit code 1 if a problem is found.
     """
+    from stpatch.dataset.manifest import manifest_schema
     from stpatch.dataset.validate import verify
+    from stpatch.errors import ConfigError
 
+    if schema:
+        typer.echo(json.dumps(manifest_schema(), indent=1))
+        return
+    if dataset is None:
+        raise ConfigError("no dataset is given", where="stpatch validate", hint="name its folder, or ask for --schema")
     looked: list[str] = []
     problems = list(verify(dataset, deep=deep, progress=looked.append))
     if not dataset.is_dir():

@@ -33,7 +33,7 @@ def job_of(config: Path, overrides: list[str] | None) -> Job:
 
 @contextmanager
 def bar(name: str, total: int, done: int, *, quiet: bool = False) -> Iterator[Any]:
-    """Show a progress bar on stderr; where that is no terminal, at most a line every ten seconds."""
+    """Show a progress bar on stderr; where that is not a terminal, at most a line every ten seconds."""
     from tqdm import tqdm
 
     interval = 0.1 if sys.stderr.isatty() else 10.0

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stpatch.dataset.layout import DIMS, zarr_path
 from stpatch.dataset.manifest import Manifest
+from stpatch.dataset.planes import DIMS, GENES_KIND, LABEL, LABEL_KIND, TOTALS_KIND, VALUES_KIND, Plane
+from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.storage import canonical_json, write_bytes
 
 CARD = "README.md"
@@ -50,18 +51,11 @@ def _front_matter(manifest: Manifest) -> str:
         lines.append(f"license: {_quoted(str(dataset['license']).lower())}")
     lines.append(f"pretty_name: {_quoted(dataset.get('name', ''))}")
     tags = ["spatial-transcriptomics", "biology", "gene-expression"]
-    tags.append("webdataset" if manifest.layout.format == "tar" else "zarr")
+    format_ = FORMATS.get(manifest.layout.format)
+    tags.append(format_.tag)
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
     lines += ["size_categories:", f"- {size_category(manifest.patches)}"]
-    lines.append("configs:")
-    if manifest.layout.format == "tar":
-        lines += ["- config_name: default", "  data_files:"]
-        for name, split in manifest.splits.items():
-            if split.shards:
-                lines += [f"  - split: {name}", f"    path: {_quoted(f'{name}/*.tar')}"]
-        lines.append("- config_name: patches")
-    else:
-        lines.append("- config_name: default")
+    lines += ["configs:", *format_.front_matter(manifest)]
     lines += ["  data_files:", "  - split: all", '    path: "patches.parquet"', "---", ""]
     return "\n".join(lines)
 
@@ -104,20 +98,9 @@ def _fit_words(fit_on: str) -> str:
 
 def _fields(manifest: Manifest) -> str:
     layout = manifest.layout
-    encoding = "one Blosc frame (`numcodecs.blosc.decompress`)" if layout.encoding == "blosc" else "a NumPy file"
-    x = f"x.{layout.encoding}" if layout.format == "tar" else "x"
-    end = ".npy" if layout.format == "tar" else ""
-    rows = [
-        (x, f"{encoding if layout.format == 'tar' else 'array'}: {layout.dtype}, rows are y"),
-        (f"totals{end}", "(H, W) float32, a pixel's count over all genes; 0 marks an empty pixel"),
-    ]
-    if layout.genes:
-        rows.append((f"genes{end}", f"(C,) int32 gene ids of the channels, see genes.parquet; {manifest.pad_id} = pad"))
-    rows += [
-        (f"label_{name}{end}", f"(H, W) int16, -1 = none: {_few(manifest.labels[name])}") for name in layout.labels
-    ]
-    if layout.format == "tar":
-        rows.append(("meta.json", "key, slide_id, row, col, n_spots" + (", shape of x" if layout.variable else "")))
+    format_ = FORMATS.get(layout.format)
+    rows = [(format_.field_name(plane), _plane_words(plane, manifest)) for plane in layout.planes]
+    rows += format_.further_fields(layout)
     lines = [
         "## Fields",
         "",
@@ -126,6 +109,25 @@ def _fields(manifest: Manifest) -> str:
         *(f"| `{name}` | {_cell(what)} |" for name, what in rows),
     ]
     return "\n".join([*lines, "", *_normalization(manifest)])
+
+
+def _plane_words(plane: Plane, manifest: Manifest) -> str:
+    """Return what a plane holds."""
+    if plane.kind == VALUES_KIND:
+        return f"{_x_words(manifest)}: {plane.dtype}, rows are y"
+    if plane.kind == LABEL_KIND:
+        return f"(H, W) int16, -1 = none: {_few(manifest.labels[plane.name.removeprefix(LABEL)])}"
+    known = {
+        TOTALS_KIND: "(H, W) float32, a pixel's count over all genes; 0 marks an empty pixel",
+        GENES_KIND: f"(C,) int32 gene ids of the channels, see genes.parquet; {manifest.pad_id} = pad",
+    }
+    further = f"({', '.join(plane.dims)}) {plane.dtype}, {plane.kind}; {plane.fill} where there is none"
+    return known.get(plane.kind, further)
+
+
+def _x_words(manifest: Manifest) -> str:
+    layout = manifest.layout
+    return FORMATS.get(layout.format).x_words(ENCODINGS.get(layout.encoding).words)
 
 
 def _few(categories: Sequence[str], most: int = 12) -> str:
@@ -166,7 +168,7 @@ def _reading(manifest: Manifest) -> str:
     split = next((name for name, split in manifest.splits.items() if split.shards), None)
     if split is None:
         return ""
-    snippets = _tar_snippet(manifest, split) if manifest.layout.format == "tar" else _zarr_snippet(manifest, split)
+    snippets = FORMATS.get(manifest.layout.format).snippet(manifest, split)
     own = [
         "import stpatch",
         "",
@@ -178,48 +180,6 @@ def _reading(manifest: Manifest) -> str:
     return "\n".join(
         [*lines, "With stpatch (random access, normalization, which genes were measured):", "", *_fenced(own)]
     )
-
-
-def _tar_snippet(manifest: Manifest, split: str) -> list[str]:
-    layout = manifest.layout
-    last = len(manifest.splits[split].shards) - 1
-    numbers = f"{0:06d}" if last == 0 else f"{{{0:06d}..{last:06d}}}"
-    urls = f'"{split}/{split}-{numbers}.tar"'
-    head = [
-        "import numpy",
-        *(["from numcodecs import blosc"] if layout.encoding == "blosc" else []),
-        "import webdataset",
-        "",
-        f"samples = webdataset.WebDataset({urls}, shardshuffle=False).decode()",
-        "for sample in samples:",
-    ]
-    shape = 'sample["meta.json"]["shape"]' if layout.variable else str(layout.shape)
-    if layout.encoding == "blosc":
-        read = [
-            f'    x = numpy.frombuffer(blosc.decompress(sample["x.blosc"]), "{layout.dtype}")',
-            f"    x = x.reshape({shape})",
-        ]
-    else:
-        head.remove("import numpy")
-        read = ['    x = sample["x.npy"]']
-    return [
-        *head,
-        *read,
-        '    totals = sample["totals.npy"]',
-        '    print(sample["__key__"], x.shape, totals.sum())',
-        "    break",
-    ]
-
-
-def _zarr_snippet(manifest: Manifest, split: str) -> list[str]:
-    first = 'x, totals = arrays["x"][0], arrays["totals"][0]'
-    rows = ["import pyarrow.parquet", "import zarr", ""]
-    rows += [f'arrays = zarr.open("{zarr_path(split)}", mode="r")']
-    rows += [f'rows = pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()']
-    rows.append(first)
-    if manifest.layout.variable:
-        rows.append('x = x[:, : rows[0]["height"], : rows[0]["width"]]')
-    return [*rows, 'print(rows[0]["key"], x.shape, totals.sum())']
 
 
 def _fenced(lines: list[str]) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.dataset.access import Arrays
+from stpatch.dataset.formats.base import Arrays
 from stpatch.dataset.manifest import Manifest
-from stpatch.dataset.sample import LABEL, NO_LABEL
+from stpatch.dataset.planes import GENES_KIND, LABEL, LABEL_KIND, NO_LABEL, TOTALS, X
 from stpatch.dataset.tables import unpack_measured
 
 FLOAT32_ROUNDING = 1e-6
@@ -49,14 +49,14 @@ def check_meta(data: bytes, row: Mapping[str, Any], facts: Facts) -> list[str]:
     try:
         meta = json.loads(data)
     except (ValueError, RecursionError):
-        return ["meta.json is no JSON"]
+        return ["meta.json is not JSON"]
     layout = facts.manifest.layout
     expected = {name: row[name] for name in ("key", "slide_id", "row", "col", "n_spots", "draw") if name in row}
     expected = {name: value if isinstance(value, str) else int(value) for name, value in expected.items()}
     if layout.variable:
         expected["shape"] = [layout.shape[0], int(row["height"]), int(row["width"])]
     if not isinstance(meta, dict):
-        return ["meta.json is no mapping"]
+        return ["meta.json is not a mapping"]
     names = sorted({*meta, *expected})
     return [
         f"meta.json and the row disagree on {name}: {meta.get(name)!r} and {expected.get(name)!r}"
@@ -67,28 +67,45 @@ def check_meta(data: bytes, row: Mapping[str, Any], facts: Facts) -> list[str]:
 
 def check_arrays(arrays: Arrays, row: Mapping[str, Any], facts: Facts) -> Iterator[str]:
     """Yield what contradicts itself in a sample, or contradicts its row."""
-    x, totals = arrays["x"], arrays["totals"]
+    x, totals = arrays[X], arrays[TOTALS]
     empty = ~(totals > 0)
     if not np.isfinite(totals).all() or (totals < 0).any():
-        yield "totals are negative or no numbers"
-    occupied = int(totals.size - empty.sum())
-    covered = round(float(row["coverage"]) * totals.size)
-    if occupied > int(row["n_spots"]) or occupied > covered:  # a spot without counts leaves its pixel's total at 0
-        yield f"{occupied} pixels have counts, the row tells of {row['n_spots']} spots and {covered} occupied pixels"
+        yield "totals are negative or not numbers"
+    yield from _check_coverage(totals.size - int(empty.sum()), totals.size, row)
     yield from _check_values(x, totals, empty, facts.manifest.values)
-    genes = arrays.get("genes")
-    if genes is not None:
-        yield from _check_genes(x, genes, str(row["slide_id"]), facts)
-    for name, label in arrays.items():
-        if name.startswith(LABEL):
-            categories = facts.manifest.labels[name.removeprefix(LABEL)]
-            if label.size and not (label.min() >= NO_LABEL and label.max() < len(categories)):
-                yield f"{name} has values outside of its {len(categories)} categories"
+    for plane in facts.manifest.layout.planes:
+        array = arrays.get(plane.name)
+        if array is None:
+            continue
+        if plane.kind == GENES_KIND:
+            yield from _check_genes(x, array, str(row["slide_id"]), facts)
+        elif plane.kind == LABEL_KIND:
+            categories = facts.manifest.labels[plane.name.removeprefix(LABEL)]
+            if array.size and not (array.min() >= NO_LABEL and array.max() < len(categories)):
+                yield f"{plane.name} has values outside of its {len(categories)} categories"
+
+
+def _check_coverage(counted: int, pixels: int, row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where the number of pixels with counts contradicts the row's n_spots or coverage.
+
+    A spot without counts leaves its pixel's total at 0, so there may be fewer such pixels than occupied ones,
+    never more; and an occupied pixel has at least one spot.
+    """
+    spots, coverage = int(row["n_spots"]), float(row["coverage"])
+    covered = round(coverage * pixels)
+    slack = pixels * FLOAT32_ROUNDING  # below one pixel, unless the patch is a whole slide of a million
+    if counted > spots or counted > covered + slack:
+        yield f"{counted} pixels have counts, the row tells of {spots} spots and {covered} occupied pixels"
+    # Coverage is a number of pixels by the patch's size, as float32: anything between two such numbers is wrong.
+    if abs(coverage * pixels - covered) > slack:
+        yield f"the row's coverage {coverage:g} is not a whole number of the patch's {pixels} pixels"
+    if covered > spots + slack:
+        yield f"the row tells of {covered} occupied pixels, but of {spots} spots only"
 
 
 def _check_values(x: NDArray[Any], totals: NDArray[Any], empty: NDArray[np.bool_], values: str) -> Iterator[str]:
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        yield "x holds values that are no numbers"
+        yield "x holds values that are not numbers"
     if x[:, empty].any():
         yield "x has values where totals say that the pixel is empty"
     if values == "counts":

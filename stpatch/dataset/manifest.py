@@ -1,69 +1,125 @@
-"""The manifest: a dataset's entry point, built from typed parts, written last, read strictly."""
+"""The manifest: a dataset's entry point, a set of typed models, written last and read strictly.
+
+The models are the file: ``stpatch validate --schema`` prints their JSON Schema. Parts that are taken over from the
+config (normalization, channels, grid, crop) are mappings whose further keys are kept as they are.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self, TypeVar
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, Required, Self
 
-from stpatch.dataset.layout import DIMS, FileRecord, Layout, ShardRecord
-from stpatch.dataset.sample import PAD_GENE
-from stpatch.errors import DatasetError
+from pydantic import ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
+
+from stpatch.dataset.entries import Count, FileEntry, Part, Positive, Sha256, ShardEntry, SplitEntry, Text
+from stpatch.dataset.layout import Layout
+from stpatch.dataset.planes import DIMS, PAD_GENE, Plane
+from stpatch.errors import ConfigError, DatasetError
+from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.storage import write_json
+
+__all__ = ["MANIFEST", "Manifest", "Sha256", "manifest_schema", "parse_manifest", "parse_shard", "read_manifest"]
 
 FORMAT = "stpatch"
 VERSION = 1
 MANIFEST = "manifest.json"
 TABLES = ("genes", "slides", "patches")
-SCOPES = ("panel", "slide", "patch")
-VALUES = ("counts", "normalized")
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-T = TypeVar("T")
+_OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SplitRecord:
-    """A split: its shards in order, and the sum of its patches' n_spots."""
+class DatasetPart(TypedDict, total=False):
+    """What the dataset is called, its seed, and notes on what the build dropped or assumed."""
 
-    shards: tuple[ShardRecord, ...]
-    spots: int
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
 
-    @property
-    def patches(self) -> int:
-        """Number of patches."""
-        return sum(shard.patches for shard in self.shards)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all shards."""
-        return sum(shard.bytes for shard in self.shards)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {
-            "patches": self.patches,
-            "spots": self.spots,
-            "bytes": self.bytes,
-            "shards": [shard.as_json() for shard in self.shards],
-        }
+    name: Text
+    version: Text
+    license: Text
+    description: Text
+    seed: Annotated[int, Field(strict=True)]
+    notes: list[Text]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
+class NormalizationPart(TypedDict, total=False):
+    """The method and its numbers; a slide's own target sum is in slides.parquet."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    method: Required[Text]
+
+
+class ChannelsPart(TypedDict, total=False):
+    """Which genes are channels: where the list is fixed, by which rule, and the gene id that stands for no gene."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    scope: Required[Literal["panel", "slide", "patch"]]
+    n: Count
+    pad_id: Count
+    draws: Count
+
+
+class TensorPart(Part):
+    """Shape and type of `x`."""
+
+    shape: tuple[Positive, Positive, Positive]
+    dims: tuple[Text, Text, Text] = DIMS
+    dtype: Literal["uint16", "uint32", "float32", "float16"]
+    values: Literal["counts", "normalized"]
+    encoding: Annotated[Text, ENCODINGS]
+    variable: Annotated[bool, Field(strict=True)]
+
+
+class ShardsPart(Part):
+    """How samples are stored: format, samples per shard, and the fields of a sample in order."""
+
+    format: Annotated[Text, FORMATS]
+    patches: Positive
+    fields: tuple[Text, ...]
+
+
+class PlanePart(Part):
+    """A plane beside those that stpatch makes itself; see the format's specification."""
+
+    name: Text
+    kind: Text
+    dims: tuple[Text, ...]
+    shape: tuple[Positive, ...]
+    dtype: Text
+    encoding: Annotated[Text, ENCODINGS]
+    fill: Annotated[int, Field(strict=True)]
+
+
+class TotalsPart(Part):
+    """Sums over all splits."""
+
+    patches: Count
+    spots: Count
+    bytes: Count
+    shards: Count
+
+
+class VersionsOfShards(Part):
+    """Versions of packages, and how many shards they wrote."""
+
+    shards: Positive
+    versions: dict[Text, Text]
+
+
+class Manifest(Part):
     """What ``manifest.json`` holds.
 
     Attributes
     ----------
     dataset
-        name, version, license, description and seed.
-    layout
-        Shape, dtype and storage of the samples (``tensor`` and ``shards`` in the file).
-    values
-        ``counts`` or ``normalized``: what `x` holds.
+        name, version, license, description, seed and notes.
+    tensor, shards
+        Shape, dtype and storage of the samples; `layout` joins them.
     normalization
         ``method`` and its numbers. A slide's own target sum is in slides.parquet.
     channels
@@ -72,97 +128,161 @@ class Manifest:
         As in the config, resolved.
     labels
         The categories of each label map; a pixel's value is the position in the list.
+    planes
+        Further planes; the key is there only where there are some.
     splits
         By name, in order.
+    split_order
+        The names of the splits in order, which sorted JSON keys would lose.
+    totals
+        Sums over the splits.
     tables
         genes, slides and patches.
     files
         Further files whose bytes are fixed: indexes, zarr metadata.
     fingerprint
-        Of config, inputs and code version.
+        Of config and inputs.
     versions
-        Of the packages that decide over bytes.
+        Of the packages that decide the bytes: those that wrote the shards, several in one text where they differ.
+    version_sets
+        Where shards were written by different versions, for each set of them how many ``shards``, and ``versions``;
+        the key is there only then.
     """
 
-    dataset: Mapping[str, Any]
-    layout: Layout
-    values: Literal["counts", "normalized"]
-    normalization: Mapping[str, Any]
-    channels: Mapping[str, Any]
-    grid: Mapping[str, Any]
-    crop: Mapping[str, Any]
-    labels: Mapping[str, Sequence[str]]
-    splits: Mapping[str, SplitRecord]
-    tables: Mapping[str, FileRecord]
-    fingerprint: str
-    versions: Mapping[str, str]
-    files: Sequence[FileRecord] = field(default_factory=tuple)
+    format: Literal["stpatch"]
+    version: Positive
+    dataset: DatasetPart
+    tensor: TensorPart
+    shards: ShardsPart
+    normalization: NormalizationPart
+    channels: ChannelsPart
+    grid: dict[Text, Any]
+    crop: dict[Text, Any]
+    labels: dict[Text, list[Text]]
+    planes: tuple[PlanePart, ...] = ()
+    splits: dict[Text, SplitEntry]
+    split_order: tuple[Text, ...]
+    totals: TotalsPart
+    tables: Annotated[dict[Text, FileEntry], Field(json_schema_extra={"required": list(TABLES)})]
+    files: tuple[FileEntry, ...]
+    fingerprint: Text
+    versions: dict[Text, Text]
+    version_sets: tuple[VersionsOfShards, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        dataset: Mapping[str, Any],
+        layout: Layout,
+        values: str,
+        normalization: Mapping[str, Any],
+        channels: Mapping[str, Any],
+        grid: Mapping[str, Any],
+        crop: Mapping[str, Any],
+        labels: Mapping[str, Sequence[str]],
+        splits: Mapping[str, SplitEntry],
+        tables: Mapping[str, FileEntry],
+        fingerprint: str,
+        versions: Mapping[str, str],
+        files: Sequence[FileEntry] = (),
+        version_sets: Sequence[Mapping[str, Any]] = (),
+    ) -> Self:
+        """Return the manifest of finished parts; the sums are taken here.
+
+        Raises
+        ------
+        DatasetError
+            A part is not what a manifest may hold.
+        """
+        value = {
+            "format": FORMAT,
+            "version": VERSION,
+            "dataset": dict(dataset),
+            "tensor": {
+                "shape": layout.shape,
+                "dims": DIMS,
+                "dtype": layout.dtype,
+                "values": values,
+                "encoding": layout.encoding,
+                "variable": layout.variable,
+            },
+            "shards": {"format": layout.format, "patches": layout.patches, "fields": layout.fields},
+            "normalization": dict(normalization),
+            "channels": dict(channels),
+            "grid": dict(grid),
+            "crop": dict(crop),
+            "labels": {name: list(categories) for name, categories in labels.items()},
+            **({"planes": [plane.as_json() for plane in layout.further]} if layout.further else {}),
+            "splits": dict(splits),
+            "split_order": list(splits),
+            "totals": _totals(splits),
+            "tables": dict(tables),
+            "files": list(files),
+            "fingerprint": fingerprint,
+            "versions": dict(versions),
+            **({"version_sets": list(version_sets)} if version_sets else {}),
+        }
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            _raise_damaged(error, MANIFEST)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The shape of the samples and how they are stored."""
+        return Layout(
+            format=self.shards.format,
+            encoding=self.tensor.encoding,
+            dtype=self.tensor.dtype,
+            shape=self.tensor.shape,
+            patches=self.shards.patches,
+            labels=tuple(sorted(self.labels)),
+            genes=self.scope != "panel",
+            variable=self.tensor.variable,
+            further=tuple(Plane(**dict(plane)) for plane in self.planes),
+        )
+
+    @property
+    def values(self) -> str:
+        """What `x` holds: ``counts`` or ``normalized``."""
+        return self.tensor.values
 
     @property
     def patches(self) -> int:
-        """Number of patches of all splits."""
-        return sum(split.patches for split in self.splits.values())
+        """Number of samples of all splits."""
+        return self.totals.patches
 
     @property
     def bytes(self) -> int:
         """Bytes of all shards."""
-        return sum(split.bytes for split in self.splits.values())
+        return self.totals.bytes
 
     @property
     def scope(self) -> str:
         """Where the channel list is fixed: panel, slide or patch."""
-        return str(self.channels["scope"])
+        return self.channels["scope"]
 
     @property
     def draws(self) -> int:
-        """Channel draws per window."""
-        return int(self.channels.get("draws", 1))
+        """Channel draws per patch."""
+        return self.channels.get("draws", 1)
 
     @property
     def pad_id(self) -> int:
         """The gene id that stands for no gene: 0, unless a given vocabulary has another."""
-        return int(self.channels.get("pad_id", PAD_GENE))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON values; `split_order` keeps the splits' order, which sorted JSON keys would lose."""
-        layout = self.layout
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "dataset": dict(self.dataset),
-            "tensor": {
-                "shape": list(layout.shape),
-                "dims": list(DIMS),
-                "dtype": layout.dtype,
-                "values": self.values,
-                "encoding": layout.encoding,
-                "variable": layout.variable,
-            },
-            "shards": {"format": layout.format, "patches": layout.patches, "fields": list(layout.fields)},
-            "normalization": dict(self.normalization),
-            "channels": dict(self.channels),
-            "grid": dict(self.grid),
-            "crop": dict(self.crop),
-            "labels": {name: list(categories) for name, categories in self.labels.items()},
-            "splits": {name: split.as_json() for name, split in self.splits.items()},
-            "split_order": list(self.splits),
-            "totals": {
-                "patches": self.patches,
-                "spots": sum(split.spots for split in self.splits.values()),
-                "bytes": self.bytes,
-                "shards": sum(len(split.shards) for split in self.splits.values()),
-            },
-            "tables": {name: record.as_json() for name, record in self.tables.items()},
-            "files": [record.as_json() for record in self.files],
-            "fingerprint": self.fingerprint,
-            "versions": dict(self.versions),
-        }
+        return self.channels.get("pad_id", PAD_GENE)
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json``, atomically; checked as a reader would check it."""
         value = self.as_json()
         parse_manifest(value, where=folder / MANIFEST)
         write_json(folder / MANIFEST, value)
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``manifest.json``."""
+    return Manifest.model_json_schema()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -190,11 +310,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 def parse_manifest(value: Any, *, where: object = MANIFEST) -> Manifest:
     """Turn JSON values into a `Manifest`; see `read_manifest`."""
-    root = _Place(value, where, "")
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DatasetError("not a manifest of stpatch", where=where, expected=f'"format": "{FORMAT}"')
-    version = root.number("version")
-    if version > VERSION:
+    version = value.get("version")
+    if isinstance(version, int) and version > VERSION:
         raise DatasetError(
             "the dataset has a newer format than this version of stpatch reads",
             where=where,
@@ -202,167 +321,111 @@ def parse_manifest(value: Any, *, where: object = MANIFEST) -> Manifest:
             expected=f"at most {VERSION}",
             hint="pip install --upgrade stpatch",
         )
-    manifest = _parse(root, version)
-    _check_totals(root, manifest)
-    return manifest
+    try:
+        manifest = Manifest.model_validate(value)
+    except (ValidationError, RecursionError) as error:
+        _raise_damaged(error, where)
+    _check_sums(manifest, where)
+    in_order = {name: manifest.splits[name] for name in manifest.split_order}
+    return manifest.model_copy(update={"splits": in_order})
 
 
-def parse_shard(value: Any, layout: Layout, *, where: object = MANIFEST) -> ShardRecord:
-    """Turn the JSON values of `ShardRecord.as_json` into a record again."""
-    return _shard(_Place(value, where, ""), layout)
+def parse_shard(value: Any, layout: Layout, *, where: object = MANIFEST) -> ShardEntry:
+    """Turn the JSON values of `ShardEntry.as_json` into an entry again."""
+    try:
+        shard = ShardEntry.model_validate(value)
+    except ValidationError as error:
+        _raise_damaged(error, where)
+    _check_parts(shard, layout, "", where)
+    return shard
 
 
-def _parse(root: _Place, version: int) -> Manifest:
-    if version < 1:
-        raise root.wrong("version", "1")
-    tensor, shards, channels = root.part("tensor"), root.part("shards"), root.part("channels")
-    channels.choice("scope", SCOPES)
-    for name in {"pad_id", "draws"} & set(channels.mapping()):
-        channels.number(name)
-    root.part("normalization").text("method")
-    labels = root.part("labels")
-    names = root.texts("split_order")
-    splits = root.part("splits")
-    if sorted(names) != sorted(splits.mapping()):
-        raise root.wrong("split_order", "the names of splits, each once")
-    tables = root.part("tables")
-    shape = tensor.numbers("shape")
-    if len(shape) != 3:
-        raise tensor.wrong("shape", "channels, rows, columns")
-    encoding: Any = tensor.choice("encoding", ("blosc", "npy"))
-    layout = Layout(
-        format=shards.choice("format", ("tar", "zarr")),  # type: ignore[arg-type]
-        encoding=encoding,
-        dtype=tensor.choice("dtype", ("uint16", "uint32", "float32", "float16")),
-        shape=(shape[0], shape[1], shape[2]),
-        patches=shards.number("patches", least=1),
-        labels=tuple(sorted(labels.mapping())),
-        genes=channels.value["scope"] != "panel",
-        variable=tensor.flag("variable"),
-    )
-    if tuple(shards.texts("fields")) != layout.fields:
-        raise shards.wrong("fields", ", ".join(layout.fields))
-    return Manifest(
-        dataset=root.part("dataset").mapping(),
-        layout=layout,
-        values=tensor.choice("values", VALUES),  # type: ignore[arg-type]
-        normalization=root.part("normalization").mapping(),
-        channels=channels.mapping(),
-        grid=root.part("grid").mapping(),
-        crop=root.part("crop").mapping(),
-        labels={name: tuple(labels.texts(name)) for name in layout.labels},
-        splits={name: _split(splits.part(name), layout) for name in names},
-        tables={name: _file(tables.part(name)) for name in TABLES},
-        files=tuple(_file(part) for part in root.parts("files")),
-        fingerprint=root.text("fingerprint"),
-        versions={name: root.part("versions").text(name) for name in root.part("versions").mapping()},
-    )
+def _totals(splits: Mapping[str, SplitEntry]) -> dict[str, int]:
+    return {
+        "patches": sum(split.patches for split in splits.values()),
+        "spots": sum(split.spots for split in splits.values()),
+        "bytes": sum(split.bytes for split in splits.values()),
+        "shards": sum(len(split.shards) for split in splits.values()),
+    }
 
 
-def _split(part: _Place, layout: Layout) -> SplitRecord:
-    shards = tuple(_shard(item, layout) for item in part.parts("shards"))
-    split = SplitRecord(shards=shards, spots=part.number("spots"))
-    for name, total in (("patches", split.patches), ("bytes", split.bytes)):
-        if part.number(name) != total:
-            raise part.wrong(name, f"{total}, the sum over its shards")
-    full = [shard.patches == layout.patches for shard in shards[:-1]]
-    if not all(full) or any(not 0 < shard.patches <= layout.patches for shard in shards):
-        raise part.wrong("shards", f"{layout.patches} patches a shard, fewer in the last one only")
-    return split
-
-
-def _shard(part: _Place, layout: Layout) -> ShardRecord:
-    names = [array.name for array in layout.arrays()][1:] if layout.format == "zarr" else []
-    parts = part.part("parts") if names else None
-    return ShardRecord(
-        patches=part.number("patches"),
-        file=_file(part),
-        parts={name: _file(parts.part(name)) for name in names} if parts else {},
-    )
-
-
-def _file(part: _Place) -> FileRecord:
-    path = part.text("path")
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path or "\0" in path or not pure.parts:
-        raise part.wrong("path", "a relative path inside the dataset's folder")
-    sha256 = part.text("sha256")
-    if _SHA256.fullmatch(sha256) is None:
-        raise part.wrong("sha256", "64 hexadecimal digits")
-    return FileRecord(path=path, bytes=part.number("bytes"), sha256=sha256)
-
-
-def _check_totals(root: _Place, manifest: Manifest) -> None:
-    totals = root.part("totals")
-    for name, total in manifest.as_json()["totals"].items():
-        if totals.number(name) != total:
-            raise totals.wrong(name, f"{total}, the sum over the splits")
+def _check_sums(manifest: Manifest, where: object) -> None:
+    """Raise `DatasetError` where parts of a manifest contradict each other."""
+    layout = manifest.layout
+    try:
+        fields = layout.fields
+    except ConfigError as error:  # the package that brings an encoding cannot be imported
+        raise DatasetError(
+            error.what, where=where, found=error.found, expected=error.expected, hint=error.hint
+        ) from error
+    if manifest.shards.fields != fields:
+        raise _wrong("shards.fields", manifest.shards.fields, ", ".join(fields), where)
+    for table in TABLES:
+        if table not in manifest.tables:
+            raise _wrong(f"tables.{table}", None, "a value", where)
+    if sorted(manifest.split_order) != sorted(manifest.splits):
+        raise _wrong("split_order", manifest.split_order, "the names of splits, each once", where)
+    for name, split in manifest.splits.items():
+        sums = SplitEntry.of(split.shards, spots=split.spots)
+        for key in ("patches", "bytes"):
+            found, expected = getattr(split, key), getattr(sums, key)
+            if found != expected:
+                raise _wrong(f"splits.{name}.{key}", found, f"{expected}, the sum over its shards", where)
+        sizes = [shard.patches for shard in split.shards]
+        if any(size != layout.patches for size in sizes[:-1]) or any(size > layout.patches for size in sizes):
+            raise _wrong(
+                f"splits.{name}.shards", sizes, f"{layout.patches} patches per shard, fewer in the last one only", where
+            )
+        for number, shard in enumerate(split.shards):
+            _check_parts(shard, layout, f"splits.{name}.shards[{number}].", where)
+    for key, expected in _totals(manifest.splits).items():
+        if getattr(manifest.totals, key) != expected:
+            raise _wrong(f"totals.{key}", getattr(manifest.totals, key), f"{expected}, the sum over the splits", where)
     paths = [file.path for split in manifest.splits.values() for shard in split.shards for file in shard.files()]
     if len(set(paths)) != len(paths):
-        raise root.wrong("splits", "every file once", show=False)
+        raise _wrong("splits", None, "every file once", where)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A mapping inside the manifest, with the name of its place for messages."""
+def _check_parts(shard: ShardEntry, layout: Layout, place: str, where: object) -> None:
+    expected = FORMATS.get(layout.format).part_names(layout)
+    if sorted(shard.parts) != sorted(expected):
+        found = ", ".join(sorted(shard.parts)) or "none"
+        raise _wrong(f"{place}parts", found, ", ".join(sorted(expected)) or "none", where)
 
-    value: Any
-    where: object
-    name: str
 
-    def wrong(self, key: str, expected: str, *, show: bool = True) -> DatasetError:
-        found = repr(self.value.get(key))[:80] if show and isinstance(self.value, dict) else None
-        return DatasetError(
-            "the manifest is damaged", where=f"{self.where}, key {self._full(key)}", found=found, expected=expected
-        )
+_EXPECTED = {
+    "missing": "a value",
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "too_short": "a longer list",
+    "too_long": "a shorter list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "greater_than_equal": "a whole number of at least {ge}",
+    "literal_error": "one of {expected}",
+}
+"""What is expected, in the words of JSON, by pydantic's name of the error."""
 
-    def part(self, key: str) -> Self:
-        return type(self)(self._get(key, dict, "a mapping"), self.where, self._full(key))
 
-    def parts(self, key: str) -> list[Self]:
-        items = self._get(key, list, "a list of mappings")
-        if not all(isinstance(item, dict) for item in items):
-            raise self.wrong(key, "a list of mappings", show=False)
-        return [type(self)(item, self.where, f"{self._full(key)}[{i}]") for i, item in enumerate(items)]
+def _raise_damaged(error: Exception, where: object) -> NoReturn:
+    """Raise the first problem of a manifest as a `DatasetError` that names its key."""
+    if not isinstance(error, ValidationError):
+        raise DatasetError("the manifest cannot be read", where=where, found=error, expected="JSON") from None
+    problem = error.errors()[0]
+    key = ""
+    for part in problem["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f"{'.' if key else ''}{part}"
+    kind, context = problem["type"], problem.get("ctx", {})
+    text = problem["msg"].removeprefix("Value error, ")
+    expected = _EXPECTED.get(kind, text).format_map(context) if kind in _EXPECTED else text
+    found = None if kind == "missing" else problem["input"]
+    raise _wrong(key, found, expected, where) from None
 
-    def mapping(self) -> dict[str, Any]:
-        return dict(self.value)
 
-    def text(self, key: str) -> str:
-        return self._get(key, str, "a text")
-
-    def texts(self, key: str) -> list[str]:
-        items = self._get(key, list, "a list of texts")
-        if not all(isinstance(item, str) for item in items):
-            raise self.wrong(key, "a list of texts")
-        return items
-
-    def flag(self, key: str) -> bool:
-        return self._get(key, bool, "true or false")
-
-    def number(self, key: str, *, least: int = 0) -> int:
-        number = self._get(key, int, "a whole number")
-        if isinstance(number, bool) or number < least:
-            raise self.wrong(key, f"a whole number of at least {least}")
-        return number
-
-    def numbers(self, key: str) -> list[int]:
-        items = self._get(key, list, "a list of positive whole numbers")
-        if not all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in items):
-            raise self.wrong(key, "a list of positive whole numbers")
-        return items
-
-    def choice(self, key: str, known: Sequence[str]) -> str:
-        text = self.text(key)
-        if text not in known:
-            raise self.wrong(key, f"one of {', '.join(known)}")
-        return text
-
-    def _get(self, key: str, kind: type[T], expected: str) -> T:
-        value = self.value.get(key) if isinstance(self.value, dict) else None
-        if not isinstance(value, kind):
-            raise self.wrong(key, expected)
-        return value
-
-    def _full(self, key: str) -> str:
-        return f"{self.name}.{key}" if self.name else key
+def _wrong(key: str, found: object, expected: str, where: object) -> DatasetError:
+    shown = None if found is None else repr(list(found) if isinstance(found, tuple) else found)[:80]
+    return DatasetError("the manifest is damaged", where=f"{where}, key {key}", found=shown, expected=expected)

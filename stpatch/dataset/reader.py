@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.dataset.access import Arrays, ShardReader
+from stpatch.dataset.access import ShardReader
+from stpatch.dataset.formats.base import Arrays
 from stpatch.dataset.manifest import Manifest, read_manifest
-from stpatch.dataset.sample import LABEL, Sample
+from stpatch.dataset.sample import Sample, by_kind
 from stpatch.dataset.tables import GENES, SLIDES, codes, numbers, patch_columns, read_table, unpack_measured
 from stpatch.errors import DatasetError
 
@@ -44,6 +45,8 @@ class Batch:
         (B, H, W) int16 by label name, -1 = none.
     numbers
         (B,) int64, the samples' numbers in the dataset.
+    further
+        Further planes by name, each with the batch as its first axis.
     """
 
     keys: list[str]
@@ -52,6 +55,7 @@ class Batch:
     genes: NDArray[np.int32]
     labels: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
     numbers: NDArray[np.int64]
+    further: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def open_dataset(path: str | Path, split: str | None = None, *, normalized: bool = False) -> Dataset:
@@ -132,18 +136,12 @@ class Dataset:
             The shard is missing or damaged.
         """
         number = self.number(number)
-        arrays = self._arrays(number)
-        x = arrays["x"]
+        planes = by_kind(self._arrays(number), self._layout)
         if self.normalized:
-            x = self._normalize(x[None], arrays["totals"][None], np.array([number]))[0]
-        return Sample(
-            key=self._key(number),
-            x=x,
-            totals=arrays["totals"],
-            genes=arrays.get("genes", self.panel),
-            labels=_labels(arrays),
-            meta=self.meta(number),
-        )
+            planes["x"] = self._normalize(planes["x"][None], planes["totals"][None], np.array([number]))[0]
+        if planes["genes"] is None:
+            planes["genes"] = self.panel
+        return Sample(key=self._key(number), meta=self.meta(number), **planes)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[number] for number in range(len(self)))
@@ -177,7 +175,7 @@ class Dataset:
         return genes
 
     def measured(self, number: Any) -> NDArray[np.bool_]:
-        """Return (C,) whether the sample's slide measured each channel's gene; a 0 elsewhere is no zero."""
+        """Return (C,) whether the sample's slide measured each channel's gene; a 0 elsewhere does not mean absence."""
         number = self.number(number)
         genes = self.genes(number)
         mask = self._measured[self._slide_of[number]]
@@ -203,25 +201,17 @@ class Dataset:
         """Return some samples, by number or key, stacked."""
         chosen = np.array([self.number(number) for number in numbers], dtype=np.int64)
         stacked: Arrays = {}
-        for spec in self._layout.arrays():
-            stacked[spec.name] = np.full((len(chosen), *spec.shape), spec.fill, dtype=spec.dtype)
+        for plane in self._layout.planes:
+            stacked[plane.name] = np.full((len(chosen), *plane.shape), plane.fill, dtype=plane.dtype)
         for row, number in enumerate(chosen):
             for name, array in self._arrays(int(number)).items():
-                stacked[name][row][tuple(slice(size) for size in array.shape)] = array
-        x = stacked["x"]
+                stacked[name][row][tuple(map(slice, array.shape))] = array
+        planes = by_kind(stacked, self._layout)
         if self.normalized:
-            x = self._normalize(x, stacked["totals"], chosen)
-        genes = stacked.get("genes")
-        if genes is None:
-            genes = np.broadcast_to(self._panel(), (len(chosen), self._layout.shape[0]))
-        return Batch(
-            keys=[self._key(int(number)) for number in chosen],
-            x=x,
-            totals=stacked["totals"],
-            genes=genes,
-            labels=_labels(stacked),
-            numbers=chosen,
-        )
+            planes["x"] = self._normalize(planes["x"], planes["totals"], chosen)
+        if planes["genes"] is None:
+            planes["genes"] = np.broadcast_to(self._panel(), (len(chosen), self._layout.shape[0]))
+        return Batch(keys=[self._key(int(number)) for number in chosen], numbers=chosen, **planes)
 
     # -- the dataset ----------------------------------------------------------------------------------------------
 
@@ -232,7 +222,7 @@ class Dataset:
 
     @property
     def table(self) -> pa.Table:
-        """The rows of patches.parquet, one a sample, in order."""
+        """The rows of patches.parquet, one per sample, in order."""
         return self._rows
 
     @cached_property
@@ -276,11 +266,12 @@ class Dataset:
     def _arrays(self, number: int) -> Arrays:
         shard, index = divmod(number, self._layout.patches)
         columns = self._columns
-        plane = None
+        size = None
         if self._layout.variable:
-            plane = (int(columns["height"][number]), int(columns["width"][number]))
-        place = (int(columns["offset"][number]), int(columns["nbytes"][number]))
-        return self._reader.read(self._shards[shard], index=index, place=place, key=self._key(number), plane=plane)
+            size = (int(columns["height"][number]), int(columns["width"][number]))
+        byte_range = (int(columns["offset"][number]), int(columns["nbytes"][number]))
+        shard_entry = self._shards[shard]
+        return self._reader.read(shard_entry, index=index, byte_range=byte_range, key=self._key(number), size=size)
 
     def _key(self, number: int) -> str:
         return str(self._keys[number].as_py())
@@ -366,10 +357,6 @@ class _Masks:
     def __getitem__(self, slide: int) -> NDArray[np.bool_]:
         packed = self._packed[slide]
         return unpack_measured(packed, 8 * len(packed) - 1)
-
-
-def _labels(arrays: Arrays) -> dict[str, NDArray[np.int16]]:
-    return {name.removeprefix(LABEL): array for name, array in arrays.items() if name.startswith(LABEL)}
 
 
 def _reopen(folder: Path, split: str, normalized: bool) -> Dataset:  # noqa: FBT001 - called by pickle alone

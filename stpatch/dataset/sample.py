@@ -1,4 +1,4 @@
-"""A sample and its fields: one patch as named byte strings in a fixed order, the same for tar and for zarr."""
+"""A sample: one patch and one draw of its channels, as planes by name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.dataset import codecs as codec
-from stpatch.dataset.codecs import Encoding
+from stpatch.dataset.layout import META, Layout
+from stpatch.dataset.planes import GENES, GENES_KIND, LABEL, LABEL_KIND, NO_LABEL, TOTALS, X
 from stpatch.errors import ConfigError, DatasetError
 from stpatch.storage import canonical_json, key_text
 
-LABEL = "label_"
-META = "meta.json"
-NO_LABEL = -1
-PAD_GENE = 0
+__all__ = [
+    "LABEL",
+    "META",
+    "NO_LABEL",
+    "Sample",
+    "by_kind",
+    "check_key",
+    "encode_meta",
+    "field_names",
+    "fitting_arrays",
+    "label_name",
+]
+
 NAME_LIMIT = 100
 """Bytes of a member name that a USTAR header holds."""
 
@@ -27,7 +36,7 @@ _KEY = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One patch.
+    """One patch, with its channels drawn.
 
     Attributes
     ----------
@@ -40,9 +49,11 @@ class Sample:
     genes
         (C,) int32 gene ids, the pad's where a channel has no gene; None where one panel holds for the whole dataset.
     labels
-        (H, W) int16 a label, -1 = none, by label name.
+        (H, W) int16 per label, -1 = none, by label name.
     meta
         slide_id, row, col, n_spots, and draw where there are several.
+    further
+        Further planes by name.
     """
 
     key: str
@@ -51,6 +62,24 @@ class Sample:
     genes: NDArray[np.int32] | None = None
     labels: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    further: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all arrays by plane name."""
+        arrays: dict[str, NDArray[Any]] = {X: self.x, TOTALS: self.totals}
+        if self.genes is not None:
+            arrays[GENES] = self.genes
+        arrays.update((f"{LABEL}{name}", label) for name, label in self.labels.items())
+        arrays.update(self.further)
+        return arrays
+
+
+def by_kind(arrays: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+    """Return a sample's (or a batch's) arrays as the keywords of `Sample`: x, totals, genes, labels and further."""
+    labels = {plane.name.removeprefix(LABEL): arrays[plane.name] for plane in layout.planes if plane.kind == LABEL_KIND}
+    genes = next((arrays[plane.name] for plane in layout.planes if plane.kind == GENES_KIND), None)
+    further = {plane.name: arrays[plane.name] for plane in layout.further}
+    return {"x": arrays[X], "totals": arrays[TOTALS], "genes": genes, "labels": labels, "further": further}
 
 
 def label_name(column: str) -> str:
@@ -58,15 +87,10 @@ def label_name(column: str) -> str:
     return key_text(column.strip())
 
 
-def field_names(encoding: Encoding, *, genes: bool, labels: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return a sample's fields in their order on disk: x, totals, genes, labels by name, meta."""
-    return (
-        f"x.{encoding}",
-        "totals.npy",
-        *(["genes.npy"] if genes else []),
-        *(f"{LABEL}{name}.npy" for name in sorted(labels)),
-        META,
-    )
+def field_names(encoding: str, *, genes: bool, labels: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the names of a tar sample's members, before the dataset's shape is known."""
+    layout = Layout(encoding=encoding, dtype="uint16", shape=(1, 1, 1), patches=1, labels=tuple(labels), genes=genes)
+    return layout.fields
 
 
 def check_key(key: str, fields: Iterable[str] = (META,)) -> str:
@@ -91,55 +115,47 @@ def check_key(key: str, fields: Iterable[str] = (META,)) -> str:
     return key
 
 
-def meta_of(sample: Sample, *, variable: bool = False) -> dict[str, Any]:
-    """Return what meta.json holds; `variable` adds the shape of x, which no manifest can tell then."""
+def encode_meta(sample: Sample, layout: Layout) -> bytes:
+    """Return the bytes of meta.json; where samples vary it tells the shape of x, which no manifest can tell then."""
     meta = {"key": sample.key, **sample.meta}
-    if variable:
+    if layout.variable:
         meta["shape"] = list(sample.x.shape)
-    return meta
+    return canonical_json(meta).encode()
 
 
-def encode_fields(sample: Sample, encoding: Encoding, *, variable: bool = False) -> dict[str, bytes]:
-    """Return the sample's tar members in their order.
-
-    Parameters
-    ----------
-    sample
-        What to encode.
-    encoding
-        ``blosc``: `x` as one Blosc frame. ``npy``: `x` as a NumPy file. All other arrays are NumPy files.
-    variable
-        The samples differ in height and width (unit ``slide``): the shape of `x` goes into meta.json.
+def fitting_arrays(sample: Sample, layout: Layout) -> dict[str, NDArray[Any]]:
+    """Return a sample's arrays by plane name, in the planes' order.
 
     Raises
     ------
     DatasetError
-        The arrays' shapes or types contradict each other.
+        A plane is missing or too many, or has another shape or dtype than the dataset's planes.
     """
-    check_sample(sample)
-    fields = {f"x.{encoding}": codec.encode(sample.x, encoding), "totals.npy": codec.encode(sample.totals, "npy")}
-    if sample.genes is not None:
-        fields["genes.npy"] = codec.encode(sample.genes, "npy")
-    for name in sorted(sample.labels):
-        fields[f"{LABEL}{name}.npy"] = codec.encode(sample.labels[name], "npy")
-    fields[META] = canonical_json(meta_of(sample, variable=variable)).encode()
-    return fields
-
-
-def check_sample(sample: Sample) -> None:
-    """Raise `DatasetError` where a sample's arrays contradict each other."""
-    plane = sample.x.shape[1:]
-    if len(plane) != 2:
-        raise DatasetError("x is no (C, H, W) array", where=sample.key, found=sample.x.shape)
-    planes: list[tuple[str, NDArray[Any], tuple[int, ...], str]] = [("totals", sample.totals, plane, "float32")]
-    if sample.genes is not None:
-        planes.append(("genes", sample.genes, sample.x.shape[:1], "int32"))
-    planes.extend((f"{LABEL}{name}", label, plane, "int16") for name, label in sample.labels.items())
-    for name, array, shape, dtype in planes:
-        if array.shape != shape or array.dtype != dtype:
+    arrays = sample.arrays()
+    names = [plane.name for plane in layout.planes]
+    if sorted(arrays) != sorted(names):
+        raise DatasetError(
+            "a sample has other planes than the dataset",
+            where=sample.key,
+            found=", ".join(arrays),
+            expected=", ".join(names),
+        )
+    size = _size(sample, layout)
+    for plane in layout.planes:
+        array, shape = arrays[plane.name], plane.shape_at(size)
+        if array.shape != shape or array.dtype != plane.dtype:
             raise DatasetError(
-                f"{name} does not fit x",
+                f"{plane.name} does not fit the dataset",
                 where=sample.key,
                 found=f"{array.shape} {array.dtype}",
-                expected=f"{shape} {dtype}",
+                expected=f"{shape} {plane.dtype}",
             )
+    return {name: arrays[name] for name in names}
+
+
+def _size(sample: Sample, layout: Layout) -> tuple[int, int] | None:
+    """Return the (height, width) of x where samples vary, at most the layout's."""
+    if not layout.variable or sample.x.ndim != len(layout.shape):
+        return None
+    height, width = sample.x.shape[1:]
+    return min(height, layout.shape[1]), min(width, layout.shape[2])

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.dataset.layout import FileRecord, Layout
+from stpatch.dataset.entries import FileEntry
+from stpatch.dataset.layout import Layout
 from stpatch.errors import DatasetError
 from stpatch.storage import atomic_file
 
@@ -91,7 +92,7 @@ def patch_columns(layout: Layout, *, draws: int = 1) -> dict[str, str]:
 
 def write_table(
     folder: Path, name: str, columns: Mapping[str, str], values: Mapping[str, Sequence[Any] | NDArray[Any]]
-) -> FileRecord:
+) -> FileEntry:
     """Write ``<name>.parquet`` into the dataset's folder; equal values give equal bytes.
 
     Parameters
@@ -101,7 +102,7 @@ def write_table(
     columns
         Names and types; ``?`` marks a column that may hold nulls.
     values
-        One sequence or array a column, all of one length. Null is None, and NaN in a float column with ``?``.
+        One sequence or array per column, all of one length. Null is None, and NaN in a float column with ``?``.
 
     Raises
     ------
@@ -144,7 +145,7 @@ def write_table(
             for start, stop in _row_groups(table, by="split" if name == "patches" else None):
                 writer.write_table(table.slice(start, stop - start), row_group_size=ROW_GROUP)
     data = (folder / where).read_bytes()
-    return FileRecord(path=where, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return FileEntry(path=where, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def read_table(path: Path, columns: Mapping[str, str], *, split: str | None = None) -> pa.Table:

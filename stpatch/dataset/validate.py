@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from stpatch.dataset import content
 from stpatch.dataset.access import ShardReader
-from stpatch.dataset.formats.tar import END
-from stpatch.dataset.layout import FileRecord, ShardRecord, zarr_path
-from stpatch.dataset.manifest import MANIFEST, Manifest, SplitRecord, read_manifest
+from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
+from stpatch.dataset.manifest import MANIFEST, Manifest, read_manifest
 from stpatch.dataset.tables import GENES, SLIDES, codes, numbers, patch_columns, read_table
 from stpatch.errors import DatasetError
+from stpatch.registry import FORMATS
 from stpatch.storage import sha256_file
 
 Rows = Mapping[str, Any]
@@ -66,7 +66,7 @@ def verify(folder: Path, *, deep: bool = False, progress: Progress | None = None
     yield from _check_tables(folder, manifest, deep=deep, tell=tell)
 
 
-def _check_file(folder: Path, file: FileRecord) -> DatasetError | None:
+def _check_file(folder: Path, file: FileEntry) -> DatasetError | None:
     """Return the problem of a file's presence, size or checksum."""
     path = folder / file.path
     try:
@@ -92,8 +92,9 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[DatasetError]:
     known = {file.path for file in manifest.files}
     for split in manifest.splits.values():
         known.update(file.path for shard in split.shards for file in shard.files())
+    formats = [FORMATS.get(name) for name in {*FORMATS.own(), manifest.layout.format}]
     for name in manifest.splits:
-        for top in (folder / name, folder / zarr_path(name)):
+        for top in sorted(folder / format_.folder(name) for format_ in formats):
             for parent, _, files in sorted(os.walk(top)):
                 for file in sorted(files):
                     path = (Path(parent) / file).relative_to(folder).as_posix()
@@ -144,7 +145,7 @@ def _check_tables(folder: Path, manifest: Manifest, *, deep: bool, tell: Progres
             for number, shard in enumerate(split.shards):
                 part = chosen[number * layout.patches :][: shard.patches]
                 yield from _check_samples(reader, shard, rows, part, facts)
-                tell(shard.file.path)
+                tell(shard.path)
             reader.close()
 
 
@@ -202,7 +203,7 @@ def _check_slides(
 
 
 def _check_split(
-    name: str, split: SplitRecord, rows: Rows, chosen: NDArray[np.int64], manifest: Manifest, path: Path
+    name: str, split: SplitEntry, rows: Rows, chosen: NDArray[np.int64], manifest: Manifest, path: Path
 ) -> Iterator[DatasetError]:
     """Yield where a split's rows differ from what the manifest says of its shards."""
     where = f"{path}, split {name}"
@@ -226,19 +227,19 @@ def _check_split(
     for shard in split.shards:
         part = chosen[start : start + shard.patches]
         start += shard.patches
-        yield from _check_shard_rows(shard, rows, part, path=path, tar=manifest.layout.format == "tar")
+        yield from _check_shard_rows(shard, rows, part, manifest, path=path)
 
 
 def _check_shard_rows(
-    shard: ShardRecord, rows: Rows, part: NDArray[np.int64], *, path: Path, tar: bool
+    shard: ShardEntry, rows: Rows, part: NDArray[np.int64], manifest: Manifest, *, path: Path
 ) -> Iterator[DatasetError]:
     offset, nbytes = rows["offset"][part], rows["nbytes"][part]
     ends = offset + nbytes
     coverage = rows["coverage"][part]
     starts = np.concatenate([[0], ends[:-1]])
-    inside = (offset >= 0) & (nbytes > 0) & (ends <= shard.file.bytes)
+    inside = (offset >= 0) & (nbytes > 0) & (ends <= shard.bytes)
     checks = [
-        ("shard", np.array([rows["shard"][row] == shard.file.path for row in part]), shard.file.path),
+        ("shard", np.array([rows["shard"][row] == shard.path for row in part]), shard.path),
         ("index", rows["index"][part] == np.arange(len(part)), "0, 1, ... in every shard"),
         ("offset, nbytes", inside & (offset == starts), "one sample after the other"),
         ("n_spots", rows["n_spots"][part] >= 0, "no negative number"),
@@ -250,38 +251,34 @@ def _check_shard_rows(
             yield DatasetError(
                 f"a row's {column} is wrong", where=f"{path}, row {row}", found=values, expected=expected
             )
-    if tar and len(ends) and ends[-1] + len(END) != shard.file.bytes:
+    expected_bytes = FORMATS.get(manifest.layout.format).shard_bytes(int(ends[-1])) if len(ends) else None
+    if expected_bytes not in (None, shard.bytes):
         yield DatasetError(
             "a shard holds more or fewer samples than its rows",
-            where=shard.file.path,
-            found=f"{shard.file.bytes} bytes",
-            expected=f"{ends[-1] + len(END)} bytes",
+            where=shard.path,
+            found=f"{shard.bytes} bytes",
+            expected=f"{expected_bytes} bytes",
         )
 
 
 def _check_samples(
-    reader: ShardReader, shard: ShardRecord, rows: Rows, part: NDArray[np.int64], facts: content.Facts
+    reader: ShardReader, shard: ShardEntry, rows: Rows, part: NDArray[np.int64], facts: content.Facts
 ) -> Iterator[DatasetError]:
     """Decode a shard's samples and yield where they differ from their rows."""
     layout = reader.layout
     for index, row in enumerate(part):
         key = rows["key"][row]
-        place = (int(rows["offset"][row]), int(rows["nbytes"][row]))
-        plane = (int(rows["height"][row]), int(rows["width"][row])) if layout.variable else None
+        byte_range = (int(rows["offset"][row]), int(rows["nbytes"][row]))
+        size = (int(rows["height"][row]), int(rows["width"][row])) if layout.variable else None
         told = {name: rows[name][row] for name in rows}
-        if plane is not None and not (0 < plane[0] <= layout.shape[1] and 0 < plane[1] <= layout.shape[2]):
-            yield DatasetError("a sample's size is wrong", where=key, found=plane, expected=layout.shape[1:])
+        if size is not None and not (0 < size[0] <= layout.shape[1] and 0 < size[1] <= layout.shape[2]):
+            yield DatasetError("a sample's size is wrong", where=key, found=size, expected=layout.shape[1:])
             continue
         try:
-            if layout.format == "tar":
-                fields = reader.fields(shard, place=place, key=key)
-                arrays = reader.decode(fields, plane=plane, where=f"{shard.file.path}, {key}")
-                problems = content.check_meta(bytes(fields["meta.json"]), told, facts)
-            else:
-                arrays = reader.read(shard, index=index, place=place, key=key, plane=plane)
-                problems = []
+            stored = reader.stored(shard, index=index, byte_range=byte_range, key=key, size=size)
         except DatasetError as problem:
             yield problem
             continue
-        for what in [*problems, *content.check_arrays(arrays, told, facts)]:
-            yield DatasetError(what, where=f"{shard.file.path}, {key} (row {row} of patches.parquet)")
+        problems = [] if stored.meta is None else content.check_meta(stored.meta, told, facts)
+        for what in [*problems, *content.check_arrays(stored.arrays, told, facts)]:
+            yield DatasetError(what, where=f"{shard.path}, {key} (row {row} of patches.parquet)")

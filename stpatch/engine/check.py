@@ -1,13 +1,30 @@
-"""Looks at a config and at every slide's headers, and lists every problem at once; no matrix is read."""
+"""Looks at a config and at every slide's headers, and lists every problem at once; no matrix is read.
+
+`check` and `build` share the list `SETTINGS`: what the first passes, the second does not refuse. Whoever adds a refusal
+that the config, the samplesheet or the folders could have told adds a function here; the stage's own refusal stays,
+for those who run stages one by one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from stpatch.engine.corpus_check import check_sheet
-from stpatch.errors import ConfigError, ProblemsError, StpatchError, one_or_many
+from stpatch.errors import (
+    ConfigError,
+    InputError,
+    InputMissingError,
+    MismatchError,
+    MissingExtraError,
+    ProblemsError,
+    StpatchError,
+    one_or_many,
+)
 from stpatch.image.groups import AUTO
 from stpatch.slides.genes import read_gene_map, read_vocabulary
 from stpatch.slides.readers.registry import probe_source, require_path
@@ -15,6 +32,8 @@ from stpatch.slides.reference import read_reference
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
 from stpatch.stages.normalize import panel_rules
+from stpatch.stages.plan import check_names
+from stpatch.storage import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +69,27 @@ def check_slides(job: Job, *, tick: Callable[[], object] = lambda: None) -> list
     rows = []
     for source in job.sources.values():
         try:
-            row = SlideCheck(source=source, probe=probe_source(source, job.config.ingest))
+            probe = probe_source(source, job.config.ingest)
+            require_files(source)
+            row = SlideCheck(source=source, probe=probe)
         except StpatchError as error:
             row = SlideCheck(source=source, problem=error)
         rows.append(row)
         tick()
     return rows
+
+
+def require_files(source: SlideSource) -> None:
+    """Refuse a slide whose path, or one of whose files of labels and coordinates, names nothing."""
+    require_path(source)
+    for column, path in (("labels", source.labels), ("coordinates", source.coordinates)):
+        if path is not None and not path.is_file():
+            raise InputMissingError(
+                f"there is no such file of {column}",
+                where=f"slide {source.slide_id}, {source.where}, column {column}",
+                found=path,
+                hint="paths in a samplesheet are taken from its folder",
+            )
 
 
 def require_settings(job: Job) -> None:
@@ -68,26 +102,19 @@ def require_settings(job: Job) -> None:
     """
     problems = check_settings(job)
     if job.config.run.on_error == "stop":
-        for source in job.sources.values():
-            try:
-                require_path(source)
-            except StpatchError as error:
-                problems.append(error)
+        problems += _caught(partial(require_files, source) for source in job.sources.values())
     if problems:
         raise one_or_many(problems)
 
 
 def check_settings(job: Job) -> list[StpatchError]:
-    """Return the problems of what the config names beside the slides: files, columns, units."""
+    """Return the problems of what the config and the samplesheet say, and of the folders that they name."""
+    return _caught(partial(look, job) for look in SETTINGS)
+
+
+def _caught(looks: Iterable[Callable[[], object]]) -> list[StpatchError]:
+    """Return the problems that several looks raise, each of which may raise several."""
     problems: list[StpatchError] = []
-    genes = job.config.ingest.genes
-    looks: list[Callable[[], object]] = [partial(panel_rules, job)]
-    if genes.map is not None:
-        looks.append(partial(read_gene_map, genes.map))
-    if genes.reference is not None:
-        looks.append(partial(read_reference, genes.reference))
-    if genes.vocabulary is not None:
-        looks.append(partial(read_vocabulary, genes.vocabulary))
     for look in looks:
         try:
             look()
@@ -95,15 +122,64 @@ def check_settings(job: Job) -> list[StpatchError]:
             problems += error.problems
         except StpatchError as error:
             problems.append(error)
-    return problems + _columns(job) + check_sheet(job)
+    return problems
 
 
-def _columns(job: Job) -> list[StpatchError]:
+def require_gene_files(job: Job) -> None:
+    """Refuse a gene map or vocabulary that is missing or cannot be read."""
+    genes = job.config.ingest.genes
+    looks: list[Callable[[], object]] = []
+    if genes.map is not None:
+        looks.append(partial(read_gene_map, genes.map))
+    if genes.reference is not None:
+        looks.append(partial(read_reference, genes.reference))
+    if genes.vocabulary is not None:
+        looks.append(partial(read_vocabulary, genes.vocabulary))
+    if problems := _caught(looks):
+        raise one_or_many(problems)
+
+
+def require_rules(job: Job) -> None:
+    """Refuse panel rules that cannot rank: no list, a list that is empty or repeats itself, a package that is missing.
+
+    What the rules' own modules refuse by the config alone is refused here first.
+    """
+    key = "channels.genes" if job.config.channels.scope != "patch" else "channels.candidates.genes"
+    try:
+        rules = panel_rules(job)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "the gene list is not a text file", where=f"key {key}", found=error, expected="UTF-8, one gene per line"
+        ) from error
+    for rule in rules:
+        if rule.method == "list" and not rule.genes:
+            raise InputError("the gene list is empty", where=f"key {key}", hint="name at least one gene")
+        repeated = sorted(name for name, count in Counter(rule.genes).items() if count > 1)
+        if rule.method == "list" and repeated:
+            raise ConfigError(
+                "genes are listed twice", where=f"key {key}", found=", ".join(repeated[:8]), hint="list each once"
+            )
+        if rule.method in _DIVIDE_BY_MEAN and job.config.normalize.method == "pearson_residuals":
+            raise ConfigError(
+                f"rule {rule.method} divides by a gene's mean, and Pearson residuals have means of about 0",
+                where=f"key {key.removesuffix('genes')}method",
+                found="normalize.method: pearson_residuals",
+                hint="choose rule pearson_residuals or variance, or another normalization",
+            )
+        if rule.method == "hvg_seurat_v3" and importlib.util.find_spec("skmisc") is None:
+            raise MissingExtraError.of("hvg", needs="scikit-misc", purpose="rule hvg_seurat_v3")
+
+
+_DIVIDE_BY_MEAN = ("hvg_seurat", "hvg_cell_ranger", "cv")
+
+
+def require_columns(job: Job) -> None:
+    """Refuse columns that the split asks for and the samplesheet does not have."""
     split = job.config.split
     known = {"slide_id", "platform", "organism", "split"}
     known.update(*(source.metadata for source in job.sources.values()))
     asked = {"split.by": split.by, "split.stratify": split.stratify, "split.column": split.column}
-    return [
+    problems: list[StpatchError] = [
         ConfigError(
             "the samplesheet has no such column",
             where=f"key {key}",
@@ -113,3 +189,85 @@ def _columns(job: Job) -> list[StpatchError]:
         for key, column in asked.items()
         if column is not None and column not in known and (key, column) != ("split.by", AUTO)
     ]
+    if problems:
+        raise one_or_many(problems)
+
+
+def require_blocks(job: Job) -> None:
+    """Refuse patches that no block of a spatial hold-out could hold."""
+    blocks, crop = job.config.split.blocks, job.config.crop
+    if blocks is not None and crop.unit == "patch" and max(crop.size) > blocks.size:
+        raise ConfigError(
+            "a patch is larger than a block, so no block could hold one",
+            where="key split.blocks.size",
+            found=f"blocks of {blocks.size} x {blocks.size} pixels, patches of {crop.size[0]} x {crop.size[1]}",
+            expected=f"at least {max(crop.size)}; several times that keeps the margin small",
+            hint="set a larger split.blocks.size, or split by slides",
+        )
+
+
+def require_names(job: Job) -> None:
+    """Refuse labels and slide ids that could not become names in a shard."""
+    check_names(job, dict.fromkeys(job.sources, 0))
+
+
+def require_corpus(job: Job) -> None:
+    """Refuse what the samplesheet as a whole has wrong: splits, organisms, folders, names of allowed exceptions."""
+    if problems := check_sheet(job):
+        raise one_or_many(problems)
+
+
+def require_output(job: Job) -> None:
+    """Refuse an output folder that holds something this job did not make, or that cannot be made.
+
+    Raises
+    ------
+    MismatchError
+        The folder is not empty, and the work dir does not know it as its own; or there is a file in its way.
+    """
+    output = job.output
+    for folder in (output, job.work):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise MismatchError("there is a file where a folder should be", where=there, hint="choose another folder")
+    if not output.exists() or not any(output.iterdir()):
+        return
+    manifest, own = output / "manifest.json", job.work / "manifest.json"
+    if manifest.is_file():
+        if not own.is_file() or own.read_bytes() != manifest.read_bytes():
+            raise MismatchError(
+                "the output folder holds another dataset",
+                where=output,
+                found=_dataset_of(manifest),
+                expected=f"an empty folder, or the dataset that work dir {job.work} made",
+                hint="choose another dataset.output, or remove the old dataset",
+            )
+        return
+    if not (job.work / "receipts" / "plan").is_dir():
+        raise MismatchError(
+            "the output folder is not empty",
+            where=output,
+            found=", ".join(sorted(path.name for path in output.iterdir())[:6]),
+            expected=f"an empty folder, or an unfinished dataset of work dir {job.work}",
+            hint="choose another dataset.output, or empty the folder",
+        )
+
+
+def _dataset_of(manifest: Path) -> str:
+    try:
+        section = read_json(manifest).get("dataset", {})
+        return f"dataset {section.get('name')!r}, version {section.get('version')}"
+    except (ValueError, OSError, AttributeError):
+        return "a manifest.json that cannot be read"
+
+
+SETTINGS: tuple[Callable[[Job], object], ...] = (
+    require_output,
+    require_gene_files,
+    require_rules,
+    require_columns,
+    require_blocks,
+    require_names,
+    require_corpus,
+)
+"""What the config, the samplesheet and the folders can tell before any work is done."""

@@ -1,4 +1,4 @@
-"""What a build will make and need: patches, bytes, memory, tasks."""
+"""What a build will make and need: samples, bytes, memory, tasks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from stpatch.config import Config
 from stpatch.engine.corpus_check import early_splits
+from stpatch.registry import ENCODINGS
 from stpatch.slides.readers.registry import probe_source
 from stpatch.slides.source import Probe
 from stpatch.stages.channels import read_channels
@@ -18,8 +19,6 @@ from stpatch.stages.job import Job
 from stpatch.stages.plan import read_plan
 from stpatch.stages.shard import dataset_layout
 
-BYTES_PER_VALUE = 0.25
-"""Stored bytes a value of x, a middle of Visium-like and HD-like counts in Blosc (0.36 and 0.13)."""
 GUESSED_GENES = 20000
 
 
@@ -27,12 +26,12 @@ GUESSED_GENES = 20000
 class Outlook:
     """What is to come; `exact` says whether it is the plan or an estimate.
 
-    A slide whose headers do not tell its spots has None for its patches, and is in no sum.
+    A slide whose headers do not tell its spots has None for its samples, and is in no sum.
     """
 
     exact: bool
-    patches_by_slide: Mapping[str, int | None]
-    patches_by_split: Mapping[str, int | None]
+    samples_by_slide: Mapping[str, int | None]
+    samples_by_split: Mapping[str, int | None]
     shape: tuple[int, int, int]
     dtype: str
     tasks: int
@@ -45,15 +44,15 @@ class Outlook:
 
     def text(self) -> str:
         """Return a few lines for people."""
-        known = [count for count in self.patches_by_slide.values() if count is not None]
-        unknown = len(self.patches_by_slide) - len(known)
+        known = [count for count in self.samples_by_slide.values() if count is not None]
+        unknown = len(self.samples_by_slide) - len(known)
         plural = "" if sum(known) == 1 else "s"
         lines = [f"{'plan' if self.exact else 'estimate, from the headers'}: {sum(known)} sample{plural}"]
         if unknown:
             lines[0] += (
                 f", not counting {unknown} slide{'s' if unknown > 1 else ''} whose headers do not tell the spots"
             )
-        for what, counts in (("slide", self.patches_by_slide), ("split", self.patches_by_split)):
+        for what, counts in (("slide", self.samples_by_slide), ("split", self.samples_by_split)):
             lines += [
                 f"  {what} {name:<24} {'unknown' if count is None else count:>10}" for name, count in counts.items()
             ]
@@ -61,7 +60,7 @@ class Outlook:
         lines += [
             f"  sample                         {channels} channels x {height} x {width}, {self.dtype}",
             f"  dataset                        about {human_size(self.bytes)}",
-            f"  memory                         about {human_size(self.memory)} a worker",
+            f"  memory                         about {human_size(self.memory)} per worker",
             f"  tasks                          {self.tasks}; array range 0-{max(self.tasks - 1, 0)}",
         ]
         return "\n".join(lines)
@@ -75,8 +74,8 @@ def plan_outlook(job: Job) -> Outlook:
     spots = [(job.slide_path(slide_id).stat().st_size) for slide_id in plan.slides]
     return Outlook(
         exact=True,
-        patches_by_slide=dict(zip(plan.slides, by_slide.tolist(), strict=True)),
-        patches_by_split=dict(zip(plan.splits, by_split.tolist(), strict=True)),
+        samples_by_slide=dict(zip(plan.slides, by_slide.tolist(), strict=True)),
+        samples_by_split=dict(zip(plan.splits, by_split.tolist(), strict=True)),
         shape=(read_channels(job.channels_path).n_channels, *layout.shape[1:]),
         dtype=layout.dtype,
         tasks=len(plan.tasks()),
@@ -107,8 +106,8 @@ def estimate_outlook(job: Job) -> Outlook:
     dtype = "uint16" if config.shards.values == "counts" else config.shards.dtype
     return Outlook(
         exact=False,
-        patches_by_slide=by_slide,
-        patches_by_split=by_split,
+        samples_by_slide=by_slide,
+        samples_by_split=by_split,
         shape=shape,
         dtype=dtype,
         tasks=sum(math.ceil(count / config.shards.patches) for count in by_split.values() if count is not None),
@@ -156,7 +155,7 @@ def _by_split(job: Job, by_slide: Mapping[str, int | None], probes: Mapping[str,
 
 def _stored_bytes(samples: int, shape: tuple[int, int, int], dtype: str, encoding: str) -> int:
     values = math.prod(shape)
-    each = values * (np.dtype(dtype).itemsize if encoding == "npy" else BYTES_PER_VALUE)
+    each = values * ENCODINGS.get(encoding).bytes_per_value(dtype)
     return int(samples * (each + 4 * shape[1] * shape[2] + 4 * shape[0] + 4096))
 
 

@@ -1,7 +1,7 @@
 """Imported by the fork server alone, once, before it forks workers.
 
-A fault here is no fault of the build: what is missing, a worker imports or compiles when it needs it. Nor is it one
-that a worker finds the build gone when it begins: whoever stopped the build knows.
+What fails here does not fail the build: a worker imports or compiles what is missing when it needs it. A worker that
+finds the build gone when it begins is silent, too: whoever stopped the build knows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Tell of a fault of a worker that has not begun, unless what it shares with the build went with the build."""
+    """Print a fault of a worker that has not begun, unless it is that the build has ended meanwhile."""
     if not isinstance(error, OSError | EOFError):
         sys.__excepthook__(kind, error, trace)
 

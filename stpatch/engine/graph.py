@@ -1,43 +1,70 @@
-"""The graph of stages: what units each has, what a unit depends on, and how it is run."""
+"""The graph of stages: what units each has, what a unit depends on, and how it is run.
+
+A new stage is a module of `stpatch.stages` with the two functions of `StageCode`, and one entry in this module's list.
+"""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
+import stpatch
 from stpatch.errors import StpatchError, UnitsFailedError
-from stpatch.stages.job import CODE_VERSION, Job, Outcome
-from stpatch.stages.receipts import Failure, Receipt, outputs_present, place_of
+from stpatch.stages.job import Job, Outcome
+from stpatch.stages.provenance import Software
+from stpatch.stages.receipts import Failure, Receipt, file_of, outputs_present
 from stpatch.storage import digest
 
 CORPUS = "corpus"
 """The only unit of a reduce."""
 
+REQUESTS = 3
+"""Version of what requests are made of; part of every request."""
 
-@dataclass(frozen=True)
+
+class StageCode(Protocol):
+    """What a stage's module has; it is imported when it is first needed, as most of them import much."""
+
+    def request(self, job: Job, unit: str, /) -> dict[str, Any]:
+        """Return what the unit depends on, beside its input files, as JSON values.
+
+        Settings, and the fingerprints of the units before it: nothing that names a folder, a rank or a time. It is
+        asked for every unit of an up-to-date build, so it must be cheap.
+        """
+        ...
+
+    def run(self, job: Job, unit: str, /) -> Outcome:
+        """Do the unit's work; a fault of its input is a `StpatchError`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage.
 
     Attributes
     ----------
     name
-        Also the module's in this package, which has ``request(job, unit)`` and ``run(job, unit)``.
+        As in ``stpatch run NAME``.
+    load
+        Imports the stage's module.
     unit
-        What a unit is: ``slide``, ``corpus`` or ``task``.
+        What a unit is.
     after
         The stages whose slides this one goes through.
+    libraries
+        Distributions that decide the bytes of its outputs; their versions are recorded in the receipts.
+    location
+        Where a unit's input files are sought: another location means another look, though not another fingerprint.
     """
 
     name: str
-    unit: str
+    load: Callable[[], StageCode]
+    unit: Literal["slide", "corpus", "task"]
     after: tuple[str, ...] = ()
-
-    @property
-    def module(self) -> Any:
-        """The stage's module, imported when it is needed."""
-        return importlib.import_module(f"stpatch.stages.{self.name}")
+    libraries: tuple[str, ...] = ()
+    location: Callable[[Job, str], str] = lambda _job, _unit: ""
 
     def units(self, job: Job) -> list[str]:
         """Return the stage's units in their order; stages before it must be done."""
@@ -52,20 +79,37 @@ class Stage:
 
     def request(self, job: Job, unit: str) -> str:
         """Return the digest of what the unit depends on, beside its input files."""
-        return digest([CODE_VERSION, self.name, unit, self.module.request(job, unit)])
+        return digest([REQUESTS, self.name, unit, self.load().request(job, unit)])
 
-    def place(self, job: Job, unit: str) -> str:
-        """Return where the unit's input files are sought."""
-        find: Callable[[Job, str], str] | None = getattr(self.module, "place", None)
-        return find(job, unit) if find else ""
+    def code(self, job: Job) -> str:
+        """Return the digest of the code that decides this stage's results: its own, and that of all stages before it.
+
+        So a change of the code redoes the stages from the changed one on, and a dataset is never made by two.
+        """
+        names = list(STAGES)
+        before = names[: names.index(self.name) + 1]
+        return job.code.digest([f"stpatch.stages.{name}" for name in before])
+
+    def is_current(self, job: Job, receipt: Receipt) -> bool:
+        """Whether a receipt is of today's config and code, whatever has become of its files since.
+
+        The libraries' versions are recorded and not compared: an upgrade does not redo finished work. What is mixed
+        that way, the manifest tells.
+        """
+        software = receipt.software
+        return (
+            receipt.request == self.request(job, receipt.unit)
+            and software.package == stpatch.__version__
+            and software.code == self.code(job)
+        )
 
     def is_done(self, job: Job, unit: str) -> bool:
-        """Whether the unit's receipt matches: same request, same inputs, outputs in place."""
+        """Whether the unit's receipt matches: same request, code and inputs, and its outputs are there."""
         receipt = job.book.receipt(self.name, unit)
         return (
             receipt is not None
-            and receipt.request == self.request(job, unit)
-            and receipt.place == self.place(job, unit)
+            and self.is_current(job, receipt)
+            and receipt.location == self.location(job, unit)
             and all(item.unchanged() for item in receipt.inputs)
             and outputs_present(receipt.outputs, job.roots)
         )
@@ -78,10 +122,10 @@ class Stage:
         """
         if self.is_done(job, unit) and (done := job.book.receipt(self.name, unit)) is not None:
             return done
-        request, place = self.request(job, unit), self.place(job, unit)
-        self._forget(job, unit)
+        request, before = self.request(job, unit), job.book.receipt(self.name, unit)
+        self._forget(job, before)
         try:
-            outcome: Outcome = self.module.run(job, unit)
+            outcome = self.load().run(job, unit)
         except StpatchError as error:
             self._fail(job, unit, request, error)
             raise
@@ -91,19 +135,23 @@ class Stage:
             stage=self.name,
             unit=unit,
             request=request,
-            place=place,
+            location=self.location(job, unit),
+            software=Software(
+                package=stpatch.__version__, code=self.code(job), libraries=job.library_versions(self.libraries)
+            ),
             inputs=tuple(outcome.inputs),
             outputs=tuple(job.measured(path, sha256) for path, sha256 in outcome.outputs),
             facts=dict(outcome.facts),
         )
+        if before is not None and _made_otherwise(before, receipt):
+            receipt = replace(receipt, revision=digest([item.sha256 for item in receipt.outputs]))
         job.book.write(receipt)
         return receipt
 
-    def _forget(self, job: Job, unit: str) -> None:
+    def _forget(self, job: Job, receipt: Receipt | None) -> None:
         """Remove what the unit made under another request, some of which may have other names than what comes now."""
-        receipt = job.book.receipt(self.name, unit)
         for output in receipt.outputs if receipt else ():
-            place_of(output.path, job.roots).unlink(missing_ok=True)
+            file_of(output.path, job.roots).unlink(missing_ok=True)
 
     def _fail(self, job: Job, unit: str, request: str, error: StpatchError) -> None:
         job.book.write_failure(
@@ -111,16 +159,93 @@ class Stage:
         )
 
 
+def _made_otherwise(before: Receipt, now: Receipt) -> bool:
+    """Whether the same request, inputs and code gave other bytes than before: the libraries are others.
+
+    The fingerprint alone would not tell the units after this one, which would stay as the old bytes made them.
+    """
+    same_question = (before.request, before.contents, before.software.code) == (
+        now.request, now.contents, now.software.code
+    )  # fmt: skip
+    return same_question and (before.revision != "" or before.outputs != now.outputs)
+
+
+def _ingest() -> StageCode:
+    from stpatch.stages import ingest
+
+    return ingest
+
+
+def _normalize() -> StageCode:
+    from stpatch.stages import normalize
+
+    return normalize
+
+
+def _select() -> StageCode:
+    from stpatch.stages import select
+
+    return select
+
+
+def _crop() -> StageCode:
+    from stpatch.stages import crop
+
+    return crop
+
+
+def _plan() -> StageCode:
+    from stpatch.stages import plan
+
+    return plan
+
+
+def _shard() -> StageCode:
+    from stpatch.stages import shard
+
+    return shard
+
+
+def _finalize() -> StageCode:
+    from stpatch.stages import finalize
+
+    return finalize
+
+
+def _slide_path(job: Job, slide_id: str) -> str:
+    return str(job.sources[slide_id].path.absolute())
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("ingest", "slide"),
-        Stage("normalize", "slide", after=("ingest",)),
-        Stage("select", "corpus", after=("normalize",)),
-        Stage("crop", "slide", after=("ingest", "normalize")),
-        Stage("plan", "corpus", after=("crop",)),
-        Stage("shard", "task"),
-        Stage("finalize", "corpus"),
+        Stage(
+            name="ingest",
+            load=_ingest,
+            unit="slide",
+            libraries=("anndata", "h5py", "numba", "numpy", "pandas", "pyarrow", "scipy", "spatialdata"),
+            location=_slide_path,
+        ),
+        Stage(
+            name="normalize",
+            load=_normalize,
+            unit="slide",
+            after=("ingest",),
+            libraries=("h5py", "numba", "numpy", "scikit-misc", "scipy"),
+        ),
+        Stage(
+            name="select",
+            load=_select,
+            unit="corpus",
+            after=("normalize",),
+            libraries=("numpy", "pandas", "scikit-misc", "scipy"),
+        ),
+        Stage(
+            name="crop", load=_crop, unit="slide", after=("ingest", "normalize"), libraries=("h5py", "numpy", "scipy")
+        ),
+        Stage(name="plan", load=_plan, unit="corpus", after=("crop",), libraries=("numpy", "pandas")),
+        Stage(name="shard", load=_shard, unit="task", libraries=("numba", "numcodecs", "numpy", "scipy", "zarr")),
+        Stage(name="finalize", load=_finalize, unit="corpus", libraries=("numpy", "pandas", "pyarrow", "zarr")),
     )
 }
 """The stages in their order."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from stpatch.engine.check import require_output
 from stpatch.engine.graph import CORPUS, STAGES, Stage
 from stpatch.engine.ranks import Rank
 from stpatch.engine.workers import Workers, worker_count, workers_in
 from stpatch.errors import MismatchError, ProblemsError, StpatchError, UnitsFailedError
 from stpatch.stages.job import Job
-from stpatch.storage import read_json
 
 
 class Bar(Protocol):
@@ -73,7 +73,7 @@ def run_stages(
     StpatchError
         With ``run.on_error: stop`` the first fault of a unit. With ``skip`` faults are collected in the summary.
     """
-    check_output(job)
+    require_output(job)
     summary = Summary()
     with Workers(job, worker_count(job.config) if workers is None else workers) as pool:
         for name in stages:
@@ -132,52 +132,10 @@ def check_upstream(job: Job, name: str) -> None:
             return
         for unit in stage.units(job):
             receipt = job.book.receipt(stage.name, unit)
-            if receipt is not None and receipt.request != stage.request(job, unit):
+            if receipt is not None and not stage.is_current(job, receipt):
+                other = "with another config" if receipt.request != stage.request(job, unit) else "by other code"
                 raise MismatchError(
-                    f"stage {stage.name} was run with another config",
+                    f"stage {stage.name} was run {other}",
                     where=f"work dir {job.work}, unit {unit}",
                     hint=f"run it again first: stpatch run {stage.name} CONFIG",
                 )
-
-
-def check_output(job: Job) -> None:
-    """Refuse an output folder that holds something this job did not make.
-
-    Raises
-    ------
-    MismatchError
-        The folder is not empty, and the work dir does not know it as its own.
-    """
-    output = job.output
-    for folder in (output, job.work):
-        if folder.exists() and not folder.is_dir():
-            raise MismatchError("there is a file where a folder should be", where=folder, hint="choose another folder")
-    if not output.exists() or not any(output.iterdir()):
-        return
-    manifest, own = output / "manifest.json", job.work / "manifest.json"
-    if manifest.is_file():
-        if not own.is_file() or own.read_bytes() != manifest.read_bytes():
-            raise MismatchError(
-                "the output folder holds another dataset",
-                where=output,
-                found=_dataset_of(manifest),
-                expected=f"an empty folder, or the dataset that work dir {job.work} made",
-                hint="choose another dataset.output, or remove the old dataset",
-            )
-        return
-    if not (job.work / "receipts" / "plan").is_dir():
-        raise MismatchError(
-            "the output folder is not empty",
-            where=output,
-            found=", ".join(sorted(path.name for path in output.iterdir())[:6]),
-            expected=f"an empty folder, or an unfinished dataset of work dir {job.work}",
-            hint="choose another dataset.output, or empty the folder",
-        )
-
-
-def _dataset_of(manifest: object) -> str:
-    try:
-        section = read_json(manifest).get("dataset", {})  # type: ignore[arg-type]
-        return f"dataset {section.get('name')!r}, version {section.get('version')}"
-    except (ValueError, OSError, AttributeError):
-        return "a manifest.json that cannot be read"

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError
-from stpatch.expression.normalize import BLOCK_VALUES, SCALED_METHODS, Normalization, residuals
+from stpatch.expression.normalize import BLOCK_VALUES, Normalization
+from stpatch.image.values import residuals
+from stpatch.kernels.formula import SCALED_METHODS
 
 if TYPE_CHECKING:  # its compiled loops are loaded where moments are made, not where they are merged
     from stpatch.expression.sums import SlideSums

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.expression.moments import Positions, ValueMoments, ratio, scatter_to_axis
-from stpatch.expression.normalize import BLOCK_VALUES, Normalization, normalize_csr, residuals
+from stpatch.expression.normalize import BLOCK_VALUES, Normalization, normalize_csr
+from stpatch.image.values import residuals
 from stpatch.slides.slide import Slide
 
 NEIGHBOURS = 6

@@ -1,4 +1,7 @@
-"""Normalizations of counts: one definition for the statistics (sparse slides) and for the reader (dense batches)."""
+"""Normalizations of a slide: resolved from the config's words, and applied to sparse slides and dense batches.
+
+What a normalization computes stands in `stpatch.kernels.formula` and, for residuals, in `stpatch.image.values`.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import ConfigError, InputError
+from stpatch.image.values import Recipe, Residuals, dense_values
+from stpatch.kernels.formula import METHODS, NONE, SCALED_METHODS, Formula, normalize_array, spot_scale
 
-SCALED_METHODS = ("total", "log1p_total", "sqrt_total")
-"""Methods that divide by a spot's total."""
 BLOCK_VALUES = 1 << 22
 """Stored values in work at once, so that memory stays bounded by the slide's own matrix."""
 
@@ -63,13 +66,21 @@ class Normalization:
                 where="normalize.method",
                 expected="a slide with at least one count",
             )
-        if self.method not in (*SCALED_METHODS, "none", "pearson_residuals"):
+        if self.method not in (*METHODS, "pearson_residuals"):
             raise ConfigError(f"unknown normalization {self.method!r}", where="normalize.method")
 
     @property
     def keeps_zeros(self) -> bool:
         """Whether a count of 0 becomes a value of 0, so that sparse stays sparse."""
         return self.method != "pearson_residuals"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The arithmetic, as images and readers apply it: every number resolved."""
+        if self.gene_sums is not None:
+            shares = self.gene_sums / float(self.grand_total or 1)
+            return Residuals(shares=shares, theta=self.theta, clip=float(self.n_spots or 0) ** 0.5)
+        return Formula(method=METHODS[self.method], target_sum=float(self.target_sum or 1.0))
 
     def of_genes(self, positions: NDArray[np.integer[Any]]) -> Normalization:
         """Return the normalization of some genes of the slide; position -1 (pad) becomes 0 everywhere."""
@@ -178,14 +189,6 @@ def corpus_median(totals: Iterable[NDArray[np.float64]]) -> float:
     return float(values[np.searchsorted(upto, middle, side="right")].mean())
 
 
-def spot_scale(totals: NDArray[np.floating[Any]], target_sum: float) -> NDArray[np.float64]:
-    """Return ``target_sum / totals``, 0 where the total is 0."""
-    totals = np.asarray(totals, dtype=np.float64)
-    scale = np.zeros_like(totals)
-    np.divide(target_sum, totals, out=scale, where=totals > 0)
-    return scale
-
-
 def value_blocks(
     counts: sparse.csr_matrix,
     totals: NDArray[np.float64],
@@ -194,10 +197,12 @@ def value_blocks(
     block: int = BLOCK_VALUES,
 ) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
     """Yield ``(start, stop, values)``: the normalized stored values ``data[start:stop]`` in float64, block by block."""
-    method = normalization.method
-    if not normalization.keeps_zeros:
-        raise ValueError(f"{method} does not keep zeros, so it has no sparse values")
-    scale = None if method == "none" else spot_scale(totals, float(normalization.target_sum or 0))
+    recipe = normalization.recipe
+    if not isinstance(recipe, Formula):  # the caller's choice of a method is at fault, not a type
+        raise ValueError(  # noqa: TRY004
+            f"{normalization.method} does not keep zeros, so it has no sparse values"
+        )
+    scale = None if recipe.method == NONE else spot_scale(totals, recipe.target_sum)
     lengths = np.diff(counts.indptr)
     row = 0
     while row < len(lengths):
@@ -206,11 +211,7 @@ def value_blocks(
         start, stop = int(counts.indptr[row]), int(counts.indptr[end])
         values = counts.data[start:stop].astype(np.float64)
         if scale is not None:
-            values *= np.repeat(scale[row:end], lengths[row:end])
-        if method == "log1p_total":
-            np.log1p(values, out=values)
-        elif method == "sqrt_total":
-            np.sqrt(values, out=values)
+            normalize_array(values, np.repeat(scale[row:end], lengths[row:end]), recipe.method, out=values)
         yield start, stop, values
         row = end
 
@@ -263,36 +264,4 @@ def normalize_dense(
     numpy.ndarray
         float32, shape of `x`; empty pixels are 0, and so is a channel that the slide has no count of.
     """
-    out = np.empty(x.shape, dtype=np.float32) if out is None else out
-    spread = totals[..., None, :, :]
-    if normalization.method == "pearson_residuals":
-        return _dense_residuals(x, spread, normalization, out)
-    if normalization.method == "none":
-        np.multiply(x, spread > 0, out=out, dtype=np.float32, casting="same_kind")
-        return out
-    scale = spot_scale(spread, float(normalization.target_sum or 0)).astype(np.float32)
-    np.multiply(x, scale, out=out, dtype=np.float32, casting="same_kind")
-    if normalization.method == "log1p_total":
-        np.log1p(out, out=out)
-    elif normalization.method == "sqrt_total":
-        np.sqrt(out, out=out)
-    return out
-
-
-def _dense_residuals(
-    x: NDArray[Any], totals: NDArray[np.floating[Any]], normalization: Normalization, out: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    assert normalization.gene_sums is not None  # noqa: S101 - for the type checker; __post_init__ has made sure
-    share = normalization.gene_sums / float(normalization.grand_total or 1)
-    mu = share[:, None, None] * np.asarray(totals, dtype=np.float64)
-    out[...] = residuals(x, mu, theta=normalization.theta, clip=float(normalization.n_spots or 0) ** 0.5)
-    return out
-
-
-def residuals(
-    x: NDArray[Any] | int, mu: NDArray[np.float64], *, theta: float, clip: float | NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return clipped Pearson residuals ``(x - mu) / sqrt(mu + mu**2 / theta)``; 0 where nothing is expected."""
-    spread = np.sqrt(mu + mu * mu / theta)
-    values = np.divide(x - mu, spread, out=np.zeros(np.broadcast_shapes(np.shape(x), mu.shape)), where=spread > 0)
-    return np.clip(values, -clip, clip, out=values)
+    return dense_values(x, totals, normalization.recipe, out=out)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from stpatch.expression.rules.base import PatchRule
 from stpatch.expression.rules.registry import patch_rule
-from stpatch.expression.window import Moments
-from stpatch.kernels import window as kernels
+from stpatch.image.moments import Moments
+from stpatch.kernels import draw as kernels
 from stpatch.seeds import Keys
 
 DRAW, FILL = np.uint32(0), np.uint32(1)

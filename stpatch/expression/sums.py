@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from stpatch.expression.normalize import Normalization, spot_scale
-from stpatch.kernels import columns
-from stpatch.kernels import window as kernels
+from stpatch.expression.normalize import Normalization
+from stpatch.kernels import column_sums as columns
+from stpatch.kernels.formula import METHODS, NONE, TOTAL, spot_scale
 
 LARGEST_TABLE = 64
 ENTRIES_PER_COUNT = 16
-"""Small counts are normalized by a table a spot: so many counts at most, stored entries a tabled count."""
+"""Small counts are normalized by a table per spot: so many counts at most, stored entries per tabled count."""
 DOUBTFUL = 1e-3
 """Below this share of the sum of squares, squared deviations are summed by themselves: it cost three digits."""
 
@@ -31,7 +31,7 @@ class SlideSums:
     scale
         (spots,) float64, target_sum / total; 1 where the normalization does not scale.
     method
-        The normalization's number in `kernels.METHOD_CODES`.
+        The normalization's number in `stpatch.kernels.formula.METHODS`.
     table
         Scratch for the values of small counts.
     sums
@@ -48,14 +48,14 @@ class SlideSums:
     def over(cls, counts: sparse.csr_matrix, totals: NDArray[np.float64], normalization: Normalization) -> Self:
         """Sum up a slide by a normalization that keeps zeros; `totals` are those of its spots."""
         n_spots, n_genes = counts.shape
-        method = kernels.METHOD_CODES[normalization.method]
-        if method == kernels.NONE:
+        method = METHODS[normalization.method]
+        if method == NONE:
             scale, table = np.ones(n_spots), np.empty(0)
         else:
             scale = spot_scale(totals, float(normalization.target_sum or 0))
             table = np.empty(min(max(counts.nnz // max(n_spots, 1) // ENTRIES_PER_COUNT, 2), LARGEST_TABLE))
         sums = np.zeros((n_genes, columns.COLUMNS))
-        columns.add_moments(counts.data, counts.indices, counts.indptr, scale, method, table, sums)
+        columns.add_moments((counts.data, counts.indices, counts.indptr), scale, method, table, sums)
         return cls(counts=counts, scale=scale, method=method, table=table, sums=sums)
 
     @property
@@ -87,8 +87,8 @@ class SlideSums:
             slots = np.full(len(mean), -1, np.int32)
             slots[doubtful] = np.arange(len(doubtful))
             careful = (n_spots - self.sums[doubtful, columns.STORED]) * mean[doubtful] ** 2
-            method = kernels.TOTAL if scaled else self.method
-            part = (self.counts.data, self.counts.indices, self.counts.indptr, self.scale, method, self.table)
-            columns.add_deviations(*part, slots, mean[doubtful], careful)
+            method = TOTAL if scaled else self.method
+            rows = (self.counts.data, self.counts.indices, self.counts.indptr)
+            columns.add_deviations(rows, self.scale, method, self.table, slots, mean[doubtful], careful)
             m2[doubtful] = careful
         return mean, m2

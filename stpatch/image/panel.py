@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.image.slide_image import SlideImage
-from stpatch.kernels import gather as kernels
-from stpatch.kernels.gather import LINE
+from stpatch.kernels.panel_rows import LINE, PanelRows, gather_panel
+from stpatch.kernels.window import Window
 
 
 class PanelImage:
@@ -34,14 +34,17 @@ class PanelImage:
             raise ValueError("counts have no mean")
         self._image = image
         self._n_channels = len(genes)
-        self._column = image.offsets(genes, 1)
-        occupied = np.diff(image.pixel_start) > 0
-        self._empty = int(np.count_nonzero(occupied))  # the last row: zeros, for every empty pixel
-        self._row = np.where(occupied, np.cumsum(occupied) - 1, self._empty)
-        self._filled = np.zeros(self._empty + 1, np.bool_)
-        self._filled[self._empty] = True
+        occupied = np.diff(image.arrays.pixel_start) > 0
+        empty = int(np.count_nonzero(occupied))  # the last row: zeros, for every empty pixel
+        filled = np.zeros(empty + 1, np.bool_)
+        filled[empty] = True
         dtype = image.count_dtype if dtype is None else dtype
-        self._rows = np.zeros((self._empty + 1, _row_length(len(genes), dtype)), dtype)
+        self._panel = PanelRows(
+            columns=image.offsets(genes, 1),
+            row_of_pixel=np.where(occupied, np.cumsum(occupied) - 1, empty),
+            filled=filled,
+            rows=np.zeros((empty + 1, _row_length(len(genes), dtype)), dtype),
+        )
 
     @property
     def count_dtype(self) -> np.dtype[Any]:
@@ -51,38 +54,30 @@ class PanelImage:
     @property
     def nbytes(self) -> int:
         """Bytes of the rows, filled or not."""
-        return self._rows.nbytes
+        return self._panel.rows.nbytes
 
-    def gather(self, row: int, col: int, height: int, width: int, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def counts(self, window: Window, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return a window's (channels, height, width) counts; empty pixels are 0.
 
         Parameters
         ----------
-        row, col, height, width
-            The window, in pixels.
+        window
+            The window.
         out
             (channels, height, width), C order, of `count_dtype` or wider: overwritten and returned.
         """
-        shape = (self._n_channels, height, width)
+        shape = (self._n_channels, window.height, window.width)
         if out is None:
             out = np.empty(shape, self.count_dtype)
         elif out.shape != shape or not np.can_cast(self.count_dtype, out.dtype):
             raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {shape}")
-        image = self._image
-        kernels.gather_panel(
-            image.data, image.indices, image.indptr, image.pixel_start, image.pixel_spots, image.shape[1],
-            image.window(row, col, height, width), (row, col), self._column, self._row, self._filled, self._rows, out,
-        )  # fmt: skip
+        gather_panel(self._image.arrays, window, window.on(self._image.shape), self._panel, out)
         return out
-
-    def totals(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
-        """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
-        return self._image.totals(row, col, height, width)
 
 
 def panel_bytes(image: SlideImage, n_channels: int, dtype: np.dtype[Any]) -> int:
     """Return the bytes that a panel's rows of a dtype take, once they are filled."""
-    n_rows = int(np.count_nonzero(np.diff(image.pixel_start))) + 1
+    n_rows = int(np.count_nonzero(np.diff(image.arrays.pixel_start))) + 1
     return n_rows * _row_length(n_channels, dtype) * dtype.itemsize
 
 

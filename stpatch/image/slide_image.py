@@ -1,29 +1,29 @@
-"""A slide's counts and grid, ready for window look-ups.
+"""A slide as an image: its windows' counts, normalized values and moments.
 
-A window is (row, col, height, width) in pixels; it may pass the grid's edges, and what lies outside is empty.
+A window may pass the grid's edges; what lies outside is empty.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
+from stpatch.image.moments import Moments, WindowMoments, dense_moments
+from stpatch.image.values import Recipe, Residuals, dense_values
+from stpatch.kernels import gather as kernels
+from stpatch.kernels.formula import NONE, Formula
+from stpatch.kernels.window import GeneNumbers, SlideArrays, Window
+from stpatch.kernels.window_sums import average_window
 
-GeneNumbers = NDArray[np.uint16] | NDArray[np.int32]
+GENES_AT_ONCE = 1024
+"""Genes in a dense block, where a normalization has no sparse values."""
 _LARGEST_UINT16, _LARGEST_INT32 = 2**16 - 1, 2**31 - 1
-
-
-class Window(NamedTuple):
-    """The part of a window that lies on the grid: rows and columns, ends exclusive."""
-
-    row: int
-    end_row: int
-    col: int
-    end_col: int
+_AS_THEY_ARE = Formula(method=NONE)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,14 +32,11 @@ class SlideImage:
 
     Attributes
     ----------
-    data, indices, indptr
-        The slide's CSR counts, (spots, genes), rows with sorted genes; often memory-mapped, never copied.
+    arrays
+        The slide's counts, (spots, genes), and the spots of each pixel: checked, so that loops may trust them. Counts
+        are often memory-mapped, never copied.
     n_genes
         Number of the slide's measured genes.
-    spot_totals
-        (spots,) float64, counts over all measured genes.
-    pixel_start, pixel_spots
-        The spots of pixel p (row * columns + col) are ``pixel_spots[pixel_start[p]:pixel_start[p + 1]]``.
     shape
         (rows, columns) of the grid.
     collisions
@@ -49,39 +46,36 @@ class SlideImage:
         (rows, columns) float64, a pixel's count over all measured genes; 0 where it is empty.
     count_dtype
         The dtype that holds every pixel's count of every measured gene: uint16 or uint32; float32 for normalized input.
+    recipe
+        How counts become values.
     """
 
-    data: NDArray[Any]
-    indices: GeneNumbers
-    indptr: NDArray[np.int64]
+    arrays: SlideArrays
     n_genes: int
-    spot_totals: NDArray[np.float64]
-    pixel_start: NDArray[np.int64]
-    pixel_spots: NDArray[np.int64]
     shape: tuple[int, int]
     collisions: str
     pixel_totals: NDArray[np.float64]
     count_dtype: np.dtype[Any]
+    recipe: Recipe
 
     @classmethod
     def of(
         cls,
+        counts: tuple[NDArray[Any], GeneNumbers, NDArray[np.int64]],
         *,
-        data: NDArray[Any],
-        indices: GeneNumbers,
-        indptr: NDArray[np.int64],
         n_genes: int,
         totals: NDArray[np.float64],
         grid_pixel: NDArray[np.int64],
         grid_shape: tuple[int, int],
         collisions: str,
+        recipe: Recipe = _AS_THEY_ARE,
     ) -> SlideImage:
         """Index a slide's spots by pixel.
 
         Parameters
         ----------
-        data, indices, indptr
-            CSR counts, (spots, genes), rows with sorted genes.
+        counts
+            CSR arrays data, indices and indptr, (spots, genes), rows with sorted genes.
         n_genes
             Number of measured genes.
         totals
@@ -92,14 +86,19 @@ class SlideImage:
             (rows, columns).
         collisions
             ``sum``, ``mean`` or ``first``.
+        recipe
+            How counts become values; as it comes from the slide's normalization.
 
         Raises
         ------
         InputError
-            The arrays do not belong together, or a row names a gene that the slide has not.
+            The arrays do not belong together, or a row names a gene that the slide does not have.
+        ValueError
+            Input that is normalized already is to be normalized again.
         """
-        from stpatch.kernels import gather as kernels
-
+        data, indices, indptr = counts
+        if data.dtype.kind == "f" and not (isinstance(recipe, Formula) and recipe.method == NONE):
+            raise ValueError(f"values that are normalized already cannot be normalized again, by {recipe}")
         n_spots = len(indptr) - 1
         n_pixels = int(grid_shape[0]) * int(grid_shape[1])
         lengths = {"totals": len(totals), "grid": len(grid_pixel)}
@@ -107,7 +106,7 @@ class SlideImage:
             raise InputError(
                 "a slide's counts, totals and grid have different lengths",
                 found=f"{n_spots} rows, {lengths}, {len(data)} values, {len(indices)} indices",
-                expected="one total and one pixel a row, one value an index",
+                expected="one total and one pixel per row, one value per index",
             )
         if n_spots and (indptr[0] != 0 or indptr[-1] != len(data) or np.any(np.diff(indptr) < 0)):
             raise InputError("a slide's row pointers do not fit its values", found=f"{indptr[0]} to {indptr[-1]}")
@@ -120,7 +119,7 @@ class SlideImage:
         bad = kernels.sound_rows(indices, indptr, n_genes)
         if bad >= 0:
             raise InputError(
-                "a slide's counts name genes that it has not",
+                "a slide's counts name genes that it does not have",
                 where=f"row {bad}",
                 found=f"genes up to {indices[indptr[bad] : indptr[bad + 1]].max(initial=0)}",
                 expected=f"0 to {n_genes - 1}",
@@ -144,68 +143,86 @@ class SlideImage:
         if collisions == "mean":
             pixel_totals /= np.maximum(spots_per_pixel, 1)
         return cls(
-            data=data,
-            indices=indices,
-            indptr=np.asarray(indptr, dtype=np.int64),
+            arrays=SlideArrays(
+                data=data,
+                indices=indices,
+                indptr=np.asarray(indptr, dtype=np.int64),
+                spot_totals=np.array(totals, dtype=np.float64),
+                pixel_start=pixel_start,
+                pixel_spots=pixel_spots,
+                columns=int(grid_shape[1]),
+            ),
             n_genes=n_genes,
-            spot_totals=np.array(totals, dtype=np.float64),
-            pixel_start=pixel_start,
-            pixel_spots=pixel_spots,
             shape=(int(grid_shape[0]), int(grid_shape[1])),
             collisions=collisions,
             pixel_totals=pixel_totals.reshape(grid_shape),
             count_dtype=count_dtype,
+            recipe=recipe,
         )
 
-    def window(self, row: int, col: int, height: int, width: int) -> Window:
-        """Return the part of a window that lies on the grid."""
-        rows, columns = self.shape
-        top, left = min(max(row, 0), rows), min(max(col, 0), columns)
-        return Window(top, min(max(row + height, top), rows), left, min(max(col + width, left), columns))
-
-    def gather(
-        self,
-        row: int,
-        col: int,
-        height: int,
-        width: int,
-        genes: NDArray[np.int32],
-        *,
-        room: NDArray[Any] | None = None,
-    ) -> NDArray[Any]:
+    def counts(self, window: Window, genes: NDArray[np.int32], *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return a window's counts.
 
         Parameters
         ----------
-        row, col, height, width
-            The window, in pixels.
+        window
+            The window.
         genes
             (channels,) int32, the slide's gene of each channel, -1 for none; no gene twice.
-        room
+        out
             (channels + 1, height, width), C order, of `count_dtype` or wider: overwritten, its last plane by scratch.
 
         Returns
         -------
         numpy.ndarray
-            (channels, height, width) of `count_dtype`, the planes of `room` if it was given; empty pixels are 0. With
-            collisions ``mean`` use `stpatch.expression.window.gather_normalized`, as counts have no mean.
+            (channels, height, width) of `count_dtype`, the planes of `out` if it was given; empty pixels are 0. With
+            collisions ``mean`` ask for `values`, as counts have no mean.
         """
-        from stpatch.kernels import gather as kernels
-
         n_channels = len(genes)
-        shape = (n_channels + 1, height, width)
-        if room is None:
-            room = np.empty(shape, self.count_dtype)
-        elif room.shape != shape or not np.can_cast(self.count_dtype, room.dtype):
-            raise ValueError(f"room is {room.dtype} {room.shape}, needs {self.count_dtype} {shape}")
-        room[:n_channels] = 0
-        offsets = self.offsets(genes, height * width)
-        window = self.window(row, col, height, width)
-        kernels.gather_window(
-            self.data, self.indices, self.indptr, self.pixel_start, self.pixel_spots, self.shape[1],
-            window, (row, col), width, offsets, room.reshape(-1),
-        )  # fmt: skip
-        return room[:n_channels]
+        shape = (n_channels + 1, window.height, window.width)
+        if out is None:
+            out = np.empty(shape, self.count_dtype)
+        elif out.shape != shape or not np.can_cast(self.count_dtype, out.dtype):
+            raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {shape}")
+        out[:n_channels] = 0
+        offsets = self.offsets(genes, window.height * window.width)
+        kernels.gather_window(self.arrays, window, window.on(self.shape), offsets, out.reshape(-1))
+        return out[:n_channels]
+
+    def values(self, window: Window, genes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return a window's normalized values.
+
+        Returns
+        -------
+        numpy.ndarray
+            (channels, height, width) float32; empty pixels and pads are 0. With collisions ``mean`` the mean of the
+            spots' normalized values, else the normalized sum of their counts.
+        """
+        if self.collisions == "mean" and isinstance(self.recipe, Formula):
+            return self._mean_values(window, genes, self.recipe)
+        return self.values_of(self.counts(window, genes), window, genes)
+
+    def values_of(self, counts: NDArray[Any], window: Window, genes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the normalized values of a window's counts, which the caller has already."""
+        recipe = self.recipe.of_genes(genes) if isinstance(self.recipe, Residuals) else self.recipe
+        return dense_values(counts, self.totals(window), recipe)
+
+    def moments(self, window: Window) -> Moments:
+        """Return the moments of a window's normalized values, all genes; the next call overwrites them.
+
+        A window without spots has zeros.
+        """
+        if isinstance(self.recipe, Residuals):
+            return self._dense_moments(window)
+        return self._window_moments.measure(window.on(self.shape))
+
+    def totals(self, window: Window) -> NDArray[np.float32]:
+        """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
+        return window.cut(self.pixel_totals).astype(np.float32)
+
+    def occupied(self, window: Window) -> NDArray[np.bool_]:
+        """Return (height, width) bool: where the window has a spot."""
+        return window.cut(self._occupied)
 
     def offsets(self, genes: NDArray[np.int32], step: int) -> NDArray[Any]:
         """Return (genes,) `step` times each of the slide's genes' channel; the number of channels, for one without.
@@ -213,27 +230,47 @@ class SlideImage:
         Raises
         ------
         ValueError
-            A channel's gene is none of the slide's.
+            A channel's gene is not one of the slide's.
         """
-        from stpatch.kernels import gather as kernels
-
         end = len(genes) * step
         offsets = np.empty(self.n_genes, np.int32 if end <= _LARGEST_INT32 else np.int64)
         if genes.ndim != 1 or not kernels.place_channels(genes, step, offsets):
-            raise ValueError(f"a channel's gene is none of the slide's {self.n_genes}")
+            raise ValueError(f"a channel's gene is not one of the slide's {self.n_genes}")
         return offsets
 
-    def totals(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
-        """Return a window's (height, width) float32 counts over all genes; 0 marks an empty pixel."""
-        out = np.zeros((height, width), dtype=np.float32)
-        top, end, left, right = self.window(row, col, height, width)
-        out[top - row : end - row, left - col : right - col] = self.pixel_totals[top:end, left:right]
-        return out
+    @property
+    def counts_nbytes(self) -> int:
+        """Bytes of the counts: values, gene numbers and row pointers, mapped or not."""
+        return self.arrays.data.nbytes + self.arrays.indices.nbytes + self.arrays.indptr.nbytes
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the counts: values, gene numbers and row pointers, mapped or not."""
-        return self.data.nbytes + self.indices.nbytes + self.indptr.nbytes
+        """Bytes held in memory, the counts aside: the grid, and the buffers of moments once there are any."""
+        buffers = self._window_moments.nbytes if "_window_moments" in vars(self) else 0
+        return self.arrays.pixel_start.nbytes * 3 + buffers
+
+    @cached_property
+    def _occupied(self) -> NDArray[np.bool_]:
+        return (np.diff(self.arrays.pixel_start) > 0).reshape(self.shape)
+
+    @cached_property
+    def _window_moments(self) -> WindowMoments:
+        assert isinstance(self.recipe, Formula)  # noqa: S101 - for the type checker; `moments` has made sure
+        averaged = self.collisions == "mean"
+        return WindowMoments(self.arrays, n_genes=self.n_genes, formula=self.recipe, averaged=averaged)
+
+    def _dense_moments(self, window: Window) -> Moments:
+        mean, variance = np.zeros(self.n_genes), np.zeros(self.n_genes)
+        occupied = np.flatnonzero(self.occupied(window))
+        for start in range(0, self.n_genes if len(occupied) else 0, GENES_AT_ONCE):
+            genes = np.arange(start, min(start + GENES_AT_ONCE, self.n_genes), dtype=np.int32)
+            mean[genes], variance[genes] = dense_moments(self.values(window, genes), occupied)
+        return Moments(n_pixels=len(occupied), mean=mean, variance=variance)
+
+    def _mean_values(self, window: Window, genes: NDArray[np.int32], formula: Formula) -> NDArray[np.float32]:
+        out, planes = np.zeros((len(genes) + 1, window.height * window.width)), self.offsets(genes, 1)
+        average_window(self.arrays, window, window.on(self.shape), formula, planes, out)
+        return out[: len(genes)].astype(np.float32).reshape(len(genes), window.height, window.width)
 
 
 def _largest_sum(data: NDArray[Any], indices: GeneNumbers, indptr: NDArray[np.int64], spots: NDArray[np.int64]) -> int:

@@ -1,12 +1,18 @@
-"""The compiled parser of dense count tables: bytes to the nonzero counts of a block of lines."""
+"""The compiled parser of dense count tables: bytes to the nonzero counts of a block of lines.
+
+A block ends with a line feed, so that no loop needs to look for its end: every field stops at a delimiter or a line
+feed. Nearly all fields are a few digits: these are parsed where they are met, and only what is not that plain (signs,
+fractions, exponents, quotes, blanks) goes through the slower grammar of `_number`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from stpatch.kernels.registry import kernel, mapped
 
 SKIPPED, ID = -1, -2
 """Kinds of field: from 0 the number of a count column; -1 left out; -2, -3, ... the first, second, ... id column."""
@@ -18,7 +24,7 @@ _LF, _CR, _TAB, _BLANK, _QUOTE = 10, 13, 9, 32, 34
 _ZERO, _DOT, _MINUS, _PLUS = 48, 46, 45, 43
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _field(buffer: NDArray[np.uint8], start: int, delimiter: int, blanks: bool) -> tuple[int, int, int]:  # noqa: FBT001
     """Return where the text of the field that begins at `start` begins and ends, and where its terminator stands."""
     p = start
@@ -43,7 +49,7 @@ def _field(buffer: NDArray[np.uint8], start: int, delimiter: int, blanks: bool) 
     return first, last, p
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _exponent(buffer: NDArray[np.uint8], start: int, stop: int) -> tuple[bool, int]:
     """Parse ``e+05``; return whether it is one, and its value."""
     if not (buffer[start] == 101 or buffer[start] == 69):  # e, E
@@ -64,7 +70,7 @@ def _exponent(buffer: NDArray[np.uint8], start: int, stop: int) -> tuple[bool, i
     return True, sign * exponent
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _number(buffer: NDArray[np.uint8], start: int, stop: int) -> tuple[int, float]:  # noqa: C901 - one grammar
     """Parse a decimal with fraction and exponent (``3.0``, R's ``1e+05``); return an error code and the value."""
     if start == stop:
@@ -95,6 +101,7 @@ def _number(buffer: NDArray[np.uint8], start: int, stop: int) -> tuple[int, floa
         if not well:
             return TEXT, 0.0
         scale += exponent
+    # 3.0, 30e-1: a fraction of zeros is a whole number, so trailing zeros go before the fraction is judged
     while scale < 0 and mantissa % 10 == 0 and mantissa != 0:
         mantissa //= 10
         scale += 1
@@ -108,7 +115,13 @@ def _number(buffer: NDArray[np.uint8], start: int, stop: int) -> tuple[int, floa
     return FINE, value
 
 
-@njit(cache=True, nogil=True)
+def _block_examples(_counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
+    numbers, ends, spans = np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 1, 2), np.int64)
+    text = mapped(np.uint8)  # a view of the bytes that were read
+    return [(text, _TAB, numbers, False, np.empty(0, np.uint32), numbers, ends, spans)]
+
+
+@kernel(examples=_block_examples)
 def parse_block(  # noqa: C901 - one pass over the bytes
     buffer: NDArray[np.uint8],
     delimiter: int,
@@ -165,7 +178,7 @@ def parse_block(  # noqa: C901 - one pass over the bytes
                 return rows, stored, RAGGED, line, field + 1, begin, p
             kind = kinds[field]
             if kind >= 0:
-                start = p
+                start = p  # a plain whole number, at most ten digits: the common case
                 value = 0
                 digit = int(buffer[p]) - _ZERO
                 while 0 <= digit <= 9 and p - start < 10:
@@ -187,6 +200,7 @@ def parse_block(  # noqa: C901 - one pass over the bytes
                     if code == FINE and number > LARGEST and not fractions:
                         code = LARGE
                     if code != FINE:
+                        # a line that ends too early ends in an empty field: say that fields are missing
                         if code == EMPTY and field < n_fields - 1 and buffer[p] == _LF:
                             return rows, stored, RAGGED, line, field, begin, p
                         return rows, stored, code, line, field, first, last

@@ -1,21 +1,54 @@
-"""Compiled loops that find a window's counts of chosen genes.
+"""Loops that find a window's counts of chosen genes.
 
-The loops trust their arguments; `stpatch.image.slide_image.SlideImage` and `stpatch.image.panel.PanelImage` check them.
+::
+
+    spot s:   indices  3  7  8 ...         offsets[gene]: where the gene's plane begins in flat `out`
+              data     1  4  2 ...         place: the pixel inside the plane
+                       |                   out[offsets[3] + place] = 1
+                       v
+    out:      [plane of channel 0 | plane of channel 1 | ... | scratch plane of all genes without a channel]
+
+The loops trust their arguments: `stpatch.image.slide_image.SlideImage` and `stpatch.image.panel.PanelImage` check them.
 Places are unsigned, as numba tests every signed place for being negative.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numpy.typing import NDArray
 
-LINE = 64
-"""Bytes of a cache line."""
+from stpatch.kernels.registry import kernel, mapped
+from stpatch.kernels.window import GeneNumbers, GridPart, SlideArrays, Window
 
 
-@njit(cache=True, nogil=True)
-def sound_rows(indices, indptr, n_genes):  # type: ignore[no-untyped-def]
-    """Return the first row whose sorted genes pass the bounds, or -1."""
+def example_slide(counts: np.dtype[Any]) -> SlideArrays:
+    """Return an example of a mapped slide."""
+    places = np.empty(0, np.int64)
+    return SlideArrays(
+        data=mapped(counts),
+        indices=mapped(np.uint16),
+        indptr=mapped(np.int64),
+        spot_totals=np.empty(0),
+        pixel_start=places,
+        pixel_spots=places,
+        columns=1,
+    )
+
+
+def sample_dtype(counts: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which such counts are gathered, where no sum of spots passes it."""
+    return np.dtype(np.float32) if counts.kind == "f" else np.dtype(np.uint16)
+
+
+def _rows_examples(_counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
+    return [(mapped(np.uint16), mapped(np.int64), 1)]
+
+
+@kernel(stage="shard", examples=_rows_examples)
+def sound_rows(indices: GeneNumbers, indptr: NDArray[np.int64], n_genes: int) -> int:
+    """Return the first row whose sorted genes pass the bounds, or -1: what lets the other loops trust the slide."""
     for row in range(len(indptr) - 1):
         start, end = indptr[row], indptr[row + 1]
         if start > end or end > len(indices):
@@ -25,8 +58,12 @@ def sound_rows(indices, indptr, n_genes):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(cache=True, nogil=True)
-def place_channels(genes, step, offsets):  # type: ignore[no-untyped-def]
+def _place_examples(_counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
+    return [(np.empty(0, np.int32), 1, np.empty(0, np.int32))]
+
+
+@kernel(stage="shard", examples=_place_examples)
+def place_channels(genes: NDArray[np.int32], step: int, offsets: NDArray[Any]) -> bool:
     """Fill `offsets` (the slide's genes,): `step` times a gene's channel, or times their number for a gene without one.
 
     `genes` are the channels' genes, -1 for none; return whether all are the slide's.
@@ -41,8 +78,16 @@ def place_channels(genes, step, offsets):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True, inline="always")
-def place_row(data, indices, start, end, offsets, place, out):  # type: ignore[no-untyped-def]
+@kernel(inline=True)
+def place_row(
+    data: NDArray[Any],
+    indices: GeneNumbers,
+    start: int,
+    end: int,
+    offsets: NDArray[Any],
+    place: Any,
+    out: NDArray[Any],
+) -> None:
     """Write a row's counts to flat `out`, each at the offset of its gene plus `place`.
 
     There is no branch to mispredict: genes that are not wanted share one offset, whose values mean nothing. Four at a
@@ -63,26 +108,43 @@ def place_row(data, indices, start, end, offsets, place, out):  # type: ignore[n
         j += one
 
 
-@njit(cache=True, nogil=True, inline="always")
-def add_row(data, indices, start, end, offsets, place, out):  # type: ignore[no-untyped-def]
+@kernel(inline=True)
+def add_row(
+    data: NDArray[Any],
+    indices: GeneNumbers,
+    start: int,
+    end: int,
+    offsets: NDArray[Any],
+    place: Any,
+    out: NDArray[Any],
+) -> None:
     """Add a row's counts to flat `out`: a pixel of several spots."""
-    for j in range(np.uintp(start), np.uintp(end)):
+    for j in range(np.uintp(start), np.uintp(end)):  # unsigned in the compiled loop
         out[np.uintp(offsets[np.uintp(indices[j])]) + place] += data[j]
 
 
-@njit(cache=True, nogil=True)
-def gather_window(  # type: ignore[no-untyped-def]
-    data, indices, indptr, pixel_start, pixel_spots, columns, window, corner, width, offsets, out
-):
+def _gather_examples(counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
+    out = np.empty(0, sample_dtype(counts))
+    return [(example_slide(counts), Window(0, 0, 1, 1), GridPart(0, 0, 0, 0), np.empty(0, np.int32), out)]
+
+
+@kernel(stage="shard", examples=_gather_examples)
+def gather_window(slide: SlideArrays, window: Window, part: GridPart, offsets: NDArray[Any], out: NDArray[Any]) -> None:
     """Write the chosen genes' counts to `out`, flat (channels + 1, height * width) and zero; its last plane is scratch.
 
-    `corner` is the patch's top-left pixel; `offsets` (genes,) are where the plane of a gene's channel begins in `out`,
-    the scratch plane's for a gene without one.
+    Parameters
+    ----------
+    part
+        The window's part on the grid: pixels outside it stay zero.
+    offsets
+        (genes,) where the plane of a gene's channel begins in `out`; the scratch plane's for a gene without one.
     """
-    for grid_row in range(window[0], window[1]):
-        for grid_col in range(window[2], window[3]):
-            pixel = grid_row * columns + grid_col
-            place = np.uintp((grid_row - corner[0]) * width + grid_col - corner[1])
+    data, indices, indptr = slide.data, slide.indices, slide.indptr
+    pixel_start, pixel_spots = slide.pixel_start, slide.pixel_spots
+    for grid_row in range(part.first_row, part.end_row):
+        for grid_col in range(part.first_col, part.end_col):
+            pixel = grid_row * slide.columns + grid_col
+            place = np.uintp((grid_row - window.row) * window.width + grid_col - window.col)
             first, end = pixel_start[pixel], pixel_start[pixel + 1]
             if end - first == 1:
                 spot = pixel_spots[first]
@@ -91,96 +153,3 @@ def gather_window(  # type: ignore[no-untyped-def]
             for k in range(first, end):
                 spot = pixel_spots[k]
                 add_row(data, indices, indptr[spot], indptr[spot + 1], offsets, place, out)
-
-
-@njit(cache=True, nogil=True)
-def fill_panel_rows(  # type: ignore[no-untyped-def]
-    data, indices, indptr, pixel_start, pixel_spots, columns, window, channels, row_of_pixel, filled, rows
-):
-    """Fill the panel's rows of a window's pixels that no window has touched yet.
-
-    `rows` (occupied pixels + 1, channels and at least one to spare) begins as zeros; `channels` (genes,) is a gene's
-    column in it, the spare one for a gene that the panel has not.
-    """
-    out, stride = rows.reshape(-1), rows.shape[1]
-    for grid_row in range(window[0], window[1]):
-        for pixel in range(grid_row * columns + window[2], grid_row * columns + window[3]):
-            row = row_of_pixel[pixel]
-            if filled[row]:
-                continue
-            filled[row] = True
-            place, first, end = np.uintp(row * stride), pixel_start[pixel], pixel_start[pixel + 1]
-            if end - first == 1:
-                spot = pixel_spots[first]
-                place_row(data, indices, indptr[spot], indptr[spot + 1], channels, place, out)
-                continue
-            for k in range(first, end):
-                spot = pixel_spots[k]
-                add_row(data, indices, indptr[spot], indptr[spot + 1], channels, place, out)
-
-
-@njit(cache=True, nogil=True)
-def fetch_rows(rows, row_of_place, n_channels):  # type: ignore[no-untyped-def]
-    """Read one item of each cache line of the places' rows, one row after the other; return their sum.
-
-    So the processor sees what comes next; of eight rows that are read side by side it does not.
-    """
-    step, found = np.uintp(LINE // rows.itemsize), rows.dtype.type(0)
-    for place in range(len(row_of_place)):
-        row, channel = rows[np.uintp(row_of_place[place])], np.uintp(0)
-        while channel < np.uintp(n_channels):
-            found += row[channel]
-            channel += step
-    return found
-
-
-@njit(cache=True, nogil=True)
-def transpose_rows(rows, row_of_place, out):  # type: ignore[no-untyped-def]
-    """Write `out` (channels, places): each place's row of `rows`, eight places at a time."""
-    n_channels, n_places, eight, one = np.uintp(out.shape[0]), np.uintp(out.shape[1]), np.uintp(8), np.uintp(1)
-    place = np.uintp(0)
-    while place + eight <= n_places:
-        a, b = rows[np.uintp(row_of_place[place])], rows[np.uintp(row_of_place[place + np.uintp(1)])]
-        c, d = rows[np.uintp(row_of_place[place + np.uintp(2)])], rows[np.uintp(row_of_place[place + np.uintp(3)])]
-        e, f = rows[np.uintp(row_of_place[place + np.uintp(4)])], rows[np.uintp(row_of_place[place + np.uintp(5)])]
-        g, h = rows[np.uintp(row_of_place[place + np.uintp(6)])], rows[np.uintp(row_of_place[place + np.uintp(7)])]
-        channel = np.uintp(0)
-        while channel < n_channels:
-            plane = out[channel]
-            plane[place] = a[channel]
-            plane[place + np.uintp(1)] = b[channel]
-            plane[place + np.uintp(2)] = c[channel]
-            plane[place + np.uintp(3)] = d[channel]
-            plane[place + np.uintp(4)] = e[channel]
-            plane[place + np.uintp(5)] = f[channel]
-            plane[place + np.uintp(6)] = g[channel]
-            plane[place + np.uintp(7)] = h[channel]
-            channel += one
-        place += eight
-    while place < n_places:
-        row, channel = np.uintp(row_of_place[place]), np.uintp(0)
-        while channel < n_channels:
-            out[channel, place] = rows[row, channel]
-            channel += one
-        place += one
-
-
-@njit(cache=True, nogil=True)
-def gather_panel(  # type: ignore[no-untyped-def]
-    data, indices, indptr, pixel_start, pixel_spots, columns, window, corner, channels, row_of_pixel, filled, rows, out
-):
-    """Write a window's counts to `out` (channels, height, width) from its pixels' rows, which are filled if need be.
-
-    `corner` is the patch's top-left pixel; the last of `rows` is that of an empty pixel.
-    """
-    fill_panel_rows(
-        data, indices, indptr, pixel_start, pixel_spots, columns, window, channels, row_of_pixel, filled, rows
-    )
-    n_channels, height, width = out.shape
-    places = np.full((height, width), len(rows) - 1)
-    for grid_row in range(window[0], window[1]):
-        for grid_col in range(window[2], window[3]):
-            places[grid_row - corner[0], grid_col - corner[1]] = row_of_pixel[grid_row * columns + grid_col]
-    fetched = fetch_rows(rows, places.reshape(-1), n_channels)
-    transpose_rows(rows, places.reshape(-1), out.reshape(n_channels, height * width))
-    return fetched  # for the compiler, which leaves out what has no use

@@ -53,15 +53,15 @@ def run(job: Job, slide_id: str) -> Outcome:
     path = job.slide_path(slide_id)
     where = f"slide {slide_id}, {job.sources[slide_id].path}"
     gene_ids = _gene_ids(job, slide_id, where)
-    places = read_places(path)
+    spots = read_places(path)
     grid = make_grid(
-        xy=places.xy,
-        array=places.array,
-        geometry=places.geometry,
-        um_per_unit=places.um_per_unit,
-        pitch=places.pitch,
+        xy=spots.xy,
+        array=spots.array,
+        geometry=spots.geometry,
+        um_per_unit=spots.um_per_unit,
+        pitch=spots.pitch,
         section=job.config.grid,
-        order=places.file_row,
+        order=spots.file_row,
         where=where,
     )
     patches = cut_patches(
@@ -83,7 +83,7 @@ def run(job: Job, slide_id: str) -> Outcome:
 
 
 def write_cut(path: Path, cut: Cut) -> None:
-    """Write grid and patches as a record."""
+    """Write grid and patches as one file of named arrays."""
     grid = cut.grid
     arrays = {
         "shape": np.array(grid.shape, np.int64),
@@ -135,5 +135,5 @@ def _largest_count(job: Job, slide_id: str, grid: Grid) -> float:
     on = grid.pixel >= 0
     if grid.n_collisions == 0 or job.config.grid.collisions == "first":
         return float(largest[on].max(initial=0))
-    pixel, place = np.unique(grid.pixel[on], return_inverse=True)
-    return float(np.bincount(place, weights=largest[on], minlength=len(pixel)).max(initial=0))
+    pixels, pixel_of_spot = np.unique(grid.pixel[on], return_inverse=True)
+    return float(np.bincount(pixel_of_spot, weights=largest[on], minlength=len(pixels)).max(initial=0))

@@ -16,11 +16,12 @@ from stpatch.errors import ConfigError
 from stpatch.expression.normalize import Normalization
 from stpatch.expression.sample import PatchSampler
 from stpatch.expression.statistics import SlideStatistics
-from stpatch.expression.window import Moments, WindowMoments, gather_normalized
 from stpatch.image.crop import Patches
 from stpatch.image.grid import Grid
+from stpatch.image.moments import Moments
 from stpatch.image.panel import PanelImage, panel_bytes
 from stpatch.image.slide_image import SlideImage
+from stpatch.kernels.window import Window
 from stpatch.slides.store import open_counts, read_labels
 from stpatch.stages.channels import Channels
 from stpatch.stages.crop import read_cut
@@ -28,7 +29,6 @@ from stpatch.stages.job import Job
 from stpatch.stages.plan import sample_key
 from stpatch.storage import release_pages
 
-Window = tuple[int, int, int, int]
 Rooms = dict[tuple[int, ...], NDArray[Any]]
 """Memory by shape, for the counts of one patch after the other."""
 
@@ -68,15 +68,10 @@ class PatchChannels:
     """A patch rule: the channels of each patch are chosen by what lies in it."""
 
     def __init__(
-        self, rule: PatchSampler, moments: WindowMoments, channels: Channels, gene_ids: NDArray[np.int32], slide_id: str
+        self, rule: PatchSampler, image: SlideImage, channels: Channels, gene_ids: NDArray[np.int32], slide_id: str
     ) -> None:
-        self.rule, self.moments, self.channels, self.gene_ids, self.slide_id = (
-            rule,
-            moments,
-            channels,
-            gene_ids,
-            slide_id,
-        )
+        self.rule, self.image, self.channels = rule, image, channels
+        self.gene_ids, self.slide_id = gene_ids, slide_id
         self.known = np.flatnonzero(gene_ids >= 0).astype(np.int32)
         self._window: Window | None = None
         self._moments: Moments | None = None
@@ -94,7 +89,7 @@ class PatchChannels:
     def _measured(self, window: Window) -> Moments:
         """Return the moments of the window's known genes; the draws of one window measure it once."""
         if self._moments is None or window != self._window:
-            moments = self.moments.measure(*window)
+            moments = self.image.moments(window)
             # genes outside the vocabulary are never channels
             self._moments = moments if len(self.known) == len(self.gene_ids) else moments.of_genes(self.known)
             self._window = window
@@ -123,7 +118,6 @@ class Cutter:
     grid: Grid
     patches: Patches
     rule: FixedChannels | PatchChannels
-    normalization: Normalization
     layout: Layout
     draws: int
     values: str
@@ -143,8 +137,8 @@ class Cutter:
             choice = self.rule.choice
         meta: dict[str, Any] = {
             "slide_id": self.slide_id,
-            "row": window[0],
-            "col": window[1],
+            "row": window.row,
+            "col": window.col,
             "n_spots": int(self.patches.n_spots[position]),
         }
         if self.draws > 1:
@@ -152,44 +146,47 @@ class Cutter:
         return Sample(
             key=sample_key(self.slide_id, number, draw, draws=self.draws),
             x=self._values(window, choice, rooms),
-            totals=self.image.totals(*window),
+            totals=self.image.totals(window),
             genes=choice.ids if self.layout.genes else None,
-            labels={name: _window_of(plane, window) for name, plane in self.labels.items()},
+            labels={name: window.cut(plane, outside=NO_LABEL) for name, plane in self.labels.items()},
             meta=meta,
         )
 
     @property
     def nbytes(self) -> int:
         """Bytes that the cutter holds in memory, the mapped counts aside."""
-        moments = self.rule.moments.nbytes if isinstance(self.rule, PatchChannels) else 0
-        return moments + self.image.pixel_start.nbytes * 3 + (0 if self.panel is None else self.panel.nbytes)
+        return self.image.nbytes + (0 if self.panel is None else self.panel.nbytes)
 
     def rest(self) -> None:
         """Give back the mapped counts' memory until the next cut."""
-        release_pages(self.image.data, self.image.indices, self.image.indptr)
+        arrays = self.image.arrays
+        release_pages(arrays.data, arrays.indices, arrays.indptr)
 
     def window(self, position: int) -> Window:
-        """Return (row, col, height, width) of a patch."""
+        """Return a patch's window."""
         patches = self.patches
-        return (
-            int(patches.row[position]),
-            int(patches.col[position]),
-            int(patches.height[position]),
-            int(patches.width[position]),
+        return Window(
+            row=int(patches.row[position]),
+            col=int(patches.col[position]),
+            height=int(patches.height[position]),
+            width=int(patches.width[position]),
         )
 
     def _values(self, window: Window, choice: ChannelChoice, rooms: Rooms | None) -> NDArray[Any]:
         genes = choice.positions
         if self.values == "counts":
-            room = self._room((len(genes) + 1, *window[2:]), rooms)
+            room = self._room((len(genes) + 1, window.height, window.width), rooms)
             if self.panel is not None:
-                return self.panel.gather(*window, out=room[: len(genes)])
-            return self.image.gather(*window, genes, room=room)
-        values = gather_normalized(self.panel or self.image, *window, genes, self.normalization)
+                return self.panel.counts(window, out=room[: len(genes)])
+            return self.image.counts(window, genes, out=room)
+        if self.panel is not None:
+            values = self.image.values_of(self.panel.counts(window), window, genes)
+        else:
+            values = self.image.values(window, genes)
         if self.layout.dtype == "float16" and (largest := float(np.abs(values).max(initial=0))) > LARGEST_HALF:
             raise ConfigError(
                 "a value is larger than float16 holds",
-                where=f"slide {self.slide_id}, patch at row {window[0]}, col {window[1]}, key shards.dtype",
+                where=f"slide {self.slide_id}, patch at row {window.row}, col {window.col}, key shards.dtype",
                 found=f"{largest:g}",
                 expected=f"at most {LARGEST_HALF:g}",
                 hint="set shards.dtype: float32, or a smaller normalize.target_sum",
@@ -212,16 +209,14 @@ def open_cutter(
     config, path = job.config, job.slide_path(slide_id)
     view, cut = open_counts(path), read_cut(job.patches_path(slide_id))
     image = SlideImage.of(
-        data=view.data,
-        indices=view.indices,
-        indptr=view.indptr,
+        (view.data, view.indices, view.indptr),
         n_genes=len(cut.gene_ids),
         totals=job.totals(slide_id)["totals"],
         grid_pixel=cut.grid.pixel,
         grid_shape=cut.grid.shape,
         collisions=config.grid.collisions,
+        recipe=_normalization(job, slide_id).recipe,
     )
-    normalization = _normalization(job, slide_id)
     gene_ids = cut.gene_ids
     wanted = channels.panel if channels.slide_panels is None else channels.slide_panels[slide_id]
     rule: FixedChannels | PatchChannels
@@ -230,7 +225,7 @@ def open_cutter(
         rule = FixedChannels(wanted, gene_ids)
         panel = _panel(image, rule.choice.positions, largest=job.receipt("crop", slide_id).facts["largest_count"])
     else:
-        rule = _patch_rule(job, slide_id, image, normalization, channels, gene_ids)
+        rule = _patch_rule(job, slide_id, image, channels, gene_ids)
     return Cutter(
         slide_id=slide_id,
         image=image,
@@ -238,7 +233,6 @@ def open_cutter(
         grid=cut.grid,
         patches=cut.patches,
         rule=rule,
-        normalization=normalization,
         layout=layout,
         draws=config.channels.draws,
         values=config.shards.values,
@@ -250,7 +244,7 @@ def _panel(image: SlideImage, genes: NDArray[np.int32], *, largest: float) -> Pa
     """Return the slide reduced to a panel, if that is worth its memory; no count of a pixel is above `largest`."""
     narrow = image.count_dtype.kind != "f" and largest <= np.iinfo(np.uint8).max
     dtype = np.dtype(np.uint8) if narrow else image.count_dtype
-    if image.collisions == "mean" or panel_bytes(image, len(genes), dtype) > image.nbytes // 2:
+    if image.collisions == "mean" or panel_bytes(image, len(genes), dtype) > image.counts_nbytes // 2:
         return None
     return PanelImage(image, genes, dtype=dtype)
 
@@ -259,7 +253,6 @@ def _patch_rule(
     job: Job,
     slide_id: str,
     image: SlideImage,
-    normalization: Normalization,
     channels: Channels,
     gene_ids: NDArray[np.int32],
 ) -> PatchChannels:
@@ -274,8 +267,7 @@ def _patch_rule(
         candidates=candidates,
         seed=job.config.dataset.seed,
     )
-    moments = WindowMoments(image, normalization)
-    return PatchChannels(rule, moments, channels, gene_ids, slide_id)
+    return PatchChannels(rule, image, channels, gene_ids, slide_id)
 
 
 def _normalization(job: Job, slide_id: str) -> Normalization:
@@ -302,12 +294,3 @@ def label_planes(labels: pd.DataFrame, grid: Grid, categories: Mapping[str, list
             plane[pairs[order] // len(known)] = (pairs[order] % len(known)).astype(np.int16)
         planes[label_name(name)] = plane.reshape(grid.shape)
     return planes
-
-
-def _window_of(plane: NDArray[np.int16], window: Window) -> NDArray[np.int16]:
-    row, col, height, width = window
-    out = np.full((height, width), NO_LABEL, np.int16)
-    top, left = max(row, 0), max(col, 0)
-    part = plane[top : max(row + height, top), left : max(col + width, left)]
-    out[top - row : top - row + part.shape[0], left - col : left - col + part.shape[1]] = part
-    return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,28 +10,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import stpatch
 from stpatch.dataset.card import CARD, write_card
-from stpatch.dataset.index import write_index
-from stpatch.dataset.layout import FileRecord, Layout, ShardRecord
-from stpatch.dataset.manifest import MANIFEST, Manifest, SplitRecord, parse_shard
+from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
+from stpatch.dataset.layout import Layout
+from stpatch.dataset.manifest import MANIFEST, Manifest, parse_shard
 from stpatch.dataset.sample import label_name
-from stpatch.dataset.shard import write_zarr_metadata
 from stpatch.dataset.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
 from stpatch.image.crop import Patches
+from stpatch.registry import FORMATS
 from stpatch.slides.store import read_genes
 from stpatch.stages.channels import Channels, read_channels
 from stpatch.stages.crop import read_cut
 from stpatch.stages.job import SLIDE_STAGES, Job, Outcome, file_digest
 from stpatch.stages.measured import measured_ids
 from stpatch.stages.plan import Plan, read_plan, sample_key
-from stpatch.stages.receipts import Receipt, place_of
+from stpatch.stages.receipts import Receipt, file_of
 from stpatch.stages.shard import dataset_layout
 from stpatch.storage import canonical_json, digest, remove_empty_folders, remove_temporaries
 
 
 def request(job: Job, _unit: str) -> dict[str, Any]:
-    """Return what the dataset's tables and manifest depend on: nothing in it names a place."""
+    """Return what the dataset's tables and manifest depend on: its contents, and what made them."""
+    return {"contents": contents(job), "versions": [list(item) for item in _notes_on_versions(job)]}
+
+
+def contents(job: Job) -> dict[str, Any]:
+    """Return what the dataset holds, whose digest is the manifest's fingerprint: nothing in it names a folder."""
     tasks = read_plan(job.plan_path).tasks()
     dataset = job.config.section("dataset")["dataset"]
     return {
@@ -61,7 +65,7 @@ def run(job: Job, unit: str) -> Outcome:
         "patches": write_table(job.output, "patches", patch_columns(layout, draws=job.config.channels.draws), columns),
     }
     files = [record for name, split in splits.items() for record in _split_files(job, name, split, layout)]
-    manifest = Manifest(
+    manifest = Manifest.of(
         dataset=_dataset(job),
         layout=layout,
         values=job.config.shards.values,
@@ -73,8 +77,8 @@ def run(job: Job, unit: str) -> Outcome:
         splits=splits,
         tables=tables,
         files=tuple(files),
-        fingerprint=digest(request(job, unit)),
-        versions=_versions(layout),
+        fingerprint=digest(contents(job)),
+        **_versions(job, plan, layout),
     )
     write_card(job.output, manifest)
     manifest.write(job.work)  # by this copy a later run knows the dataset as its own, see engine.check_output
@@ -82,7 +86,11 @@ def run(job: Job, unit: str) -> Outcome:
     written = [(job.output / item.path, item.sha256) for item in (*tables.values(), *files)]
     return Outcome(
         outputs=[*written, (job.output / CARD, None), (job.output / MANIFEST, None)],
-        facts={"bytes": manifest.bytes, "shards": sum(len(split.shards) for split in splits.values())},
+        facts={
+            "bytes": manifest.bytes,
+            "shards": sum(len(split.shards) for split in splits.values()),
+            "notes": manifest.dataset["notes"],
+        },
     )
 
 
@@ -98,10 +106,12 @@ def _clear(job: Job, plan: Plan) -> None:
             continue
         receipt = job.book.receipt("shard", task)
         for output in receipt.outputs if receipt else ():
-            place_of(output.path, job.roots).unlink(missing_ok=True)
+            file_of(output.path, job.roots).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-    known = {place_of(item.path, job.roots) for task in tasks for item in job.receipt("shard", task).outputs}
-    for pattern in ("*/*.tar", "*.zarr/*/c/**/*"):  # a kill between a shard and its receipt leaves one that none knows
+    known = {file_of(item.path, job.roots) for task in tasks for item in job.receipt("shard", task).outputs}
+    # A kill between a shard and its receipt leaves a file that no receipt knows.
+    formats = {*FORMATS.own(), job.config.shards.format}  # an older plan may have had another format
+    for pattern in sorted(pattern for name in formats for pattern in FORMATS.get(name).shard_patterns):
         for path in job.output.glob(pattern):
             if path.is_file() and path not in known:
                 path.unlink()
@@ -156,22 +166,17 @@ def _of_samples(plan: Plan, patches: Mapping[str, Patches], name: str) -> NDArra
 
 def _splits(
     job: Job, plan: Plan, columns: Mapping[str, NDArray[Any] | list[Any]], layout: Layout
-) -> dict[str, SplitRecord]:
-    shards: dict[str, list[ShardRecord]] = {name: [] for name in plan.splits}
+) -> dict[str, SplitEntry]:
+    shards: dict[str, list[ShardEntry]] = {name: [] for name in plan.splits}
     for task, samples in plan.tasks().items():
         record = parse_shard(job.receipt("shard", task).facts["record"], layout)
         shards[plan.splits[plan.split[samples.start]]].append(record)
     spots = np.bincount(plan.split, weights=np.asarray(columns["n_spots"]), minlength=len(plan.splits))
-    return {
-        name: SplitRecord(shards=tuple(shards[name]), spots=int(total))
-        for name, total in zip(plan.splits, spots, strict=True)
-    }
+    return {name: SplitEntry.of(shards[name], spots=int(total)) for name, total in zip(plan.splits, spots, strict=True)}
 
 
-def _split_files(job: Job, name: str, split: SplitRecord, layout: Layout) -> list[FileRecord]:
-    if layout.format == "zarr":
-        return write_zarr_metadata(job.output, split=name, patches=split.patches, layout=layout)
-    return [write_index(job.output, name, split)]
+def _split_files(job: Job, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
+    return FORMATS.get(layout.format).write_split_files(job.output, name=name, split=split, layout=layout)
 
 
 def _gene_rows(job: Job, plan: Plan, channels: Channels) -> dict[str, Sequence[Any] | NDArray[Any]]:
@@ -251,6 +256,7 @@ def _dataset(job: Job) -> dict[str, Any]:
         failures = (job.book.failure(stage, slide_id) for stage in SLIDE_STAGES)
         if failure := next(filter(None, failures), None):  # one of a later stage is of an earlier run
             notes.append(f"slide {slide_id} was left out: {failure.message.splitlines()[0]}")
+    notes += [note for _, note in _notes_on_versions(job)]
     return {
         "name": section.name,
         "version": section.version,
@@ -285,6 +291,49 @@ def _channels(job: Job, channels: Channels) -> dict[str, Any]:
     }
 
 
-def _versions(layout: Layout) -> dict[str, str]:
-    names = ["numcodecs", "numpy", "pyarrow", *(["zarr"] if layout.format == "zarr" else [])]
-    return {"stpatch": stpatch.__version__, **{name: importlib.metadata.version(name) for name in names}}
+def _versions(job: Job, plan: Plan, layout: Layout) -> dict[str, Any]:
+    """Return the manifest's members about versions: those that wrote the shards, and the tables' writer.
+
+    Shards stay when a library is upgraded between two builds, so today's versions are not theirs.
+    """
+    used = set(FORMATS.get(layout.format).libraries)
+    unused = {library for name in FORMATS.own() for library in FORMATS.get(name).libraries} - used
+    sets: dict[str, tuple[dict[str, str], int]] = {}
+    for task in plan.tasks():
+        versions = {
+            name: version
+            for name, version in job.receipt("shard", task).software.versions.items()
+            if name not in unused
+        }
+        key = canonical_json(versions)
+        sets[key] = (versions, sets.get(key, (versions, 0))[1] + 1)
+    merged: dict[str, list[str]] = {}
+    for versions, _ in sets.values():
+        for name, version in versions.items():
+            if version not in merged.setdefault(name, []):
+                merged[name].append(version)
+    several = [{"shards": count, "versions": versions} for versions, count in sets.values()] if len(sets) > 1 else []
+    return {
+        "versions": {**{name: ", ".join(found) for name, found in merged.items()}, **job.library_versions(["pyarrow"])},
+        "version_sets": several,
+    }
+
+
+def _notes_on_versions(job: Job) -> list[tuple[str, str]]:
+    """Return (stage, note) of the stages whose units were not all done by the same versions."""
+    units = {"shard": list(read_plan(job.plan_path).tasks())}
+    slides = list(job.receipts("crop"))
+    notes = []
+    for stage in (*SLIDE_STAGES, "shard"):
+        of_library: dict[str, Counter[str]] = {}
+        for unit in units.get(stage, slides):
+            for name, version in job.receipt(stage, unit).software.versions.items():
+                of_library.setdefault(name, Counter())[version] += 1
+        mixed = [
+            f"{name} {' and '.join(f'{version} ({count})' for version, count in counts.items())}"
+            for name, counts in sorted(of_library.items())
+            if len(counts) > 1
+        ]
+        if mixed:
+            notes.append((stage, f"stage {stage} was done by different versions: {'; '.join(mixed)}"))
+    return notes

@@ -32,11 +32,6 @@ def request(job: Job, slide_id: str) -> dict[str, Any]:
     }
 
 
-def place(job: Job, slide_id: str) -> str:
-    """Return where the slide's files are sought: another place means another look, though not another fingerprint."""
-    return str(job.sources[slide_id].path.absolute())
-
-
 def run(job: Job, slide_id: str) -> Outcome:
     """Read, harmonize, filter and store one slide."""
     from stpatch.record import write_record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +12,12 @@ from stpatch.config import Config
 from stpatch.errors import StpatchError
 from stpatch.slides.sheet import read_sources
 from stpatch.slides.source import SlideSource
+from stpatch.stages.provenance import CodeIndex, installation_cache, library_versions
 from stpatch.stages.receipts import InputFile, Output, Receipt, ReceiptBook, measure
 from stpatch.storage import sha256_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-CODE_VERSION = 3
-"""Part of every request: raised when a stage's results change, so that old ones are redone."""
 
 SLIDE_STAGES = ("ingest", "normalize", "crop")
 """The stages that a slide goes through, in order."""
@@ -69,6 +67,22 @@ class Job:
     def book(self) -> ReceiptBook:
         """The receipts."""
         return ReceiptBook(self.work / "receipts")
+
+    @cached_property
+    def code(self) -> CodeIndex:
+        """The digests of the code that stages run."""
+        caches = (installation_cache(), self.work / "code.json")
+        return CodeIndex(caches=[path for path in caches if path is not None])
+
+    def library_versions(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the versions of installed libraries; each is looked up once per job, not once per unit."""
+        new = [name for name in names if name not in self._asked]
+        self._asked.update(dict.fromkeys(new), **library_versions(new))
+        return {name: version for name in names if (version := self._asked[name]) is not None}
+
+    @cached_property
+    def _asked(self) -> dict[str, str | None]:
+        return {}
 
     def slide_path(self, slide_id: str) -> Path:
         """Return where the canonical slide lies."""
@@ -151,7 +165,7 @@ class Job:
                 "some slides have failed",
                 where=f"stage {stage}, work dir {self.work}",
                 found=_listed(failed),
-                hint="see what `stpatch status` says of them, mend them, or set run.on_error: skip",
+                hint="stpatch status says why; repair the slides, or set run.on_error: skip",
             )
         if missing:
             raise StpatchError(
@@ -165,7 +179,7 @@ class Job:
                 "no slide is left: all have failed",
                 where=f"stage {stage}",
                 found=_listed(failed),
-                hint="stpatch status lists why each slide failed; mend them and run again",
+                hint="stpatch status says why each slide failed; repair them and run again",
             )
         return found
 
@@ -175,7 +189,7 @@ class Job:
         return any(self.book.failure(stage, slide_id) for stage in stages)
 
     def measured(self, path: Path, sha256: str | None = None) -> Output:
-        """Return the output record of a file of this job."""
+        """Return what a receipt says of an output of this job: where it lies, its size and SHA-256."""
         for root, base in self.roots.items():
             if path.is_relative_to(base):
                 return measure(path, root=root, base=base, sha256=sha256)

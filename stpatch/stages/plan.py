@@ -1,4 +1,4 @@
-"""Stage plan, once a corpus: every sample gets its split, its shard and its place in it.
+"""Stage plan, once per corpus: every sample gets its split, its shard and its position in it.
 
 What is in a shard is fixed here, by seed and slides, never by rank, workers or restarts. The slides of a split are cut
 into groups of ``shards.mix``; samples are shuffled within their group; the groups follow one another, and every
@@ -38,7 +38,7 @@ class Plan:
     slides, splits
         Names that the numbers below stand for.
     split, shard, index
-        (samples,) number of the split, number of the shard in the split, place in the shard.
+        (samples,) number of the split, number of the shard in the split, position in the shard.
     slide, patch, draw
         (samples,) number of the slide, position in the slide's list of patches, number of the channel draw.
     """
@@ -53,7 +53,7 @@ class Plan:
     draw: NDArray[np.int16]
 
     def tasks(self) -> dict[str, slice]:
-        """Return the tasks (one a shard, named ``train-000000``) and their samples, in order."""
+        """Return the tasks (one per shard, named ``train-000000``) and their samples, in order."""
         if not len(self.split):
             return {}
         starts = np.flatnonzero(np.r_[True, (np.diff(self.split) != 0) | (np.diff(self.shard) != 0)])
@@ -93,7 +93,7 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
 def run(job: Job, _unit: str) -> Outcome:
     """Deal the patches to splits and shards."""
     cropped = job.receipts("crop")
-    _check_names(job, cropped)
+    check_names(job, {slide_id: receipt.facts["patches"] for slide_id, receipt in cropped.items()})
     require_no_duplicates(job)
     dealt = split_patches(job, cropped)
     plan = make_plan(
@@ -144,8 +144,14 @@ def _no_patch(job: Job, cropped: Mapping[str, Receipt], most: int = 4) -> Stpatc
     )
 
 
-def _check_names(job: Job, cropped: Mapping[str, Receipt]) -> None:
-    """Refuse slide ids that are too long for a shard, and labels whose maps would have one name."""
+def check_names(job: Job, patches: Mapping[str, int]) -> None:
+    """Refuse slide ids that are too long for a shard, and labels whose maps would have one name.
+
+    Parameters
+    ----------
+    patches
+        Slide id -> number of patches, 0 where it is not known yet.
+    """
     names: dict[str, str] = {}
     for label in job.config.ingest.labels:
         other = names.setdefault(label_name(label), label)
@@ -158,8 +164,8 @@ def _check_names(job: Job, cropped: Mapping[str, Receipt]) -> None:
             )
     draws = job.config.channels.draws
     fields = field_names(job.config.shards.encoding, genes=True, labels=names)
-    for slide_id, receipt in cropped.items():
-        check_key(sample_key(slide_id, max(receipt.facts["patches"], 10**6) - 1, draws - 1, draws=draws), fields)
+    for slide_id, count in patches.items():
+        check_key(sample_key(slide_id, max(count, 10**6) - 1, draws - 1, draws=draws), fields)
 
 
 def _notes(job: Job, dealt: Mapping[str, NDArray[np.object_]], plan: Plan) -> list[str]:
@@ -221,8 +227,8 @@ def make_plan(
     parts: list[tuple[NDArray[np.int64], ...]] = []
     for number, split in enumerate(splits):
         slide, patch, draw = _split_order(dealt, slides, split, draws=draws, mix=mix, seed=seed)
-        place = np.arange(len(slide))
-        parts.append((np.full(len(slide), number), place // patches, place % patches, slide, patch, draw))
+        position = np.arange(len(slide))
+        parts.append((np.full(len(slide), number), position // patches, position % patches, slide, patch, draw))
     empty = tuple(np.zeros(0, np.int64) for _ in range(6))
     split_of, shard, index, slide, patch, draw = (
         np.concatenate(arrays) for arrays in zip(*(parts or [empty]), strict=True)
@@ -247,14 +253,14 @@ def _split_order(
     orders = []
     for group, start in enumerate(range(0, len(members), mix)):
         slide, patch = [], []
-        for i in sorted(members[start : start + mix]):
+        for i in sorted(members[start : start + mix]):  # by name: a group is shuffled from one known order
             own = np.flatnonzero(dealt[slides[i]] == split)
             slide.append(np.full(len(own), i))
             patch.append(own)
-        n_windows = sum(len(own) for own in patch)
-        shuffled = permutation(generator(seed, "plan", split, group), n_windows * draws)
-        windows = shuffled // draws
-        orders.append((np.concatenate(slide)[windows], np.concatenate(patch)[windows], shuffled % draws))
+        n_patches = sum(len(own) for own in patch)
+        shuffled = permutation(generator(seed, "plan", split, group), n_patches * draws)
+        patches = shuffled // draws  # a sample is a patch and a draw; draws of one patch are shuffled like any others
+        orders.append((np.concatenate(slide)[patches], np.concatenate(patch)[patches], shuffled % draws))
     if not orders:
         nothing = np.zeros(0, np.int64)
         return nothing, nothing, nothing

@@ -1,7 +1,8 @@
-"""Receipts: a small JSON a unit, written last and atomically. Nothing else records progress.
+"""Receipts: a small JSON per unit, written last and atomically. Nothing else records progress.
 
-A receipt holds the unit's request (a digest of its config sections and its upstream fingerprints), its input files'
-size and SHA-256, and its outputs' size and SHA-256. A unit whose receipt matches is skipped; anything else is redone.
+A receipt holds the unit's request (a digest of its config sections and its upstream fingerprints), the software that
+made it, its input files' size and SHA-256, and its outputs' size and SHA-256. A unit whose receipt matches is skipped;
+anything else is redone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stpatch.stages.provenance import Software
 from stpatch.storage import digest, read_json, sha256_file, write_json
 
 
@@ -48,7 +50,7 @@ class InputFile:
 
 @contextlib.contextmanager
 def measured_meanwhile(paths: Iterable[Path]) -> Iterator[Callable[[], tuple[InputFile, ...]]]:
-    """Measure files on a second thread while this one reads them; yields what waits for their records."""
+    """Measure files on a second thread while this one reads them; yields a function that waits for the results."""
     thread = ThreadPoolExecutor(1)
     try:
         files = [thread.submit(InputFile.of, path.absolute()) for path in paths]
@@ -68,26 +70,55 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """The record of a finished unit; `place` is where its input was sought, which the fingerprint does not know."""
+    """What is known of a finished unit.
+
+    Attributes
+    ----------
+    stage, unit
+        Which one.
+    request
+        Digest of what it depends on, beside its input files.
+    location
+        Where its input files were sought.
+    software
+        What made it.
+    inputs, outputs
+        The files that it read and wrote.
+    facts
+        What later stages ask of it, as JSON values.
+    revision
+        Set where the unit was redone and the same request gave other bytes, because libraries were upgraded.
+    """
 
     stage: str
     unit: str
     request: str
-    place: str = ""
+    location: str = ""
+    software: Software = field(default_factory=Software)
     inputs: tuple[InputFile, ...] = ()
     outputs: tuple[Output, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    revision: str = ""
+
+    @property
+    def contents(self) -> list[list[str | int]]:
+        """Name, size and SHA-256 of each input file: neither its folder nor its time."""
+        return [[Path(item.path).name, item.bytes, item.sha256] for item in self.inputs]
 
     @cached_property
     def fingerprint(self) -> str:
-        """What downstream units depend on: the request and the inputs' contents (not their places or times)."""
-        contents = [[Path(item.path).name, item.bytes, item.sha256] for item in self.inputs]
-        return digest([self.stage, self.unit, self.request, contents])
+        """What downstream units depend on: the request, the inputs' contents and the revision.
+
+        The code is not in it, so that datasets of equal settings and inputs have equal fingerprints; a change of the
+        code redoes downstream units by itself, see `stpatch.engine.graph.Stage.code`.
+        """
+        parts = [self.stage, self.unit, self.request, self.contents]
+        return digest([*parts, self.revision] if self.revision else parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """The record of a unit that failed."""
+    """What is known of a unit that failed."""
 
     stage: str
     unit: str
@@ -148,10 +179,12 @@ def _parsed(value: Any) -> Receipt:
         stage=value["stage"],
         unit=value["unit"],
         request=value["request"],
-        place=value["place"],
+        location=value["location"],
+        software=Software(**value["software"]),
         inputs=tuple(InputFile(**item) for item in value["inputs"]),
         outputs=tuple(Output(**item) for item in value["outputs"]),
         facts=value["facts"],
+        revision=value["revision"],
     )
 
 
@@ -159,20 +192,20 @@ def outputs_present(outputs: Iterable[Output], roots: Mapping[str, Path]) -> boo
     """Whether all outputs are there with their sizes; a path starts with the name of its root."""
     for output in outputs:
         try:
-            if place_of(output.path, roots).stat().st_size != output.bytes:
+            if file_of(output.path, roots).stat().st_size != output.bytes:
                 return False
         except OSError:
             return False
     return True
 
 
-def place_of(path: str, roots: Mapping[str, Path]) -> Path:
+def file_of(path: str, roots: Mapping[str, Path]) -> Path:
     """Return the file behind an output's path: ``work/slides/A1.h5ad`` -> work dir / ``slides/A1.h5ad``."""
     root, _, rest = path.partition("/")
     return roots[root] / rest
 
 
 def measure(path: Path, *, root: str, base: Path, sha256: str | None = None) -> Output:
-    """Return the output record of a file below `base`; `sha256` where the writer has it already."""
+    """Return what a receipt says of a file below `base`; `sha256` where the writer has it already."""
     relative = path.relative_to(base).as_posix()
     return Output(path=f"{root}/{relative}", bytes=path.stat().st_size, sha256=sha256 or sha256_file(path))

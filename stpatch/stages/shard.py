@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.sample import Sample, label_name
-from stpatch.dataset.shard import encode_sample, write_encoded
+from stpatch.registry import FORMATS
 from stpatch.stages.channels import Channels, read_channels
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.plan import Plan, read_plan, task_digest
@@ -57,19 +57,20 @@ def run(job: Job, task: str) -> Outcome:
     categories = job.receipt("plan", "corpus").facts["labels"]
     first = samples.start
     split, number = plan.splits[plan.split[first]], int(plan.shard[first])
+    format_ = FORMATS.get(layout.format)
     with Spool(job.work / "spool") as spool:
         cuts = _cut(job, plan, samples, channels=channels, layout=layout, categories=categories)
         for place, sample in cuts:
-            spool.put(place, sample.key, encode_sample(sample, layout))
-        record = write_encoded(job.output, spool.in_order(), split=split, number=number, layout=layout)
+            spool.put(place, sample.key, format_.encode(sample, layout))
+        written = format_.write(job.output, spool.in_order(), split=split, number=number, layout=layout)
     rows_path = job.rows_path(task)
-    ranges = np.array(record.ranges, np.int64).reshape(-1, 2)
+    ranges = np.array(written.ranges, np.int64).reshape(-1, 2)
     with atomic_file(rows_path) as file:
         np.savez(file, offset=ranges[:, 0], nbytes=ranges[:, 1])
-    outputs: list[tuple[Any, str | None]] = [(job.output / item.path, item.sha256) for item in record.files()]
+    outputs: list[tuple[Any, str | None]] = [(job.output / item.path, item.sha256) for item in written.entry.files()]
     return Outcome(
         outputs=[*outputs, (rows_path, None)],
-        facts={"split": split, "number": number, "record": record.as_json()},
+        facts={"split": split, "number": number, "record": written.entry.as_json()},
     )
 
 

@@ -14,7 +14,7 @@ IN_MEMORY = 64 << 20
 
 
 class Spool(AbstractContextManager["Spool"]):
-    """Encoded samples by their place in the shard.
+    """Encoded samples by their position in the shard.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Spool(AbstractContextManager["Spool"]):
 
     def __init__(self, folder: Path, *, in_memory: int = IN_MEMORY) -> None:
         self._folder = folder
-        self._room = in_memory
+        self._memory_left = in_memory
         self._keys: dict[int, str] = {}
         self._kept: dict[int, dict[str, bytes]] = {}
         self._filed: dict[int, dict[str, tuple[int, int]]] = {}
@@ -41,26 +41,27 @@ class Spool(AbstractContextManager["Spool"]):
         if self._file is not None:
             self._file.close()
 
-    def put(self, place: int, key: str, parts: dict[str, bytes]) -> None:
-        """Keep the encoded parts of the sample at a place."""
-        self._keys[place] = key
+    def put(self, position: int, key: str, parts: dict[str, bytes]) -> None:
+        """Keep the encoded parts of the sample at a position."""
+        self._keys[position] = key
         size = sum(map(len, parts.values()))
-        if size <= self._room:
-            self._room -= size
-            self._kept[place] = parts
+        if size <= self._memory_left:
+            self._memory_left -= size
+            self._kept[position] = parts
             return
-        self._room = 0
+        self._memory_left = 0  # from the first one on that does not fit: a small one later must not jump the queue
         file = self._opened()
         ranges = {}
         for name, data in parts.items():
             ranges[name] = (file.tell(), len(data))
             file.write(data)
-        self._filed[place] = ranges
+        self._filed[position] = ranges
 
     def in_order(self) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """Yield keys and parts by place; what is yielded is kept no longer."""
-        for place in sorted(self._keys):
-            yield self._keys[place], self._kept.pop(place) if place in self._kept else self._read(place)
+        """Yield keys and parts by position; what is yielded is kept no longer."""
+        for position in sorted(self._keys):
+            parts = self._kept.pop(position) if position in self._kept else self._read(position)
+            yield self._keys[position], parts
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:
@@ -68,10 +69,10 @@ class Spool(AbstractContextManager["Spool"]):
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115, closed in __exit__
         return self._file
 
-    def _read(self, place: int) -> dict[str, bytes]:
+    def _read(self, position: int) -> dict[str, bytes]:
         file = self._opened()
         parts = {}
-        for name, (offset, size) in self._filed[place].items():
+        for name, (offset, size) in self._filed[position].items():
             file.seek(offset)
             parts[name] = file.read(size)
         return parts

@@ -52,7 +52,9 @@ def split_table(patches: pd.DataFrame, splits: Sequence[str], n_bytes: dict[str,
 
 
 def slide_table(slides: pd.DataFrame, patches: pd.DataFrame, *, most: int = 40) -> str:
-    """Return one line per slide: platform, splits, spots, genes, patches, coverage; the first `most` and how many follow.
+    """Return one line per slide: platform, splits, spots, genes, patches, coverage.
+
+    The first `most` slides are listed; a last line says how many follow.
 
     Parameters
     ----------

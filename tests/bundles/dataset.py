@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from stpatch.dataset.card import write_card
-from stpatch.dataset.index import write_index
-from stpatch.dataset.layout import Layout, ShardRecord
-from stpatch.dataset.manifest import Manifest, SplitRecord
+from stpatch.dataset.entries import SplitEntry, WrittenShard
+from stpatch.dataset.layout import Layout
+from stpatch.dataset.manifest import Manifest
 from stpatch.dataset.sample import Sample
-from stpatch.dataset.shard import encode_sample, write_encoded, write_zarr_metadata
 from stpatch.dataset.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
+from stpatch.registry import FORMATS
 
 N_GENES = 9
 MEASURED = {"s1": 8, "s2": 4}  # each slide measured the genes 1 to this one
@@ -45,6 +45,7 @@ def make_sample(number: int, layout: Layout, *, slide_id: str = "s1") -> Sample:
     genes = np.sort(rng.choice(np.arange(1, N_GENES), channels, replace=False)).astype(np.int32)
     genes[-1] = 0 if number % 3 == 0 else genes[-1]
     x[(genes == 0) | (genes > MEASURED.get(slide_id, N_GENES))] = 0
+    further = {plane.name: rng.integers(0, 200, plane.shape).astype(plane.dtype) for plane in layout.further}
     labels = {name: rng.integers(-1, 2, plane).astype(np.int16) for name in layout.labels}
     return Sample(
         key=f"{slide_id}-{number:06d}",
@@ -52,14 +53,16 @@ def make_sample(number: int, layout: Layout, *, slide_id: str = "s1") -> Sample:
         totals=totals,
         genes=genes if layout.genes else None,
         labels=labels,
+        further=further,
         meta={"slide_id": slide_id, "row": number, "col": 2 * number, "n_spots": int((totals > 0).sum())},
     )
 
 
-def write_shard(output: Path, samples: Iterable[Sample], *, split: str, number: int, layout: Layout) -> ShardRecord:
+def write_shard(output: Path, samples: Iterable[Sample], *, split: str, number: int, layout: Layout) -> WrittenShard:
     """Encode samples one at a time while their shard is written."""
-    encoded = ((sample.key, encode_sample(sample, layout)) for sample in samples)
-    return write_encoded(output, encoded, split=split, number=number, layout=layout)
+    format_ = FORMATS.get(layout.format)
+    encoded = ((sample.key, format_.encode(sample, layout)) for sample in samples)
+    return format_.write(output, encoded, split=split, number=number, layout=layout)
 
 
 def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values: str = "counts", **changes) -> Manifest:
@@ -75,14 +78,14 @@ def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values:
         shards = []
         for number, start in enumerate(range(0, count, layout.patches)):
             part = samples[start : start + layout.patches]
-            record = write_shard(folder, part, split=split, number=number, layout=layout)
-            shards.append(record)
-            for index, (sample, (offset, nbytes)) in enumerate(zip(part, record.ranges, strict=True)):
+            written = write_shard(folder, part, split=split, number=number, layout=layout)
+            shards.append(written.entry)
+            for index, (sample, (offset, nbytes)) in enumerate(zip(part, written.ranges, strict=True)):
                 height, width = sample.totals.shape
                 values_of_row = {
                     "key": sample.key,
                     "split": split,
-                    "shard": record.file.path,
+                    "shard": written.entry.path,
                     "index": index,
                     "offset": offset,
                     "nbytes": nbytes,
@@ -93,12 +96,9 @@ def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values:
                 }
                 for name, column in rows.items():
                     column.append(values_of_row[name])
-        splits[split] = SplitRecord(shards=tuple(shards), spots=sum(s.meta["n_spots"] for s in samples))
-        if layout.format == "tar":
-            files.append(write_index(folder, split, splits[split]))
-        else:
-            files.extend(write_zarr_metadata(folder, split=split, patches=count, layout=layout))
-    manifest = Manifest(
+        splits[split] = SplitEntry.of(shards, spots=sum(s.meta["n_spots"] for s in samples))
+        files += FORMATS.get(layout.format).write_split_files(folder, name=split, split=splits[split], layout=layout)
+    manifest = Manifest.of(
         dataset={"name": "tiny", "version": "1.0.0", "license": "CC-BY-4.0", "description": "Two slides.", "seed": 0},
         layout=layout,
         values=values,

@@ -9,21 +9,31 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from stpatch.image.slide_image import SlideImage
+from stpatch.image.values import Recipe
+from stpatch.kernels.formula import Formula
+from stpatch.kernels.window import Window
+
+AS_THEY_ARE = Formula()
 
 
-def make_image(counts: Any, pixel: Any, shape: tuple[int, int], collisions: str = "sum") -> SlideImage:
+def make_image(
+    counts: Any,
+    pixel: Any,
+    shape: tuple[int, int],
+    collisions: str = "sum",
+    recipe: Recipe = AS_THEY_ARE,
+) -> SlideImage:
     matrix = sparse.csr_matrix(counts)
     matrix.sort_indices()
     totals = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
     return SlideImage.of(
-        data=matrix.data,
-        indices=matrix.indices.astype(np.int32),
-        indptr=matrix.indptr.astype(np.int64),
+        (matrix.data, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int64)),
         n_genes=matrix.shape[1],
         totals=totals,
         grid_pixel=np.asarray(pixel, dtype=np.int64),
         grid_shape=shape,
         collisions=collisions,
+        recipe=recipe,
     )
 
 
@@ -48,6 +58,8 @@ def cases(draw):
     dtype = draw(st.sampled_from([np.uint16, np.uint32]))
     counts = (rng.poisson(0.6, (n_spots, n_genes)) * rng.choice([1, 1, 1, 40], (n_spots, n_genes))).astype(dtype)
     pixel = rng.integers(-1, shape[0] * shape[1], n_spots)
-    window = (draw(st.integers(-4, 7)), draw(st.integers(-4, 7)), draw(st.integers(1, 6)), draw(st.integers(1, 6)))
+    window = Window(
+        draw(st.integers(-4, 7)), draw(st.integers(-4, 7)), draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    )
     genes = rng.permutation(np.r_[np.arange(n_genes), [-1] * 3]).astype(np.int32)
     return counts, pixel, shape, window, genes[: draw(st.integers(1, 6))]

@@ -105,7 +105,7 @@ def test_plan_says_what_is_to_come(tmp_path: Path) -> None:
     assert not (tmp_path / "out.work").exists()
     value = json.loads(built("plan", config, "--json", "-q").out)
     assert value["exact"] is True
-    assert sum(value["patches_by_slide"].values()) == sum(value["patches_by_split"].values())
+    assert sum(value["samples_by_slide"].values()) == sum(value["samples_by_split"].values())
     assert value["array"] == f"0-{value['tasks'] - 1}"
     assert not (tmp_path / "out").exists()
     text = built("plan", config, "-q").out

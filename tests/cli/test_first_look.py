@@ -21,7 +21,7 @@ def estimate(folder: Path, **sections: dict[str, object]) -> dict[str, object]:
 def test_an_estimate_does_not_count_what_the_headers_do_not_tell(tmp_path: Path) -> None:
     text = built("plan", write_corpus(tmp_path), "--estimate").out
     value = estimate(tmp_path)
-    by_slide = value["patches_by_slide"]
+    by_slide = value["samples_by_slide"]
     assert isinstance(by_slide, dict)
     unknown = [slide_id for slide_id, count in by_slide.items() if count is None]
     assert unknown
@@ -31,10 +31,10 @@ def test_an_estimate_does_not_count_what_the_headers_do_not_tell(tmp_path: Path)
 
 def test_an_estimate_counts_the_tiles_at_the_edge(tmp_path: Path) -> None:
     write_corpus(tmp_path)
-    by_slide = estimate(tmp_path, crop={"size": [4, 4]})["patches_by_slide"]
+    by_slide = estimate(tmp_path, crop={"size": [4, 4]})["samples_by_slide"]
     assert isinstance(by_slide, dict)
     assert by_slide["V1"] == 4, "42 spots are a square of 6.5 pixels, and so 2 x 2 tiles"
-    dropped = estimate(tmp_path, crop={"size": [4, 4], "edge": "drop"})["patches_by_slide"]
+    dropped = estimate(tmp_path, crop={"size": [4, 4], "edge": "drop"})["samples_by_slide"]
     assert isinstance(dropped, dict)
     assert dropped["V1"] == 1
 
@@ -42,7 +42,7 @@ def test_an_estimate_counts_the_tiles_at_the_edge(tmp_path: Path) -> None:
 def test_an_estimate_of_whole_slides_and_of_folds(tmp_path: Path) -> None:
     write_corpus(tmp_path)
     value = estimate(tmp_path, crop={"unit": "slide"}, split={"folds": 2})
-    by_slide, by_split, shape = value["patches_by_slide"], value["patches_by_split"], value["shape"]
+    by_slide, by_split, shape = value["samples_by_slide"], value["samples_by_split"], value["shape"]
     assert isinstance(by_slide, dict)
     assert isinstance(shape, list)
     assert set(by_slide.values()) == {1}

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from bundles.dataset import make_sample, write_dataset
@@ -9,7 +7,7 @@ from bundles.dataset import make_sample, write_dataset
 from stpatch.dataset.card import CARD
 from stpatch.dataset.content import Facts, check_arrays, check_meta
 from stpatch.dataset.manifest import MANIFEST, read_manifest
-from stpatch.dataset.sample import encode_fields
+from stpatch.dataset.sample import encode_meta
 from stpatch.dataset.tables import SLIDES, patch_columns, read_table, write_table
 from stpatch.dataset.validate import verify
 from stpatch.errors import DatasetError
@@ -85,7 +83,7 @@ def change_table(folder, name, columns, change):
     change(values)
     record = write_table(folder, name, columns, values)
     manifest = read_manifest(folder)
-    replace(manifest, tables={**manifest.tables, name: record}).write(folder)
+    manifest.model_copy(update={"tables": {**manifest.tables, name: record}}).write(folder)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +96,9 @@ def change_table(folder, name, columns, change):
         ("nbytes", 5, 10**12, "offset, nbytes is wrong"),
         ("shard", 0, "../x.tar", "shard is wrong"),
         ("coverage", 0, 1.5, "coverage is wrong"),
+        ("coverage", 2, 0.2, "pixels have counts, the row tells of"),
+        ("coverage", 5, 1.0, "occupied pixels, but of"),
+        ("coverage", 2, 0.7, "not a whole number of the patch's 15 pixels"),
         ("n_spots", 3, 1, "spots"),
         ("row", 3, 77, "disagree on row: 3 and 77"),
         ("split", 0, "val", "split's patches"),
@@ -136,7 +137,7 @@ def test_contents_that_contradict_each_other_are_told(tmp_path):
     assert list(check_arrays(good, row, facts)) == []
     empty = np.zeros_like(sample.totals)
     cases = {
-        "no numbers": {"totals": np.full_like(sample.totals, np.nan)},
+        "not numbers": {"totals": np.full_like(sample.totals, np.nan)},
         "x has values where": {"totals": empty},
         "sums to more": {"x": sample.x + np.uint16(5)},
         "pixels have counts": {"totals": sample.totals + 1},
@@ -157,11 +158,11 @@ def test_meta_that_differs_is_told(tmp_path):
     manifest = write_dataset(tmp_path)
     sample = make_sample(1, manifest.layout)
     facts, row = facts_and_row(manifest, sample)
-    data = encode_fields(sample, "blosc")["meta.json"]
+    data = encode_meta(sample, manifest.layout)
     assert check_meta(data, row, facts) == []
     assert check_meta(data, {**row, "col": 9}, facts) == ["meta.json and the row disagree on col: 2 and 9"]
-    assert check_meta(b"{", row, facts) == ["meta.json is no JSON"]
-    assert check_meta(b"[]", row, facts) == ["meta.json is no mapping"]
+    assert check_meta(b"{", row, facts) == ["meta.json is not JSON"]
+    assert check_meta(b"[]", row, facts) == ["meta.json is not a mapping"]
 
 
 def test_a_spot_without_counts_is_no_problem(tmp_path):

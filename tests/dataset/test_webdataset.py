@@ -15,7 +15,7 @@ from stpatch.errors import ConfigError
 @pytest.mark.parametrize("encoding", ["blosc", "npy"])
 def test_webdataset_gives_arrays(tmp_path, encoding):
     manifest = write_dataset(tmp_path, encoding=encoding)
-    urls = [str(tmp_path / shard.file.path) for shard in manifest.splits["train"].shards]
+    urls = [str(tmp_path / shard.path) for shard in manifest.splits["train"].shards]
     samples = list(wds.WebDataset(urls, shardshuffle=False).decode(stpatch_decoder(tmp_path)))
     gc.collect()
     assert len(samples) == 6

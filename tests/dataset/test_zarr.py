@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
-from stpatch.dataset.formats.zarr import MISSING, ZarrShard, group_metadata, index_bytes, parse_index
-from stpatch.dataset.layout import zarr_shard_path
-from stpatch.dataset.shard import write_zarr_metadata
+from stpatch.dataset.entries import SplitEntry
+from stpatch.dataset.formats.zarr import MISSING, ZarrShard, group_metadata, index_bytes, parse_index, shard_path
 from stpatch.errors import DatasetError
+from stpatch.registry import FORMATS
 
 
 def expected(samples, layout):
@@ -22,7 +22,7 @@ def expected(samples, layout):
     for path, data in group_metadata(layout, patches=len(samples)).items():
         store._store_dict[path] = zarr.core.buffer.cpu.Buffer.from_bytes(data)
     group = zarr.open_group(store, mode="r+")
-    for spec in layout.arrays():
+    for spec in layout.planes:
         whole = np.full((len(samples), *spec.shape), spec.fill, dtype=spec.dtype)
         for row, sample in enumerate(samples):
             name = spec.name.removeprefix("label_")
@@ -49,13 +49,16 @@ def test_plain_zarr_reads_what_zarr_would_have_written(
     )
     folder = tmp_path_factory.mktemp("zarr")
     samples = [make_sample(number, layout) for number in range(count)]
-    for number, start in enumerate(range(0, count, 4)):
-        write_shard(folder, samples[start : start + 4], split="train", number=number, layout=layout)
-    write_zarr_metadata(folder, split="train", patches=count, layout=layout)
+    shards = [
+        write_shard(folder, samples[start : start + 4], split="train", number=number, layout=layout).entry
+        for number, start in enumerate(range(0, count, 4))
+    ]
+    split = SplitEntry.of(shards, spots=0)
+    FORMATS.get("zarr").write_split_files(folder, name="train", split=split, layout=layout)
     group = zarr.open(folder / "train.zarr", mode="r")
     theirs = expected(samples, layout)
-    assert sorted(group.array_keys()) == sorted(spec.name for spec in layout.arrays())
-    for spec in layout.arrays():
+    assert sorted(group.array_keys()) == sorted(spec.name for spec in layout.planes)
+    for spec in layout.planes:
         array = group[spec.name]
         assert array.dtype == spec.dtype
         assert array.shape == (count, *spec.shape)
@@ -64,20 +67,21 @@ def test_plain_zarr_reads_what_zarr_would_have_written(
         np.testing.assert_array_equal(array[count - 1], theirs[spec.name][count - 1])
 
 
-def test_record_and_range(tmp_path):
+def test_entry_and_byte_ranges(tmp_path):
     layout = make_layout(format="zarr", encoding="npy")
     samples = [make_sample(number, layout) for number in range(3)]
-    record = write_shard(tmp_path, samples, split="val", number=7, layout=layout)
+    written = write_shard(tmp_path, samples, split="val", number=7, layout=layout)
+    record = written.entry
     assert record.patches == 3
-    assert record.file.path == "val.zarr/x/c/7/0/0/0"
+    assert record.path == "val.zarr/x/c/7/0/0/0"
     assert sorted(record.parts) == ["genes", "label_region", "totals"]
     assert record.parts["genes"].path == "val.zarr/genes/c/7/0"
-    data = (tmp_path / record.file.path).read_bytes()
-    assert len(data) == record.file.bytes
-    for sample, (offset, nbytes) in zip(samples, record.ranges, strict=True):
+    data = (tmp_path / record.path).read_bytes()
+    assert len(data) == record.bytes
+    for sample, (offset, nbytes) in zip(samples, written.ranges, strict=True):
         assert data[offset : offset + nbytes] == sample.x.astype("<u2").tobytes()
     index = parse_index(data[-index_bytes(4) :], chunks=4)
-    assert [tuple(map(int, row)) for row in index[:3]] == list(record.ranges)
+    assert [tuple(map(int, row)) for row in index[:3]] == list(written.ranges)
     assert (index[3] == MISSING).all()
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"0"}  # nothing temporary is left
 
@@ -109,5 +113,5 @@ def test_too_many_samples_and_a_damaged_index():
 
 
 def test_paths():
-    specs = {spec.name: spec for spec in make_layout(format="zarr").arrays()}
-    assert zarr_shard_path("train", specs["totals"], 12) == "train.zarr/totals/c/12/0/0"
+    specs = {spec.name: spec for spec in make_layout(format="zarr").planes}
+    assert shard_path("train", specs["totals"], 12) == "train.zarr/totals/c/12/0/0"

@@ -33,7 +33,7 @@ from stpatch.expression.rules.registry import (
     patch_rule,
 )
 from stpatch.expression.sample import PatchSampler
-from stpatch.expression.window import Moments
+from stpatch.image.moments import Moments
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -176,7 +176,7 @@ def dataset(folder: Path, name: str, **channels: Any) -> Any:
     """Build a dataset of one slide in process and open it."""
     counts = np.random.default_rng(0).poisson(np.arange(1, 13) / 4, (16, 12)) + np.eye(16, 12, dtype=int)
     rows = ["\t".join(["spot", *(f"G{i:02d}" for i in range(12))])]
-    rows += [f"{i // 4}x{i % 4}\t" + "\t".join(map(str, row)) for i, row in enumerate(counts)]
+    rows += [f"{i % 4}x{i // 4}\t" + "\t".join(map(str, row)) for i, row in enumerate(counts)]
     (folder / "a.tsv").write_text("\n".join(rows) + "\n")
     values = {
         "dataset": {"output": name},

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from stpatch.errors import ConfigError
 from stpatch.expression.rules.registry import own_patch_names
 from stpatch.expression.sample import PatchSampler
-from stpatch.expression.window import Moments
-from stpatch.kernels import window as kernels
+from stpatch.image.moments import Moments
+from stpatch.kernels import draw as kernels
+from stpatch.kernels.normalization import log
 
 
 def moments(variance, mean=None):
@@ -216,9 +217,7 @@ def test_keys_below_a_bound_are_the_plain_ones(seed, bound):
     uniforms = rng.random(50) ** rng.choice([0.01, 1, 20])
     keys, places = np.empty(51), np.empty(51, np.int64)
     found = kernels.keys_below(weights, uniforms, bound, keys, places)
-    plain = {
-        i: -kernels.log(u) / w for i, (u, w) in enumerate(zip(uniforms.tolist(), weights.tolist(), strict=True)) if w
-    }
+    plain = {i: -log(u) / w for i, (u, w) in enumerate(zip(uniforms.tolist(), weights.tolist(), strict=True)) if w}
     assert dict(zip(places[:found].tolist(), keys[:found].tolist(), strict=True)) == {
         i: key for i, key in plain.items() if key <= bound
     }

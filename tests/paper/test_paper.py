@@ -92,7 +92,7 @@ def check_variances(job: Job, slide_id: str, slide: RecipeSlide, *, at_most: int
         window = cutter.window(int(position))
         variances = gene_variances(slide, window_spots(cells, *window[:2]))
         expected = np.array([variances[gene] for gene in genes])
-        found = rule.moments.measure(*window).variance
+        found = cutter.image.moments(window).variance
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15)
         sample = cutter.cut(int(position), 0)
         assert sample.genes is not None

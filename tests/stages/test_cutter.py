@@ -7,6 +7,7 @@ import pytest
 from bundles.images import make_image
 
 from stpatch.image.panel import panel_bytes
+from stpatch.kernels.window import Window
 from stpatch.stages.cutter import _panel
 
 GENES = np.arange(60, dtype=np.int32)
@@ -20,7 +21,7 @@ def test_a_panel_is_as_narrow_as_the_largest_count_allows(largest: int, dtype: t
     panel = _panel(image, GENES, largest=largest)
     assert panel is not None
     assert panel.nbytes == panel_bytes(image, len(GENES), np.dtype(dtype))
-    assert panel.gather(0, 0, 2, 2)[3].tolist() == [[1, 1], [largest, 1]]
+    assert panel.counts(Window(0, 0, 2, 2))[3].tolist() == [[1, 1], [largest, 1]]
 
 
 def test_a_panel_takes_no_more_than_half_of_the_counts_memory() -> None:
@@ -35,4 +36,4 @@ def test_means_and_values_keep_their_dtype() -> None:
     values = make_image(np.full((4, 600), 0.5, np.float32), [0, 1, 2, 3], (2, 2))
     panel = _panel(values, GENES, largest=0.5)
     assert panel is not None
-    assert panel.gather(0, 0, 2, 2).dtype == np.float32
+    assert panel.counts(Window(0, 0, 2, 2)).dtype == np.float32

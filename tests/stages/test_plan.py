@@ -130,3 +130,13 @@ def test_a_task_digest_knows_samples_and_their_order() -> None:
 )
 def test_sample_keys(slide_id: str, number: int, draw: int, draws: int, key: str) -> None:
     assert sample_key(slide_id, number, draw, draws=draws) == key
+
+
+def test_the_order_of_a_plan_is_fixed() -> None:
+    """The bytes of every dataset depend on it: slides are shuffled into groups, and go by name within their group."""
+    dealt = {name: np.full(2, "train", dtype=object) for name in "abcde"}
+    plan = make_plan(dealt, splits=["train"], draws=2, patches=6, mix=3, seed=3)
+    order = [f"{slide}{patch}{draw}" for _, _, _, slide, patch, draw in rows_of(plan)]
+    assert " ".join(order[:12]) == "e01 e00 b00 c00 c10 b10 b01 e11 e10 b11 c11 c01"
+    assert " ".join(order[12:]) == "a00 d10 a11 a01 a10 d00 d01 d11"
+    assert plan.shard.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 2

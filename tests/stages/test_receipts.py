@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stpatch.stages.provenance import Software
 from stpatch.stages.receipts import Failure, InputFile, Receipt, ReceiptBook, measure, outputs_present
 
 
@@ -18,7 +19,8 @@ def a_receipt(folder: Path) -> Receipt:
         stage="ingest",
         unit="A1",
         request="r",
-        place="here",
+        location="here",
+        software=Software(package="0.1.0", code="c", libraries={"numpy": "2.0"}),
         inputs=(InputFile.of(folder / "in.csv"),),
         outputs=(measure(folder / "out.bin", root="work", base=folder),),
         facts={"spots": 3},
@@ -88,12 +90,13 @@ def test_outputs_must_be_there_whole(tmp_path: Path) -> None:
 def test_the_fingerprint_knows_contents_not_places(tmp_path: Path) -> None:
     receipt = a_receipt(tmp_path)
     item = receipt.inputs[0]
-    moved = replace(receipt, place="there", inputs=(replace(item, path="/else/in.csv", mtime_ns=1),))
+    moved = replace(receipt, location="there", inputs=(replace(item, path="/else/in.csv", mtime_ns=1),))
     assert moved.fingerprint == receipt.fingerprint
     for other in (
         replace(receipt, request="q"),
         replace(receipt, unit="A2"),
         replace(receipt, inputs=(replace(item, sha256="0"),)),
         replace(receipt, inputs=()),
+        replace(receipt, revision="x"),
     ):
         assert other.fingerprint != receipt.fingerprint

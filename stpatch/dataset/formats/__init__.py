@@ -1,1 +1,1 @@
-"""Shard formats: how samples lie in files."""
+"""Shard formats: how samples lie in files. One module each, found by name; see `base.ShardFormat`."""

@@ -1,20 +1,35 @@
-"""Tar shards: USTAR headers made by hand, so that the same samples give the same bytes, and byte ranges to read by.
+"""Format ``tar``: a sample's members one after the other in a USTAR archive, read by byte range.
 
-A member's header differs from the next one's in its name, its size and its checksum only; everything else is one
-constant block. That is what makes the writer fast and its output free of times, owners and hosts.
+    <key>.x.blosc  <key>.totals.npy  [<key>.genes.npy]  [<key>.label_<name>.npy ...]  <key>.meta.json
+
+Headers are made by hand, so that the same samples give the same bytes. A member's header differs from the next one's
+in its name, its size and its checksum only; everything else is one constant block. That is what makes the writer fast
+and its output free of times, owners and hosts.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import BinaryIO
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from stpatch.dataset.sample import NAME_LIMIT
+from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
+from stpatch.dataset.formats.base import ByteRanges, SampleReader, ShardFormat, Stored, check_count, where_of
+from stpatch.dataset.index import write_index
+from stpatch.dataset.layout import META, Layout
+from stpatch.dataset.planes import Plane
+from stpatch.dataset.sample import NAME_LIMIT, Sample, encode_meta, fitting_arrays
 from stpatch.errors import DatasetError
+from stpatch.registry import ENCODINGS, FORMATS
+from stpatch.storage import atomic_file, canonical_json
+
+if TYPE_CHECKING:
+    from stpatch.dataset.manifest import Manifest
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
+"""What ends an archive: two blocks of zeros, and no padding to a record of 10 kB as GNU tar would add."""
 SIZE_LIMIT = 8**11
 """Bytes of a member that eleven octal digits can tell."""
 
@@ -23,7 +38,138 @@ _SPACES = b" " * 8
 _BEFORE_SIZE = b"0000644\0" + b"0000000\0" * 2  # mode; uid and gid
 _MTIME = b"00000000000\0"
 _AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(32 + 32 + 8 + 8 + 155 + 12)
+# A header's checksum is the sum of its bytes with the checksum's own field as blanks: what is constant is summed once.
 _CONSTANT_SUM = sum(_BEFORE_SIZE) + sum(_MTIME) + sum(_SPACES) + sum(_AFTER_SUM)
+
+
+@FORMATS.register
+class Tar(ShardFormat):
+    """Samples as members of tar archives, as webdataset reads them."""
+
+    name = "tar"
+    tag = "webdataset"
+    shard_patterns = ("*/*.tar",)
+
+    def encode(self, sample: Sample, layout: Layout) -> dict[str, bytes]:
+        """Return a sample's members by field, in their order."""
+        arrays = fitting_arrays(sample, layout)
+        members = {plane.member: ENCODINGS.get(plane.encoding).encode(arrays[plane.name]) for plane in layout.planes}
+        members[META] = encode_meta(sample, layout)  # last: webdataset tells samples apart by their keys, in any order
+        return members
+
+    def write(
+        self,
+        output: Path,
+        encoded: Iterable[tuple[str, Mapping[str, bytes]]],
+        *,
+        split: str,
+        number: int,
+        layout: Layout,
+    ) -> WrittenShard:
+        """Write an archive; see `ShardFormat.write`."""
+        path = f"{split}/{split}-{number:06d}.tar"
+        ranges: list[tuple[int, int]] = []
+        with atomic_file(output / path) as file:
+            shard = TarShard(file)
+            ranges.extend(shard.add(key, members) for key, members in encoded)
+            check_count(len(ranges), layout, path)
+            sha256 = shard.finish()
+        entry = ShardEntry(path=path, bytes=shard.size, sha256=sha256, patches=len(ranges))
+        return WrittenShard(entry=entry, ranges=tuple(ranges))
+
+    def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:  # noqa: ARG002
+        """Write the split's shard index for webdataset."""
+        return [write_index(output, name, split)]
+
+    def reader(self, files: ByteRanges, layout: Layout) -> TarReader:
+        """Return a reader of members."""
+        return TarReader(files, layout)
+
+    def folder(self, split: str) -> str:
+        """Return the split's folder of archives."""
+        return split
+
+    def shard_bytes(self, end: int) -> int:
+        """Return where the archive's end lies after its last sample."""
+        return end + len(END)
+
+    def front_matter(self, manifest: Manifest) -> list[str]:
+        """Return the archives of each split, which the Hub shows as webdataset samples."""
+        lines = ["- config_name: default", "  data_files:"]
+        for name, split in manifest.splits.items():
+            if split.shards:
+                lines += [f"  - split: {name}", f"    path: {canonical_json(f'{name}/*.tar')}"]
+        return [*lines, "- config_name: patches"]
+
+    def field_name(self, plane: Plane) -> str:
+        """Return the member's name."""
+        return plane.member
+
+    def x_words(self, words: str) -> str:
+        """Return the encoding's words."""
+        return words
+
+    def further_fields(self, layout: Layout) -> list[tuple[str, str]]:
+        """Return meta.json."""
+        return [(META, "key, slide_id, row, col, n_spots" + (", shape of x" if layout.variable else ""))]
+
+    def snippet(self, manifest: Manifest, split: str) -> list[str]:
+        """Return how webdataset reads it."""
+        layout = manifest.layout
+        last = len(manifest.splits[split].shards) - 1
+        numbers = f"{0:06d}" if last == 0 else f"{{{0:06d}..{last:06d}}}"
+        shape = f'sample["{META}"]["shape"]' if layout.variable else str(layout.shape)
+        x, totals = layout.planes[:2]
+        imports, read = ENCODINGS.get(x.encoding).snippet(x.member, dtype=x.dtype, shape=shape)
+        return [
+            *imports,
+            "import webdataset",
+            "",
+            f'samples = webdataset.WebDataset("{split}/{split}-{numbers}.tar", shardshuffle=False).decode()',
+            "for sample in samples:",
+            *(f"    {line}" for line in read),
+            f'    totals = sample["{totals.member}"]',
+            '    print(sample["__key__"], x.shape, totals.sum())',
+            "    break",
+        ]
+
+
+class TarReader(SampleReader):
+    """Reads samples of tar shards: one byte range holds all members of a sample."""
+
+    def __init__(self, files: ByteRanges, layout: Layout) -> None:
+        self._files = files
+        self._layout = layout
+        self._decoders = [(plane, plane.member, ENCODINGS.get(plane.encoding)) for plane in layout.planes]
+
+    def read(
+        self,
+        shard: ShardEntry,
+        *,
+        index: int,  # noqa: ARG002 - the byte range says where the sample is
+        byte_range: tuple[int, int],
+        key: str,
+        size: tuple[int, int] | None,
+    ) -> Stored:
+        """Return one sample; see `SampleReader.read`."""
+        where = where_of(shard, key)
+        found, fields = parse_sample(self._files.read(shard, *byte_range, where=where), where=where)
+        if found != key:
+            raise DatasetError("a byte range holds another sample", where=where, found=found, expected=key)
+        if tuple(fields) != self._layout.fields:
+            raise DatasetError(
+                "a sample has other fields than the dataset",
+                where=where,
+                found=", ".join(fields),
+                expected=", ".join(self._layout.fields),
+            )
+        arrays = {
+            plane.name: encoding.decode(
+                fields[member], dtype=plane.dtype, shape=plane.shape_at(size), where=f"{where}, {plane.name}"
+            )
+            for plane, member, encoding in self._decoders
+        }
+        return Stored(arrays, bytes(fields[META]))
 
 
 def header(name: bytes, size: int) -> bytes:
@@ -102,7 +248,7 @@ def parse_sample(data: bytes, *, where: object = None) -> tuple[str, dict[str, m
     data
         The bytes of all members, headers included, as `TarShard.add` placed them.
     where
-        The place to name in errors.
+        File and key, for the message.
 
     Raises
     ------

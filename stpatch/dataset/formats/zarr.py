@@ -1,27 +1,185 @@
-"""Zarr v3 shards: each array's shard file is put together from encoded samples, without the zarr library's detour.
+"""Format ``zarr``: one Zarr v3 group per split, one array per plane, first axis = sample, sharded on it.
 
-A shard file is the samples' chunks one after the other, then an index of (offset, length) pairs and the CRC-32C of the
-index, as the codec ``sharding_indexed`` lays down. A chunk is one sample, and its frame is what `codec.encode` makes.
-Only the metadata is written by the zarr library, and plain ``zarr.open`` reads it all.
+    <split>.zarr/<plane>/c/<shard>/0/...    chunk | chunk | ... | index | CRC-32C of the index
+    index                                   (offset, nbytes) per chunk, little-endian uint64
+
+A shard file is the samples' chunks one after the other, then the index and the CRC-32C of the index, as the codec
+``sharding_indexed`` lays down. A chunk is one sample's plane, in the bytes that `Encoding.encode_chunk` makes. Shards
+are put together from encoded samples without the zarr library, which would decode and encode them once more. Only the
+metadata is written by the library, and plain ``zarr.open`` reads it all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.dataset import codecs as codec
-from stpatch.dataset.codecs import Encoding
-from stpatch.dataset.layout import ArraySpec, Layout
-from stpatch.dataset.sample import LABEL, Sample, check_sample
+from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard, write_file
+from stpatch.dataset.formats.base import ByteRanges, SampleReader, ShardFormat, Stored, check_count, where_of
+from stpatch.dataset.layout import Layout
+from stpatch.dataset.planes import Plane, X
+from stpatch.dataset.sample import Sample, fitting_arrays
 from stpatch.errors import DatasetError
+from stpatch.registry import ENCODINGS, FORMATS
+from stpatch.storage import atomic_file
+
+if TYPE_CHECKING:
+    from stpatch.dataset.manifest import Manifest
+
+KEPT_INDEXES = 256
+"""Shard indexes that a reader keeps."""
 
 MISSING = 2**64 - 1
+"""Offset and length of a chunk that is not there, by the codec's definition."""
 INDEX_DTYPE = np.dtype("<u8")
 CHECKSUM_BYTES = 4
+
+
+@FORMATS.register
+class Zarr(ShardFormat):
+    """Samples as rows of sharded arrays."""
+
+    name = "zarr"
+    tag = "zarr"
+    shard_patterns = ("*.zarr/*/c/**/*",)
+    libraries = ("zarr",)
+
+    def encode(self, sample: Sample, layout: Layout) -> dict[str, bytes]:
+        """Return a sample's chunks by plane name, padded to the layout's shape where samples vary."""
+        encoding = ENCODINGS.get(layout.encoding)
+        arrays = fitting_arrays(sample, layout)
+        return {plane.name: encoding.encode_chunk(_padded(arrays[plane.name], plane)) for plane in layout.planes}
+
+    def write(
+        self,
+        output: Path,
+        encoded: Iterable[tuple[str, Mapping[str, bytes]]],
+        *,
+        split: str,
+        number: int,
+        layout: Layout,
+    ) -> WrittenShard:
+        """Write one shard file per plane; see `ShardFormat.write`."""
+        paths = {plane.name: shard_path(split, plane, number) for plane in layout.planes}
+        ranges = []
+        with contextlib.ExitStack() as stack:
+            shards = {
+                name: ZarrShard(stack.enter_context(atomic_file(output / path)), chunks=layout.patches)
+                for name, path in paths.items()
+            }
+            for _, chunks in encoded:
+                byte_ranges = {name: shards[name].add(chunk) for name, chunk in chunks.items()}
+                ranges.append(byte_ranges[X])
+            check_count(len(ranges), layout, paths[X])
+            sums = {name: shard.finish() for name, shard in shards.items()}
+        files = {
+            name: {"path": paths[name], "bytes": shard.size, "sha256": sums[name]} for name, shard in shards.items()
+        }
+        x = files.pop(X)
+        parts = {name: FileEntry.model_validate(file) for name, file in files.items()}
+        entry = ShardEntry.model_validate({**x, "patches": len(ranges), "parts": parts})
+        return WrittenShard(entry=entry, ranges=tuple(ranges))
+
+    def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
+        """Write the ``zarr.json`` files of the split's group."""
+        metadata = group_metadata(layout, patches=split.patches)
+        return [write_file(output, f"{self.folder(name)}/{path}", data) for path, data in metadata.items()]
+
+    def reader(self, files: ByteRanges, layout: Layout) -> ZarrReader:
+        """Return a reader of chunks."""
+        return ZarrReader(files, layout)
+
+    def part_names(self, layout: Layout) -> list[str]:
+        """Return all planes but x, whose file is the shard's own."""
+        return [plane.name for plane in layout.planes if plane.name != X]
+
+    def folder(self, split: str) -> str:
+        """Return the split's group."""
+        return f"{split}.zarr"
+
+    def field_name(self, plane: Plane) -> str:
+        """Return the array's name."""
+        return plane.name
+
+    def x_words(self, words: str) -> str:  # noqa: ARG002 - zarr decodes the chunks, whatever they are
+        """Return that it is an array."""
+        return "array"
+
+    def snippet(self, manifest: Manifest, split: str) -> list[str]:
+        """Return how plain zarr reads it."""
+        rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
+        crop = ['x = x[:, : rows[0]["height"], : rows[0]["width"]]'] if manifest.layout.variable else []
+        return [
+            "import pyarrow.parquet",
+            "import zarr",
+            "",
+            f'arrays = zarr.open("{self.folder(split)}", mode="r")',
+            f"rows = {rows}",
+            'x, totals = arrays["x"][0], arrays["totals"][0]',
+            *crop,
+            'print(rows[0]["key"], x.shape, totals.sum())',
+        ]
+
+
+class ZarrReader(SampleReader):
+    """Reads samples of zarr shards: one byte range per plane, that of x from patches.parquet."""
+
+    def __init__(self, files: ByteRanges, layout: Layout) -> None:
+        self._files = files
+        self._layout = layout
+        self._encoding = ENCODINGS.get(layout.encoding)
+        self._indexes: dict[str, NDArray[np.uint64]] = {}
+
+    def forget(self) -> None:
+        """Let go of the shard indexes."""
+        self._indexes = {}
+
+    def read(
+        self, shard: ShardEntry, *, index: int, byte_range: tuple[int, int], key: str, size: tuple[int, int] | None
+    ) -> Stored:
+        """Return one sample; see `SampleReader.read`. Chunks have no key, so it is not compared."""
+        arrays = {}
+        for plane in self._layout.planes:
+            file = shard if plane.name == X else shard.parts[plane.name]
+            where = f"{where_of(file, key)}, {plane.name}"
+            offset, nbytes = byte_range if plane.name == X else self._chunk(file, index, where)
+            data = self._files.read(file, offset, nbytes, where=where)
+            array = self._encoding.decode_chunk(data, dtype=plane.dtype, shape=plane.shape, where=where)
+            arrays[plane.name] = array if size is None else array[tuple(map(slice, plane.shape_at(size)))]
+        return Stored(arrays, None)
+
+    def shard_index(self, file: FileEntry) -> NDArray[np.uint64]:
+        """Return the (patches, 2) offsets and lengths of a shard file."""
+        index = self._indexes.get(file.path)
+        if index is None:
+            size = index_bytes(self._layout.patches)
+            data = self._files.read(file, file.bytes - size, size, where=file.path)
+            index = parse_index(data, chunks=self._layout.patches, where=file.path)
+            # A new dict rather than `clear`: another thread may be reading the old one.
+            if len(self._indexes) >= KEPT_INDEXES:
+                self._indexes = {}
+            self._indexes[file.path] = index
+        return index
+
+    def _chunk(self, file: FileEntry, index: int, where: str) -> tuple[int, int]:
+        offset, nbytes = self.shard_index(file)[index]
+        if offset == MISSING:
+            raise DatasetError(
+                "a zarr shard lacks a sample", where=where, hint="fetch the dataset's files again, or build it again"
+            )
+        return int(offset), int(nbytes)
+
+
+def shard_path(split: str, plane: Plane, number: int) -> str:
+    """Return the path of the shard file `number` of a plane in the dataset."""
+    chunk = "/".join(["c", str(number), *("0" for _ in plane.shape)])
+    return f"{split}.zarr/{plane.name}/{chunk}"
 
 
 def group_metadata(layout: Layout, *, patches: int) -> dict[str, bytes]:
@@ -35,63 +193,27 @@ def group_metadata(layout: Layout, *, patches: int) -> dict[str, bytes]:
         Samples of the split: the length of every array's first axis.
     """
     import zarr
-    from zarr.codecs import BloscCodec, BytesCodec
+    from zarr.codecs import BytesCodec
     from zarr.storage import MemoryStore
 
     files: dict[str, Any] = {}
     store = MemoryStore(files)
     group = zarr.create_group(store, zarr_format=3)
-    for array in layout.arrays():
-        dtype = np.dtype(array.dtype)
-        shuffle = "bitshuffle" if dtype.kind in "ui" else "shuffle"
-        blosc = BloscCodec(cname="lz4", clevel=5, shuffle=shuffle, typesize=dtype.itemsize)  # type: ignore[arg-type]
+    encoding = ENCODINGS.get(layout.encoding)
+    for plane in layout.planes:
         group.create_array(
-            array.name,
-            shape=(patches, *array.shape),
-            dtype=array.dtype,
-            shards=(layout.patches, *array.shape),
-            chunks=(1, *array.shape),
+            plane.name,
+            shape=(patches, *plane.shape),
+            dtype=plane.dtype,
+            shards=(layout.patches, *plane.shape),
+            chunks=(1, *plane.shape),
             serializer=BytesCodec(endian="little"),
-            compressors=[blosc] if layout.encoding == "blosc" else None,
+            compressors=encoding.zarr_compressors(np.dtype(plane.dtype)),
             filters=None,
-            fill_value=array.fill,
-            dimension_names=("patch", *array.dims),
+            fill_value=plane.fill,
+            dimension_names=("patch", *plane.dims),
         )
     return {path: value.to_bytes() for path, value in sorted(files.items())}
-
-
-def encode_arrays(sample: Sample, layout: Layout) -> dict[str, bytes]:
-    """Return the sample's chunks by array name, padded to the layout's shape where samples vary.
-
-    Raises
-    ------
-    DatasetError
-        The sample does not have the layout's arrays, shapes or types.
-    """
-    check_sample(sample)
-    given: dict[str, NDArray[Any] | None] = {"x": sample.x, "totals": sample.totals, "genes": sample.genes}
-    given.update({f"{LABEL}{name}": label for name, label in sample.labels.items()})
-    chunks = {}
-    for spec in layout.arrays():
-        array = given.get(spec.name)
-        if array is not None and layout.variable:
-            array = _padded(array, spec)
-        if array is None or array.shape != spec.shape or array.dtype != spec.dtype:
-            raise DatasetError(
-                f"{spec.name} does not fit the dataset",
-                where=sample.key,
-                found="nothing" if array is None else f"{array.shape} {array.dtype}",
-                expected=f"{spec.shape} {spec.dtype}",
-            )
-        chunks[spec.name] = encode_chunk(array, layout.encoding)
-    return chunks
-
-
-def encode_chunk(array: NDArray[Any], encoding: Encoding) -> bytes:
-    """Return an array's inner chunk: a Blosc frame, or with ``npy`` the plain little-endian values."""
-    if encoding == "blosc":
-        return codec.encode(array, "blosc")
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
 
 
 class ZarrShard:
@@ -116,11 +238,11 @@ class ZarrShard:
         """Append the next sample's chunk; return its (offset, nbytes)."""
         if self._count >= len(self._index):
             raise DatasetError("a shard has more samples than its index", found=self._count + 1)
-        place = (self.size, len(chunk))
-        self._index[self._count] = place
+        byte_range = (self.size, len(chunk))
+        self._index[self._count] = byte_range
         self._count += 1
         self._write(chunk)
-        return place
+        return byte_range
 
     def finish(self) -> str:
         """Write the index and its checksum; return the SHA-256 (hex) of the whole file."""
@@ -159,10 +281,10 @@ def _crc32c(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def _padded(array: NDArray[Any], spec: ArraySpec) -> NDArray[Any]:
-    """Pad an array at its ends to the layout's shape; one that is larger is returned as it is."""
-    if array.ndim != len(spec.shape) or any(have > most for have, most in zip(array.shape, spec.shape, strict=True)):
+def _padded(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
+    """Pad an array at its ends to the plane's shape; the same array where it has that shape."""
+    if array.shape == plane.shape:
         return array
-    out = np.full(spec.shape, spec.fill, dtype=array.dtype)
-    out[tuple(slice(0, have) for have in array.shape)] = array
+    out = np.full(plane.shape, plane.fill, dtype=array.dtype)
+    out[tuple(map(slice, array.shape))] = array
     return out

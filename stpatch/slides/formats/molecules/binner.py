@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError
+from stpatch.kernels import molecules as kernels
+from stpatch.kernels.molecules import BITS, HALF, MASK
 from stpatch.slides.formats.counts import csr_of, dtype_for
 
-BITS = 21
-"""Bits for each of row, column and gene: together they fit one 64-bit word."""
-HALF = 1 << (BITS - 1)
-MASK = (1 << BITS) - 1
 LARGEST_COUNT = 2**32 - 1
 
 
@@ -172,7 +169,7 @@ class MoleculeBinner:
 
     def _bin(self, values: NDArray[Any], origin: float, axis: str) -> NDArray[np.int64]:
         bins = np.empty(len(values), np.int64)
-        bad = int(_floor(values, origin, self.pitch, bins))
+        bad = int(kernels.floor(values, origin, self.pitch, bins))
         if bad >= 0:
             worst = values[bad]
             raise InputError(
@@ -204,12 +201,12 @@ class MoleculeBinner:
             return
         packed = np.empty(len(gene), np.uint32 if sum(bits) <= 32 else np.uint64)
         shifts = np.array([bits[1] + bits[2] + bits[3], bits[2] + bits[3], bits[3]], np.uint64)
-        _pack(rows, columns, gene, count, low, shifts, packed)
+        kernels.pack(rows, columns, gene, count, low, shifts, packed)
         packed.sort()
-        n_bins, n_pairs, largest = (int(n) for n in _measure(packed, np.array(bits, np.uint64)))
+        n_bins, n_pairs, largest = (int(n) for n in kernels.measure(packed, np.array(bits, np.uint64)))
         self._check_sum(largest)
         run = _empty_run(n_bins, n_pairs, largest)
-        _unpack(packed, np.array(bits, np.uint64), low, run.bins, run.ends, run.genes, run.sums)
+        kernels.unpack(packed, np.array(bits, np.uint64), low, run.bins, run.ends, run.genes, run.sums)
         self._push(run)
 
     def _push(self, run: Run) -> None:
@@ -223,7 +220,7 @@ class MoleculeBinner:
         merged = _empty_run(
             len(first.bins) + len(second.bins), len(first.genes) + len(second.genes), first.largest + second.largest
         )
-        n_bins, n_pairs, largest = (int(n) for n in _merge(first[:4], second[:4], merged[:4]))
+        n_bins, n_pairs, largest = (int(n) for n in kernels.merge(first[:4], second[:4], merged[:4]))
         self._check_sum(largest)
         arrays: tuple[NDArray[Any], ...] = merged[:4]
         for array, size in zip(arrays, (n_bins, n_bins, n_pairs, n_pairs), strict=True):
@@ -249,135 +246,3 @@ def _empty_run(n_bins: int, n_pairs: int, largest: int) -> Run:
 
 def _narrowed(run: Run) -> Run:
     return run._replace(sums=run.sums.astype(dtype_for(run.largest), copy=False))
-
-
-Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[Any]]
-
-
-@njit(cache=True, nogil=True)
-def _floor(values: NDArray[Any], origin: float, pitch: float, bins: NDArray[np.int64]) -> int:
-    """Write every value's bin; return the first value without one, -1 where all have one."""
-    for i in range(len(values)):
-        number = np.floor((values[i] - origin) / pitch)
-        if not abs(number) < HALF:
-            return i
-        bins[i] = np.int64(number)
-    return -1
-
-
-@njit(cache=True, nogil=True)
-def _pack(
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    gene: NDArray[np.int32],
-    count: NDArray[np.int64],
-    low: NDArray[np.int64],
-    shifts: NDArray[np.uint64],
-    packed: NDArray[Any],
-) -> None:
-    constant = len(count) == 1
-    for i in range(len(gene)):
-        word = np.uint64(rows[i] - low[0]) << shifts[0]
-        word |= np.uint64(columns[i] - low[1]) << shifts[1]
-        word |= np.uint64(gene[i] - low[2]) << shifts[2]
-        word |= np.uint64(count[0] if constant else count[i])
-        packed[i] = word
-
-
-@njit(cache=True, nogil=True)
-def _next(packed: NDArray[Any], start: int, count_bits: np.uint64) -> tuple[int, int]:
-    """Return where the words of the pair at `start` end, and the sum of their counts."""
-    mask = (np.uint64(1) << count_bits) - np.uint64(1)
-    head = np.uint64(packed[start]) >> count_bits
-    total: Any = np.int64(0)
-    i = start
-    while i < len(packed) and np.uint64(packed[i]) >> count_bits == head:
-        total += np.int64(np.uint64(packed[i]) & mask)
-        i += 1
-    return i, total
-
-
-@njit(cache=True, nogil=True)
-def _measure(packed: NDArray[Any], bits: NDArray[np.uint64]) -> tuple[int, int, int]:
-    """Return the number of bins and of pairs that are not zero, and the largest sum."""
-    n_bins = n_pairs = 0
-    largest: Any = np.int64(0)
-    last = np.uint64(0)
-    i = 0
-    while i < len(packed):
-        place = np.uint64(packed[i]) >> (bits[2] + bits[3])
-        i, total = _next(packed, i, bits[3])
-        if total > 0:
-            if n_pairs == 0 or place != last:
-                n_bins += 1
-            last = place
-            n_pairs += 1
-            largest = max(largest, total)
-    return n_bins, n_pairs, largest
-
-
-@njit(cache=True, nogil=True)
-def _unpack(
-    packed: NDArray[Any],
-    bits: NDArray[np.uint64],
-    low: NDArray[np.int64],
-    bins: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    genes: NDArray[np.int32],
-    sums: NDArray[Any],
-) -> None:
-    """Write the run of sorted words."""
-    one = np.uint64(1)
-    gene_mask, column_mask = (one << bits[2]) - one, (one << bits[1]) - one
-    n_bins = n_pairs = 0
-    i = 0
-    while i < len(packed):
-        head = np.uint64(packed[i]) >> bits[3]
-        i, total = _next(packed, i, bits[3])
-        if total == 0:
-            continue
-        row = np.int64(head >> (bits[1] + bits[2])) + low[0] + HALF
-        place = (row << BITS) | (np.int64((head >> bits[2]) & column_mask) + low[1] + HALF)
-        if n_bins == 0 or bins[n_bins - 1] != place:
-            bins[n_bins] = place
-            n_bins += 1
-        genes[n_pairs] = np.int64(head & gene_mask) + low[2]
-        sums[n_pairs] = total
-        n_pairs += 1
-        ends[n_bins - 1] = n_pairs
-
-
-@njit(cache=True, nogil=True)
-def _merge(first: Arrays, second: Arrays, merged: Arrays) -> tuple[int, int, int]:
-    """Merge two runs; return the numbers of bins and pairs and the largest sum."""
-    a_bins, a_ends, a_genes, a_sums = first
-    b_bins, b_ends, b_genes, b_sums = second
-    bins, ends, genes, sums = merged
-    i = j = p = q = n_bins = n_pairs = 0
-    largest: Any = np.int64(0)
-    while i < len(a_bins) or j < len(b_bins):
-        in_a = j == len(b_bins) or (i < len(a_bins) and a_bins[i] <= b_bins[j])
-        in_b = i == len(a_bins) or (j < len(b_bins) and b_bins[j] <= a_bins[i])
-        bins[n_bins] = a_bins[i] if in_a else b_bins[j]
-        p_end = a_ends[i] if in_a else p
-        q_end = b_ends[j] if in_b else q
-        while p < p_end or q < q_end:
-            from_a = q == q_end or (p < p_end and a_genes[p] <= b_genes[q])
-            from_b = p == p_end or (q < q_end and b_genes[q] <= a_genes[p])
-            total = np.int64(0)
-            if from_a:
-                genes[n_pairs] = a_genes[p]
-                total += np.int64(a_sums[p])
-                p += 1
-            if from_b:
-                genes[n_pairs] = b_genes[q]
-                total += np.int64(b_sums[q])
-                q += 1
-            sums[n_pairs] = total
-            largest = max(largest, total)
-            n_pairs += 1
-        i += in_a
-        j += in_b
-        ends[n_bins] = n_pairs
-        n_bins += 1
-    return n_bins, n_pairs, largest

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numba import njit
 from numpy.typing import NDArray
 
 from stpatch.errors import InputError
+from stpatch.kernels import gem as kernels
 from stpatch.slides.formats.molecules.table import (
     CSV_BLOCK,
     GeneCodes,
@@ -32,7 +32,6 @@ from stpatch.slides.formats.text.lines import line_blocks
 
 SHORTEST_RUN = 4
 """Rows that a gene has in a run on average, for the compiled loop to pay."""
-_LF, _CR, _TAB, _QUOTE, _MINUS = 10, 13, 9, 34, 45
 
 GENE_ID = ("geneID", "gene")
 GENE_NAME = "geneName"
@@ -124,13 +123,13 @@ class GemReader:
     def _plain(self, block: NDArray[np.uint8]) -> Block | None:
         """Parse a block of plain rows; None where it is not that plain."""
         gem, columns = self.gem, self.gem.table.columns
-        n_lines = int(np.count_nonzero(block == _LF))
+        n_lines = int(np.count_nonzero(block == kernels.LF))
         values = np.empty((3, n_lines), np.int64)
         runs = np.empty((n_lines // SHORTEST_RUN + 2, 5), np.int64)
         fields = [columns.index(name) for name in (gem.gene, gem.name or gem.gene, "x", "y", gem.count)]
         if fields[1] < fields[0]:
             return None
-        n_rows, n_runs = (int(n) for n in _parse(block, np.array(fields), len(columns), values, runs))
+        n_rows, n_runs = (int(n) for n in kernels.parse_rows(block, np.array(fields), len(columns), values, runs))
         if n_rows < 0:
             return None
         spans = runs[:n_runs].tolist()
@@ -232,131 +231,6 @@ def _scan(table: MoleculeTable) -> tuple[int, int] | None:
     low = np.full(2, np.iinfo(np.int64).max)
     x, y = table.columns.index("x"), table.columns.index("y")
     for block in _row_blocks(table):
-        if not _lowest(block, x, y, low):
+        if not kernels.lowest(block, x, y, low):
             return None
     return None if low[0] == np.iinfo(np.int64).max else (int(low[0]), int(low[1]))
-
-
-@njit(cache=True, nogil=True)
-def _whole(text: NDArray[np.uint8], start: int) -> tuple[int, int]:
-    """Return the whole number at `start` and where its field ends; an end of -1 where it is no plain number."""
-    p = start
-    negative = text[p] == _MINUS
-    if negative:
-        p += 1
-    first = p
-    number = 0
-    while 48 <= text[p] <= 57:
-        number = 10 * number + int(text[p]) - 48
-        p += 1
-    if p == first or p - first > 15:
-        return 0, -1
-    if text[p] == _CR:
-        p += 1
-    if text[p] != _TAB and text[p] != _LF:
-        return 0, -1
-    return (-number if negative else number), p
-
-
-@njit(cache=True, nogil=True)
-def _lowest(text: NDArray[np.uint8], x: int, y: int, low: NDArray[np.int64]) -> bool:
-    """Lower `low` to the smallest numbers of fields `x` and `y`; False at the first that is no plain number."""
-    p = 0
-    while p < len(text):
-        field = seen = 0
-        while text[p] != _LF:
-            if field in (x, y):
-                number, p = _whole(text, p)
-                if p < 0:
-                    return False
-                axis = 0 if field == x else 1
-                low[axis] = min(low[axis], number)
-                seen += 1
-            while text[p] != _TAB and text[p] != _LF:
-                p += 1
-            if text[p] == _TAB:
-                p += 1
-                field += 1
-        if seen != 2 and field > 0:
-            return False
-        p += 1
-    return True
-
-
-@njit(cache=True, nogil=True)
-def _same(text: NDArray[np.uint8], first: int, stop: int, second: int) -> bool:
-    """Whether the text from `first` to `stop` stands at `second` too, where a field ends after it."""
-    for i in range(stop - first):
-        if text[first + i] != text[second + i]:
-            return False
-    return bool(text[second + stop - first] == _TAB)
-
-
-@njit(cache=True, nogil=True)
-def _parse(  # noqa: C901 - one grammar
-    text: NDArray[np.uint8],
-    fields: NDArray[np.int64],
-    n_fields: int,
-    values: NDArray[np.int64],
-    runs: NDArray[np.int64],
-) -> tuple[int, int]:
-    """Parse rows of plain text.
-
-    Parameters
-    ----------
-    fields
-        Numbers of the fields gene, name, x, y and count.
-    n_fields
-        In every row.
-    values
-        (3, rows) x, y and count, written.
-    runs
-        (runs, 5) of each run of rows of one gene: its first row, where the gene's text begins and ends, and the name's;
-        written.
-
-    Returns
-    -------
-    rows, runs
-        -1 rows where a field is quoted or no number, a row has another number of fields, or runs are many.
-    """
-    gene, name = fields[0], fields[1]
-    row = n_runs = p = 0
-    while p < len(text):
-        if text[p] == _LF or (text[p] == _CR and text[p + 1] == _LF):
-            p += 1 if text[p] == _LF else 2
-            continue
-        new = False
-        for field in range(n_fields):
-            start = p
-            if field == gene or field == name:  # noqa: SIM109 - compiled
-                if text[p] == _QUOTE:
-                    return -1, 0
-                known = field == gene and n_runs > 0 and _same(text, runs[n_runs - 1, 1], runs[n_runs - 1, 2], p)
-                if known:
-                    p += runs[n_runs - 1, 2] - runs[n_runs - 1, 1]
-                else:
-                    while text[p] != _TAB and text[p] != _LF:
-                        p += 1
-                if field == gene and not known:
-                    if n_runs == len(runs):
-                        return -1, 0
-                    new = True
-                    runs[n_runs, 0], runs[n_runs, 1], runs[n_runs, 2] = row, start, p
-                    n_runs += 1
-                if field == name and new:
-                    runs[n_runs - 1, 3], runs[n_runs - 1, 4] = start, p
-            elif field == fields[2] or field == fields[3] or field == fields[4]:
-                number, p = _whole(text, p)
-                if p < 0:
-                    return -1, 0
-                values[0 if field == fields[2] else 1 if field == fields[3] else 2, row] = number
-            else:
-                while text[p] != _TAB and text[p] != _LF:
-                    if text[p] == _QUOTE:
-                        return -1, 0
-                    p += 1
-            if text[p] != (_LF if field == n_fields - 1 else _TAB):
-                return -1, 0
-            p += 1
-        row += 1
-    return row, n_runs

@@ -1,0 +1,194 @@
+"""What a shard format is: how encoded samples become files and come back, and the words about it in the card."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
+from stpatch.dataset.layout import Layout
+from stpatch.dataset.planes import Plane
+from stpatch.dataset.sample import Sample
+from stpatch.errors import DatasetError
+
+if TYPE_CHECKING:
+    from stpatch.dataset.manifest import Manifest
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Stored(NamedTuple):
+    """What a shard holds of a sample: its arrays by plane name, and its meta.json where the format stores one."""
+
+    arrays: Arrays
+    meta: bytes | None
+
+
+class ByteRanges(Protocol):
+    """Reads byte ranges of a dataset's files."""
+
+    def read(self, file: FileEntry, offset: int, nbytes: int, *, where: str) -> bytes:
+        """Return bytes of a file; `DatasetError` where it is missing, cut short or has no such range."""
+        ...
+
+
+class SampleReader(ABC):
+    """Reads single samples of one dataset; it may keep what serves several samples, and must be safe in threads."""
+
+    @abstractmethod
+    def read(
+        self,
+        shard: ShardEntry,
+        *,
+        index: int,
+        byte_range: tuple[int, int],
+        key: str,
+        size: tuple[int, int] | None,
+    ) -> Stored:
+        """Return one sample.
+
+        Parameters
+        ----------
+        shard
+            Its shard.
+        index
+            Its number in the shard.
+        byte_range
+            (offset, nbytes) in the shard's file, from patches.parquet.
+        key
+            Its key.
+        size
+            (height, width) where samples vary.
+
+        Raises
+        ------
+        DatasetError
+            A file is missing, cut short or damaged, or holds another sample there.
+        """
+
+    def forget(self) -> None:  # noqa: B027 - most readers keep nothing
+        """Let go of what is kept."""
+
+
+class ShardFormat(ABC):
+    """One way to store samples in files.
+
+    A new format is a module of this package, named for it, or an entry point of group ``stpatch.formats``; its class
+    derives from this one and is decorated with ``FORMATS.register``. What it writes must depend on its arguments
+    alone, and final names must appear only when a shard is complete (`stpatch.storage.atomic_file`).
+
+    Attributes
+    ----------
+    name
+        As in the config's ``shards.format``.
+    tag
+        The card's tag for it on a hub.
+    shard_patterns
+        Globs, from the dataset's folder, that match every shard file of the format and nothing else.
+    libraries
+        Packages beside numcodecs and NumPy whose version may change what is written.
+    """
+
+    name: ClassVar[str]
+    tag: ClassVar[str]
+    shard_patterns: ClassVar[tuple[str, ...]]
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode(self, sample: Sample, layout: Layout) -> dict[str, bytes]:
+        """Return a sample as `write` takes it: bytes by field; `DatasetError` where it does not fit the layout."""
+
+    @abstractmethod
+    def write(
+        self,
+        output: Path,
+        encoded: Iterable[tuple[str, Mapping[str, bytes]]],
+        *,
+        split: str,
+        number: int,
+        layout: Layout,
+    ) -> WrittenShard:
+        """Write a shard; its final names appear when it is complete, and never otherwise.
+
+        Parameters
+        ----------
+        output
+            The dataset's folder.
+        encoded
+            The shard's samples in order: key, and what `encode` made.
+        split, number
+            Which shard: `number` counts from 0 in its split.
+        layout
+            The dataset's layout.
+
+        Raises
+        ------
+        DatasetError
+            There are no samples or too many.
+        """
+
+    @abstractmethod
+    def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
+        """Write what a split has beside its shards, such as an index or array metadata; return the files."""
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def reader(self, files: ByteRanges, layout: Layout) -> SampleReader:
+        """Return a reader of a dataset's samples."""
+
+    def part_names(self, layout: Layout) -> list[str]:  # noqa: ARG002 - one file holds all planes, unless overridden
+        """Return the planes that a shard stores in files of their own."""
+        return []
+
+    @abstractmethod
+    def folder(self, split: str) -> str:
+        """Return the folder that holds a split's shards and nothing else, from the dataset's folder."""
+
+    def shard_bytes(self, end: int) -> int | None:  # noqa: ARG002 - not told by the last sample, unless overridden
+        """Return the size of a shard's file whose last sample ends at byte `end`; None where that does not tell it."""
+        return None
+
+    # -- the card ---------------------------------------------------------------------------------------------------
+
+    def front_matter(self, manifest: Manifest) -> list[str]:  # noqa: ARG002 - most formats are not read by a hub
+        """Return the front matter's configs of data files, lines of YAML, before the one for patches.parquet."""
+        return ["- config_name: default"]
+
+    @abstractmethod
+    def field_name(self, plane: Plane) -> str:
+        """Return what a plane is called where it is stored."""
+
+    @abstractmethod
+    def x_words(self, words: str) -> str:
+        """Return what `x` is, given the words of its encoding."""
+
+    def further_fields(self, layout: Layout) -> list[tuple[str, str]]:  # noqa: ARG002 - planes only, unless overridden
+        """Return (field, words) of what is stored beside the planes."""
+        return []
+
+    @abstractmethod
+    def snippet(self, manifest: Manifest, split: str) -> list[str]:
+        """Return lines of Python that read and print a split's first sample without stpatch.
+
+        They run in the dataset's folder and print the key, the shape of x and the sum of totals.
+        """
+
+
+def check_count(count: int, layout: Layout, path: str) -> None:
+    """Raise `DatasetError` unless a shard has 1 to `Layout.patches` samples."""
+    if not 0 < count <= layout.patches:
+        raise DatasetError(
+            "a shard has no samples or too many", where=path, found=count, expected=f"1 to {layout.patches}"
+        )
+
+
+def where_of(file: FileEntry, key: str) -> str:
+    """Return a sample's file and key, for messages."""
+    return f"{file.path}, {key}"

@@ -1,0 +1,81 @@
+"""Normalized values of dense counts: windows, and the batches that a reader asks for. Imports no compiler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.kernels.formula import NONE, Formula, normalize_array, spot_scale
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Residuals:
+    """Pearson residuals of a slide, clipped; a normalization that does not keep zero zero.
+
+    Attributes
+    ----------
+    shares
+        (genes,) float64, the expected share of a spot's total that is the gene's; 0 gives 0 everywhere.
+    theta
+        Overdispersion.
+    clip
+        Largest absolute value.
+    """
+
+    shares: NDArray[np.float64]
+    theta: float
+    clip: float
+
+    def of_genes(self, positions: NDArray[np.integer[Any]]) -> Residuals:
+        """Return the residuals of some genes of the slide; position -1 (pad) becomes 0 everywhere."""
+        shares = np.where(positions < 0, 0.0, self.shares[positions])
+        return Residuals(shares=shares, theta=self.theta, clip=self.clip)
+
+
+Recipe = Formula | Residuals
+"""A slide's normalization with every number resolved, as images and readers apply it."""
+
+
+def dense_values(
+    x: NDArray[Any], totals: NDArray[np.floating[Any]], recipe: Recipe, *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Normalize patches of counts.
+
+    Parameters
+    ----------
+    x
+        (..., C, H, W) counts.
+    totals
+        (..., H, W), counts over all measured genes; 0 marks an empty pixel.
+    recipe
+        `Residuals` are those of the C channels.
+    out
+        Written to when given.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape of `x`; empty pixels are 0, and so is a channel that the slide has no count of.
+    """
+    out = np.empty(x.shape, dtype=np.float32) if out is None else out
+    spread = totals[..., None, :, :]
+    if isinstance(recipe, Residuals):
+        mu = recipe.shares[:, None, None] * np.asarray(spread, dtype=np.float64)
+        out[...] = residuals(x, mu, theta=recipe.theta, clip=recipe.clip)
+    elif recipe.method == NONE:
+        np.multiply(x, spread > 0, out=out, dtype=np.float32, casting="same_kind")
+    else:
+        normalize_array(x, spot_scale(spread, recipe.target_sum).astype(np.float32), recipe.method, out=out)
+    return out
+
+
+def residuals(
+    x: NDArray[Any] | int, mu: NDArray[np.float64], *, theta: float, clip: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return clipped Pearson residuals ``(x - mu) / sqrt(mu + mu**2 / theta)``; 0 where nothing is expected."""
+    spread = np.sqrt(mu + mu * mu / theta)
+    values = np.divide(x - mu, spread, out=np.zeros(np.broadcast_shapes(np.shape(x), mu.shape)), where=spread > 0)
+    return np.clip(values, -clip, clip, out=values)

@@ -1,0 +1,108 @@
+"""Workers: they end with their pool, whatever has become of one of them, and say who was killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bundles.corpus import write_corpus
+
+from stpatch.cli.options import job_of
+from stpatch.engine.workers import WORKER_BYTES, Workers, workers_in
+from stpatch.errors import UnitsFailedError
+from stpatch.stages.job import Job
+
+SLIDES = ["V1", "V2", "A1", "H1"]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return job_of(write_corpus(tmp_path), None)
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_is_left() -> Iterator[None]:
+    yield
+    end = time.monotonic() + 30
+    while multiprocessing.active_children() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+
+
+def kill_one() -> None:
+    process = multiprocessing.active_children()[0]
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+
+
+def until_it_is_noticed(pool: Workers) -> None:
+    for _ in range(50):
+        list(pool.results("normalize", SLIDES))
+
+
+def test_results_come_back_and_workers_end_with_the_pool(job: Job) -> None:
+    with Workers(job, 2) as pool:
+        assert sorted(pool.results("ingest", SLIDES)) == sorted((unit, None) for unit in SLIDES)
+        assert multiprocessing.active_children()
+        assert list(pool.results("normalize", SLIDES[:1])) == [("V1", None)]
+    assert job.book.receipt("ingest", "V1") is not None
+
+
+def test_a_worker_that_is_killed_between_two_stages_is_told(job: Job) -> None:
+    with Workers(job, 2) as pool:
+        list(pool.results("ingest", SLIDES))
+        kill_one()
+        with pytest.raises(UnitsFailedError, match="was killed") as caught:
+            until_it_is_noticed(pool)
+        assert "stage normalize, one of" in caught.value.block()
+
+
+def test_a_worker_that_is_killed_while_the_build_ends_keeps_nobody_waiting(job: Job) -> None:
+    began = time.monotonic()
+    with Workers(job, 2) as pool:
+        list(pool.results("ingest", SLIDES))
+        kill_one()
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    config = write_corpus(tmp_path)
+    code = (
+        "import multiprocessing, os, sys, time\n"
+        "from pathlib import Path\n"
+        "from stpatch.cli.options import job_of\n"
+        "from stpatch.engine.workers import Workers\n"
+        "with Workers(job_of(Path(sys.argv[1]), None), 2) as pool:\n"
+        f"    list(pool.results('ingest', {SLIDES}))\n"
+        "    print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(config)], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    workers = [int(word) for word in done.stdout.split()]
+    assert workers
+    end = time.monotonic() + 30
+    while (left := [pid for pid in workers if is_running(pid)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(("memory", "workers"), [(1, 1), (3 * WORKER_BYTES, 3), (4 * (WORKER_BYTES + 800), 4)])
+def test_how_many_workers_fit(memory: int, workers: int) -> None:
+    largest = 100 if memory % WORKER_BYTES else 0
+    assert workers_in(memory, largest=largest, times=8) == workers
