@@ -59,10 +59,13 @@ SLIDES = {
     "qc": "string",  # JSON, what QC dropped by reason
     "target_sum": "float64?",  # of the normalization
     "measured": "binary",  # bit mask over gene ids, see above
+}
+DIGESTS = {
     "digest_matrix": "string?",  # SHA-256 of the section's genes and counts, see stpatch.slides.digests; null: too few
     "digest_genes": "string?",  # ... of its sums per gene, whatever the names
     "digest_spots": "string?",  # ... of its sums per spot
 }
+"""Columns that slides.parquet ends with; a reader does without them, since earlier datasets do not have them."""
 PATCHES = {
     "key": "string",
     "split": "string",
