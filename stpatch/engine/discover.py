@@ -340,5 +340,5 @@ def config_text(found: Discovery, preset: str, *, sheet: str, name: str) -> str:
     if len({slide.platform for slide in found.slides}) > 1:
         text = re.sub(r"(?m)^(  platform: )\S+", r"\1auto", text)
     for key, column in zip(("x_column", "y_column"), found.axes or (), strict=False):
-        text = re.sub(rf"(?m)^(    {key}: )\S+", lambda match, column=column: match.group(1) + column, text)
+        text = re.sub(rf"(?m)^(    {key}: )\S+", rf"\g<1>{column}", text)
     return text

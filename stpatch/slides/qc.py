@@ -59,7 +59,7 @@ def mitochondrial(genes: pd.DataFrame) -> NDArray[np.bool_]:
     """
     by_name = [_MITO_NAME.fullmatch(name) is not None for name in genes["name"]]
     by_id = [text in MITO_ENSEMBL for text in genes["ensembl_id"]]
-    return np.array(by_name, dtype=bool) | np.array(by_id, dtype=bool)
+    return np.array([name or number for name, number in zip(by_name, by_id, strict=True)], dtype=bool)
 
 
 def mito_notes(genes: pd.DataFrame, mito: NDArray[np.bool_], *, where: object) -> list[str]:

@@ -42,7 +42,7 @@ def _lacking(job: Job, slide_id: str, channels: Channels) -> int:
     """Return how many channels of the slide's samples are genes that it did not measure, or pads."""
     listed = read_cut(job.patches_path(slide_id)).gene_ids
     wanted = channels.channels_of(slide_id)
-    if channels.panel is not None or channels.slide_panels is not None:
+    if wanted is not None and (channels.panel is not None or channels.slide_panels is not None):
         return int((~np.isin(wanted, measured_ids(job, slide_id, channels, listed))).sum())
     own = listed[listed >= 0] if wanted is None else np.intersect1d(listed, wanted)
     return max(channels.n_channels - len(own), 0)
