@@ -28,7 +28,10 @@ def init(
     ] = None,
     names: Annotated[bool, typer.Option("--list", help="List the presets.")] = False,
 ) -> None:
-    """Write a commented config; from a folder as it was downloaded, also its samplesheet."""
+    """Write a commented config.
+
+    With --from, find the slides of a folder as it was downloaded and write the samplesheet too.
+    """
     from stpatch.errors import ConfigError
     from stpatch.presets import preset_names, preset_text
     from stpatch.storage import write_bytes

@@ -59,12 +59,13 @@ SLIDES = {
     "qc": "string",  # JSON, what QC dropped by reason
     "target_sum": "float64?",  # of the normalization
     "measured": "binary",  # bit mask over gene ids, see above
+}
+DIGESTS = {
     "digest_matrix": "string?",  # SHA-256 of the section's genes and counts, see stpatch.slides.digests; null: too few
     "digest_genes": "string?",  # ... of its sums per gene, whatever the names
     "digest_spots": "string?",  # ... of its sums per spot
 }
-LATER = frozenset({"digest_matrix", "digest_genes", "digest_spots"})
-"""Columns that tables of earlier versions lack; they are read as nulls."""
+"""Columns that slides.parquet ends with; a reader does without them, since earlier datasets do not have them."""
 PATCHES = {
     "key": "string",
     "split": "string",
@@ -163,15 +164,11 @@ def read_table(path: Path, columns: Mapping[str, str], *, split: str | None = No
 
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            missing = LATER & set(columns) - set(file.schema_arrow.names)
-            columns = {name: kind for name, kind in columns.items() if name not in missing}
             _check_schema(file.schema_arrow, columns, path)
             groups = list(range(file.num_row_groups))
             if split is not None:
                 groups = [group for group in groups if _may_hold(file.metadata.row_group(group), "split", split)]
             table = file.read_row_groups(groups, columns=list(columns))
-            for name in sorted(missing):
-                table = table.append_column(name, pa.nulls(len(table), pa.string()))
     except FileNotFoundError:
         raise DatasetError("a table is missing", where=path, hint="copy or build the dataset again") from None
     except DatasetError:

@@ -205,12 +205,6 @@ def require_columns(job: Job) -> None:
         raise one_or_many(problems)
 
 
-def require_sheet(job: Job) -> None:
-    """Refuse what config and samplesheet show: ids, folders, organisms, and splits that cannot be dealt."""
-    if problems := check_sheet(job):
-        raise one_or_many(problems)
-
-
 def require_blocks(job: Job) -> None:
     """Refuse patches that no block of a spatial hold-out could hold."""
     blocks, crop = job.config.split.blocks, job.config.crop
@@ -225,8 +219,14 @@ def require_blocks(job: Job) -> None:
 
 
 def require_names(job: Job) -> None:
-    """Refuse labels whose maps would have one name; `require_sheet` looks at the slide ids."""
+    """Refuse labels whose maps would have one name; `require_corpus` looks at the slide ids."""
     check_names(job, {})
+
+
+def require_corpus(job: Job) -> None:
+    """Refuse what the samplesheet as a whole has wrong: splits, organisms, folders, names of allowed exceptions."""
+    if problems := check_sheet(job):
+        raise one_or_many(problems)
 
 
 def require_output(job: Job) -> None:
@@ -278,8 +278,8 @@ SETTINGS: tuple[Callable[[Job], object], ...] = (
     require_gene_files,
     require_rules,
     require_columns,
-    require_sheet,
     require_blocks,
     require_names,
+    require_corpus,
 )
 """What the config, the samplesheet and the folders can tell before any work is done."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stpatch.dataset.sample import check_key, field_names
 from stpatch.errors import ConfigError, StpatchError
 from stpatch.expression.rules.registry import panel_rule
 from stpatch.image.groups import auto_groups
@@ -21,7 +20,6 @@ from stpatch.slides.peek import peek_genes
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.deal import deal, duplicates_error, separation_notes, sheet_facts
 from stpatch.stages.job import Job
-from stpatch.stages.plan import sample_key
 
 PICKS = (
     "region",
@@ -55,7 +53,7 @@ class Findings:
 def check_sheet(job: Job) -> list[StpatchError]:
     """Return the problems that config and samplesheet show by themselves; no file is opened."""
     problems: list[StpatchError] = []
-    for look in (_check_ids, _check_folders, _check_organisms, _check_allowed, _check_deal):
+    for look in (_check_folders, _check_organisms, _check_allowed, _check_deal):
         problems += look(job)
     return problems
 
@@ -98,21 +96,6 @@ def early_splits(job: Job, probes: Mapping[str, Probe] | None = None) -> dict[st
         platform = probes[slide_id].platform if probes and slide_id in probes else source.platform
         facts[slide_id] = sheet_facts(job, slide_id, platform=platform, organism=source.organism)
     return deal(job, facts)
-
-
-def _check_ids(job: Job) -> list[StpatchError]:
-    """Refuse ids whose keys no tar header holds."""
-    draws = job.config.channels.draws
-    fields = field_names(job.config.shards.encoding, genes=True, labels=job.config.ingest.labels)
-    problems: list[StpatchError] = []
-    for source in job.sources.values():
-        try:
-            check_key(sample_key(source.slide_id, 10**6 - 1, draws - 1, draws=draws), fields)
-        except StpatchError as error:
-            error.where = f"{error.where}, {source.where}" if source.where else error.where
-            error.args = (error.block(),)
-            problems.append(error)
-    return problems
 
 
 def _check_folders(job: Job) -> list[StpatchError]:

@@ -142,7 +142,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         raise ConfigError(
             "the vocabulary is not JSON", where=path, found=str(error), expected="a JSON object: gene name to id"
         ) from error
-    if isinstance(table, list) and table:
+    if isinstance(table, list) and table and all(isinstance(gene, str) for gene in table):
         return by_place(table, path)
     if not isinstance(table, dict) or not table:
         raise ConfigError("the vocabulary is not a mapping", where=path, expected="{gene: id}")

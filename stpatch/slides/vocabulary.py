@@ -59,14 +59,10 @@ def by_place(genes: list[str], path: Path) -> dict[str, int]:
     Raises
     ------
     ConfigError
-        A gene is listed twice, or is not a text.
+        A gene is listed twice.
     """
     table: dict[str, int] = {}
     for place, gene in enumerate(genes):
-        if not isinstance(gene, str):
-            raise ConfigError(
-                "a gene of the vocabulary is not a text", where=f"{path}, place {place}", found=repr(gene)
-            )
         if table.setdefault(gene, place) != place:
             raise ConfigError(
                 "a gene of the vocabulary is given twice", where=path, found=repr(gene), hint="keep one of them"

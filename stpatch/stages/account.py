@@ -35,7 +35,7 @@ def slide_account(job: Job) -> str:
 
 def corpus_notes(job: Job) -> list[str]:
     """Return the notes of the corpus' own stages."""
-    return [note for stage in ("select", "plan") for note in job.receipt(stage, "corpus").facts.get("notes", ())]
+    return [note for stage in ("select", "finalize") for note in job.receipt(stage, "corpus").facts.get("notes", ())]
 
 
 def _lacking(job: Job, slide_id: str, channels: Channels) -> int:

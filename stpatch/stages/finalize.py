@@ -15,7 +15,7 @@ from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.manifest import MANIFEST, Manifest, parse_shard
 from stpatch.dataset.sample import label_name
-from stpatch.dataset.tables import GENES, SLIDES, pack_measured, patch_columns, write_table
+from stpatch.dataset.tables import DIGESTS, GENES, SLIDES, pack_measured, patch_columns, write_table
 from stpatch.image.crop import Patches
 from stpatch.registry import FORMATS
 from stpatch.slides.store import read_genes
@@ -61,7 +61,7 @@ def run(job: Job, unit: str) -> Outcome:
     splits = _splits(job, plan, columns, layout)
     tables = {
         "genes": write_table(job.output, "genes", GENES, _gene_rows(job, plan, channels)),
-        "slides": write_table(job.output, "slides", SLIDES, _slide_rows(job, plan, measured)),
+        "slides": write_table(job.output, "slides", SLIDES | DIGESTS, _slide_rows(job, plan, measured)),
         "patches": write_table(job.output, "patches", patch_columns(layout, draws=job.config.channels.draws), columns),
     }
     files = [record for name, split in splits.items() for record in _split_files(job, name, split, layout)]
@@ -217,7 +217,7 @@ def _gene_facts(job: Job, plan: Plan, channels: Channels) -> dict[str, tuple[str
 def _slide_rows(job: Job, plan: Plan, measured: Mapping[str, bytes]) -> dict[str, Sequence[Any] | NDArray[Any]]:
     counts = np.bincount(plan.slide, minlength=len(plan.slides))
     rows = [_slide_row(job, plan, i, int(counts[i]), measured[name]) for i, name in enumerate(plan.slides)]
-    return {name: [row[name] for row in rows] for name in SLIDES}
+    return {name: [row[name] for row in rows] for name in SLIDES | DIGESTS}
 
 
 def _slide_row(job: Job, plan: Plan, number: int, patches: int, measured: bytes) -> dict[str, Any]:

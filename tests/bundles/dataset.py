@@ -142,7 +142,6 @@ def slides_table(rows: dict[str, list]) -> dict[str, list]:
     names = ["s1", "s2"]
     same = {"platform": "st", "organism": "human", "split": None, "metadata": "{}", "inputs": "[]", "spots": 9}
     same |= {"genes": 8, "rows": 40, "cols": 40, "pitch_um": 100.0, "origin_x": 0.0, "origin_y": None, "qc": "{}"}
-    same |= dict.fromkeys(("digest_matrix", "digest_genes", "digest_spots"))
     return {
         "slide_id": names,
         "patches": [rows["slide_id"].count(name) for name in names],

@@ -136,8 +136,8 @@ def test_check_and_build_refuse_a_donor_in_two_splits_before_any_work(tmp_path: 
 def test_an_estimate_deals_as_the_build(tmp_path: Path) -> None:
     rows = [{**row, "donor": "ab"[i % 2]} for i, row in enumerate(slides(tmp_path, 6))]
     config = config_of(tmp_path, rows, split={"fractions": {"train": 0.5, "val": 0.5}})
-    estimate = json.loads(built("plan", config, "--estimate", "--json", "-q").out)["patches_by_split"]
-    plan = json.loads(built("plan", config, "--json", "-q").out)["patches_by_split"]
+    estimate = json.loads(built("plan", config, "--estimate", "--json", "-q").out)["samples_by_split"]
+    plan = json.loads(built("plan", config, "--json", "-q").out)["samples_by_split"]
     assert estimate == plan == {"train": 12, "val": 12}
 
 
