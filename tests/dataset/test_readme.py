@@ -14,7 +14,7 @@ import stpatch
 from stpatch.cli.app import app
 from stpatch.dataset.manifest import MANIFEST, Manifest, manifest_schema
 from stpatch.dataset.planes import LABEL, LABEL_KIND
-from stpatch.dataset.tables import GENES, SLIDES, patch_columns
+from stpatch.dataset.tables import DIGESTS, GENES, SLIDES, patch_columns
 from stpatch.registry import ENCODINGS, FORMATS
 
 PACKAGE = Path(stpatch.__file__).parent
@@ -33,7 +33,7 @@ def rows_of(heading):
     ("table", "columns"),
     [
         ("genes", GENES),
-        ("slides", SLIDES),
+        ("slides", SLIDES | DIGESTS),
         ("patches", patch_columns(make_layout(variable=True), draws=2)),
     ],
 )
