@@ -44,6 +44,9 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         typer.echo(json.dumps(value, indent=1))
     else:
         typer.echo(_check_table(rows))
+        for row in rows:
+            for note in row.probe.notes if row.probe is not None else ():
+                typer.echo(f"note: {row.source.slide_id}: {note}")
     if problems:
         raise one_or_many(problems)
     if not as_json:
@@ -198,6 +201,9 @@ def _done_text(job: Job, summary: Summary) -> str:
 
     facts = job.receipt("finalize", CORPUS).facts
     plan = job.receipt("plan", CORPUS).facts
+    for slide_id, receipt in job.receipts("ingest").items():
+        for note in receipt.facts["record"]["notes"]:
+            typer.echo(f"note: {slide_id}: {note}", err=True)
     for note in plan["notes"]:
         typer.echo(f"note: {note}", err=True)
     parts = ", ".join(f"{name} {plan['samples'][name]}" for name in read_plan(job.plan_path).splits)

@@ -115,7 +115,9 @@ def canonical_slide(
     record: dict[str, Any] = {
         "recognized": probe.reason,
         "version": raw.version or probe.version,
-        "notes": [*raw.notes, *labels.attrs.get("notes", ()), *_mito_note(mito, section)],
+        "notes": list(
+            dict.fromkeys([*probe.notes, *raw.notes, *labels.attrs.get("notes", ()), *_mito_note(mito, section)])
+        ),
         "counts_in": plain_number(raw_totals.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
         "counts_kept": plain_number(kept),
         "spots_in": int(raw.counts.shape[0]),

@@ -62,6 +62,11 @@ class Probe:
         The coordinate unit: ``um``, ``px``, ``array``, ``mm`` or ``unknown``.
     pitch_um, um_per_unit
         Where known from headers.
+    geometry
+        How the spots lie, where places were looked at: then `pitch_um` and `um_per_unit` are what `read` will give,
+        and ``irregular`` means that there is no lattice.
+    notes
+        What was assumed, picked or left out, one sentence each; they go to the record and to the screen.
     """
 
     platform: str
@@ -73,3 +78,5 @@ class Probe:
     unit: str = "unknown"
     pitch_um: float | None = None
     um_per_unit: float | None = None
+    geometry: str = ""
+    notes: tuple[str, ...] = ()

@@ -7,11 +7,13 @@ A reader module registers itself; `probe_source` asks all of them (or the one th
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Protocol
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, StpatchError
 from stpatch.slides.formats.hdf5.files import looks_hdf5
+from stpatch.slides.overrides import ignored, slide_options
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
@@ -72,6 +74,13 @@ def probe_source(source: SlideSource, options: IngestSection) -> Probe:
         Nothing recognizes it, or several platforms do (the candidates are named), or its layout is incomplete.
     """
     require_path(source)
+    options = slide_options(source, options)
+    probe = _probe(source, options)
+    notes = ignored(source, options, probe)
+    return replace(probe, notes=(*probe.notes, *notes)) if notes else probe
+
+
+def _probe(source: SlideSource, options: IngestSection) -> Probe:
     platform = source.platform if source.platform != "auto" else options.platform
     if platform != "auto":
         probe = reader_of(platform).probe(source, options)
@@ -89,7 +98,7 @@ def probe_source(source: SlideSource, options: IngestSection) -> Probe:
 def read_source(source: SlideSource, options: IngestSection) -> tuple[Probe, RawSlide]:
     """Probe and read one slide."""
     probe = probe_source(source, options)
-    return probe, reader_of(probe.platform).read(source, options, probe)
+    return probe, reader_of(probe.platform).read(source, slide_options(source, options), probe)
 
 
 def _ask_all(source: SlideSource, options: IngestSection) -> tuple[list[Probe], list[StpatchError]]:

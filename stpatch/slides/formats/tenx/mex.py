@@ -73,12 +73,17 @@ def probe_mex(folder: Path) -> tuple[int, int, str]:
     return header.n_barcodes, header.n_genes, header.version
 
 
+def read_mex_barcodes(folder: Path) -> NDArray[np.object_]:
+    """Return the barcodes of a MEX folder in the matrix's order."""
+    return np.array([line.split("\t")[0] for line in read_lines(mex_files(folder).barcodes)], dtype=object)
+
+
 def read_mex(folder: Path) -> TenxMatrix:
     """Read a MEX folder, the matrix text in blocks; one pass where entries come by barcode, as 10x writes them."""
     files = mex_files(folder)
     header = _mtx_header(files.matrix)
     genes = _feature_lines(files.features)
-    barcodes = np.array([line.split("\t")[0] for line in read_lines(files.barcodes)], dtype=object)
+    barcodes = read_mex_barcodes(folder)
     shape = (header.n_barcodes, header.n_genes)
     check_sizes(folder, shape, barcodes, genes)
     with faults(files.matrix):
