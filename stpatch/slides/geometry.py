@@ -255,7 +255,7 @@ def _heard(
         if fit is not None and _renumbered(array, fit.array):
             notes.append(
                 "array_row and array_col are numbers in order without the empty places between "
-                f"({len(found.rows)} spots lie up to {found.farthest:.3g} pitches from where they say): not used"
+                f"({len(found.rows)} of {len(array)} spots do not lie where they say): not used"
             )
             return None, notes, fit
         raise disagreement(found, array, xy, ids=ids, where=where)

@@ -180,7 +180,7 @@ def _accepted(
         geometry="square" if fold == 4 else "hex",
         array=np.column_stack([row, col]).astype(np.int32),
         pitch=float(f"{pitch:.12g}"),  # what a sum rounds to is no place to stand on
-        angle=float(np.degrees(np.arctan2(basis[0, 1], basis[0, 0]))) + 0.0,
+        angle=float(round(np.degrees(np.arctan2(basis[0, 1], basis[0, 0])), 6)) + 0.0,
         origin=(float(x), float(y)),
         residual=residual,
         farthest=float(away.max()),
