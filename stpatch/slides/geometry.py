@@ -217,7 +217,13 @@ def settle(
     if array is not None:
         ratio = row_column_ratio(array, xy)
         square = ratio is not None and abs(ratio - 1) <= _SQUARE
-        is_hex = is_hexagonal(array) and not square if hexagonal is None else hexagonal
+        copied = np.array_equal(xy, array[:, ::-1]) or np.array_equal(xy, array)
+        is_hex = is_hexagonal(array) and (copied or not square) if hexagonal is None else hexagonal
+        if copied and is_hex:
+            notes.append("the coordinates are the array indices: rows of a hexagonal array, without a scale")
+            check_places(array, xy, ids=ids, hexagonal=True, where=where)
+            um, more = _um(options, file_um=None, bin_um=None, array_um=None, pitch=None, on_lattice=True)
+            return Settled(array=array, geometry="hex", um_per_unit=um, pitch=None, notes=(*notes, *more))
         array, more, fit = _heard(array, xy, ids=ids, hexagonal=is_hex, options=options, where=where)
         notes += more
     if array is not None:

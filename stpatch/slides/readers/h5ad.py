@@ -184,7 +184,7 @@ def read_places(
         ids,
         where=where,
         array=array,
-        single=_is_single(group) or picked is not None or select is not None,
+        single=_is_single(group) or bool(wishes) or select is not None,
         libraries=[name for name in group.keys("uns/spatial") if group.keys(f"uns/spatial/{name}")],
     )
     factors = scale_factors(group, first=[value for wish in wishes for value in wish.values])
