@@ -19,6 +19,7 @@ from stpatch.config import IngestSection, TableSection
 from stpatch.errors import InputError
 from stpatch.slides.formats.names import listed
 from stpatch.slides.labels import natural_key
+from stpatch.slides.lattice_fit import find_lattice
 from stpatch.slides.source import SlideSource
 
 PREFIX = "select."
@@ -38,7 +39,7 @@ SECTION_COLUMNS = (
 _PLACES_ONLY = frozenset({"fov", "region"})  # may divide one section finely: only spots of one place show sections
 _BARCODE = re.compile(r"^(?P<front>.*?)(?P<letters>[ACGTN]{10,})(?:[-_](?P<end>.+))?$")
 _MIXED, _SAMPLED, _NEIGHBOURS, _FEWEST = 0.1, 50_000, 4, 10
-_SHARED = 0.05
+_SHARED, _MOST_SHARED = 0.05, 0.5
 _MOST_VALUES = 500
 
 
@@ -170,7 +171,8 @@ def refuse_joined(
 
     A column that means a section (`SECTION_COLUMNS`) tells them where its values' clouds mix: of the nearest four
     spots of a spot more than a tenth are another value's. Columns that may divide one section (field of view, region),
-    barcode suffixes and all others tell them only where spots share places and no value has a place twice.
+    barcode suffixes and all others tell them only where spots share places and no value has a place twice. Where no
+    column does, spots that lie on no lattice may share rounded coordinates, up to half of them: that is noted.
 
     Parameters
     ----------
@@ -197,8 +199,11 @@ def refuse_joined(
         others = {name: texts_of(columns[name]) for name in columns if name not in candidates}
         parts = barcode_parts(ids)
         for name, texts in {**candidates, **parts, **others}.items():
-            if _separates(place, texts, shared):
+            most = _MOST_VALUES if name in candidates else 4 * int(many.max())
+            if _separates(place, texts, shared, most=most):
                 raise _joined("spots share places: several sections are joined", name, texts, where, libraries)
+        if array is None and shared.mean() < _MOST_SHARED and find_lattice(np.unique(xy, axis=0)) is None:
+            return (f"{int(shared.sum())} of {len(xy)} spots have the coordinates of another: rounded, or sections joined",)
         first = int(np.argmax(shared))
         other = int(np.flatnonzero(place == place[first])[1])
         raise InputError(
@@ -265,9 +270,12 @@ def _mixed(xy: NDArray[np.float64], texts: NDArray[np.str_]) -> bool:
     return bool(foreign.mean() > _MIXED or (shares[large] > 2.5 * _MIXED).any())
 
 
-def _separates(place: NDArray[np.intp], texts: NDArray[np.object_] | NDArray[np.str_], shared: NDArray[np.bool_]) -> bool:
+def _separates(
+    place: NDArray[np.intp], texts: NDArray[np.object_] | NDArray[np.str_], shared: NDArray[np.bool_], *, most: int
+) -> bool:
+    """Whether a column of at most `most` values gives no place one value twice."""
     names, value = np.unique(np.asarray(texts, dtype=np.str_)[shared], return_inverse=True)
-    if not 1 < len(names) <= _MOST_VALUES:
+    if not 1 < len(names) <= most:
         return False
     key = place[shared].astype(np.int64) * len(names) + value
     return len(np.unique(key)) == len(key)

@@ -315,5 +315,7 @@ def test_real_slide(data_dir: Path) -> None:
         total = int(file["X/data"][:].sum())
     assert raw.counts.sum() == total
     assert (probe.n_spots, probe.n_genes) == raw.counts.shape == (251, 14789)
-    assert raw.pitch == pytest.approx(0.95, abs=0.001)
-    assert raw.geometry == "irregular"
+    assert raw.pitch == pytest.approx(1, abs=0.001)  # places of an ST array, jittered
+    assert raw.geometry == "square"
+    assert raw.array is not None
+    assert np.abs(raw.xy - raw.xy.mean(axis=0) - (raw.array - raw.array.mean(axis=0))[:, ::-1]).max() < 0.5

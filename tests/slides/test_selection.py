@@ -158,6 +158,12 @@ def a_name_for_each_cell(tmp_path: Path) -> Path:
     return write_anndata(tmp_path / "a.h5ad", slide)
 
 
+def rounded(tmp_path: Path) -> Path:
+    slide = cells(seed=1)
+    slide.obsm["spatial"] = np.rint(slide.obsm["spatial"] / 30)
+    return write_anndata(tmp_path / "a.h5ad", slide)
+
+
 def two_cells_in_one_place(tmp_path: Path) -> Path:
     slide = cells(seed=1)
     slide.obsm["spatial"][3] = slide.obsm["spatial"][4]
@@ -166,13 +172,14 @@ def two_cells_in_one_place(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "write",
-    [side_by_side, regions_of_one_section, fields_that_tile, one_value, a_name_for_each_cell, two_cells_in_one_place],
+    [side_by_side, regions_of_one_section, fields_that_tile, one_value, a_name_for_each_cell, rounded, two_cells_in_one_place],
 )
 def test_one_picture_is_read_as_one(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     path = write(tmp_path)
     probe, raw = read(source(path))
     assert len(raw.spot_ids) in (150, 300)
     assert any("side by side" in note for note in probe.notes) == (write is side_by_side)
+    assert any("have the coordinates of another" in note for note in probe.notes) == (write is rounded)
 
 
 @pytest.mark.parametrize("tells", ["nothing", "suffix", "an unknown column", "region"])
