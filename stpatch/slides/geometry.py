@@ -102,9 +102,7 @@ def _spread_blocks(array: NDArray[np.int32]) -> NDArray[np.intp]:
     return part[:_LOOKED_AT]
 
 
-def _trimmed(
-    places: NDArray[np.float64], xy: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _trimmed(places: NDArray[np.float64], xy: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the (2, 2) linear part of the map and every spot's distance from it in pitches."""
     kept = np.ones(len(places), bool)
     for _ in range(4):
@@ -129,7 +127,7 @@ def _in_pitches(vectors: NDArray[np.float64], linear: NDArray[np.float64]) -> ND
 def _wrong_steps(
     array: NDArray[np.int32], xy: NDArray[np.float64], linear: NDArray[np.float64], *, hexagonal: bool
 ) -> tuple[NDArray[np.intp], int]:
-    """Return the rows of spots whose neighbour on the array lies elsewhere in the coordinates, and how many pairs are."""
+    """Return the rows of spots whose neighbour on the array lies elsewhere, and the number of pairs."""
     index = array.astype(np.int64) - array.min(axis=0)
     width = int(index[:, 1].max()) + 5
     key = index[:, 0] * width + index[:, 1] + 2
@@ -149,9 +147,7 @@ def _wrong_steps(
     return (np.concatenate(wrong) if wrong else np.zeros(0, np.intp)), n_pairs
 
 
-def _cubic(
-    places: NDArray[np.float64], xy: NDArray[np.float64], linear: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _cubic(places: NDArray[np.float64], xy: NDArray[np.float64], linear: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return every spot's distance from the best map of third degree, in pitches."""
     u, v = ((places - places.mean(axis=0)) / np.maximum(np.ptp(places, axis=0), 1)).T
     terms = np.column_stack([u**i * v**j for i in range(4) for j in range(4 - i)])
@@ -330,7 +326,9 @@ def disagreement(
 ) -> InputError:
     """Return the error of witnesses that disagree: which spots, and the key that says which one is right."""
     examples = "; ".join(
-        f"row {row}" + ("" if ids is None else f", spot {ids[row]}") + f": array {array[row].tolist()}, x, y {np.round(xy[row], 3).tolist()}"
+        f"row {row}"
+        + ("" if ids is None else f", spot {ids[row]}")
+        + f": array {array[row].tolist()}, x, y {np.round(xy[row], 3).tolist()}"
         for row in found.rows[:_LISTED]
     )
     return InputError(
@@ -391,5 +389,3 @@ def _um(
     if on_lattice:
         return None, ["nothing tells the micrometres: set pitch_um or um_per_unit for sizes in um"]
     return None, []
-
-

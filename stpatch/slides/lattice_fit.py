@@ -1,4 +1,4 @@
-"""Finds the lattice that coordinates lie on, from the coordinates alone: hexagonal or square, its pitch and its angle."""
+"""Finds the lattice that coordinates lie on, hexagonal or square, from the coordinates alone: pitch, angle, origin."""
 
 from __future__ import annotations
 

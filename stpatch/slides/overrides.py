@@ -58,7 +58,9 @@ def ignored(source: SlideSource, options: IngestSection, probe: Probe) -> tuple[
     notes = []
     if platform not in _SELECTING:
         asked = [f"ingest.select.{name}" for name in options.select]
-        asked += [f"samplesheet column {name}" for name, text in source.metadata.items() if name.startswith(PREFIX) and text]
+        asked += [
+            f"samplesheet column {name}" for name, text in source.metadata.items() if name.startswith(PREFIX) and text
+        ]
         if asked:
             raise ConfigError(
                 f"rows of a {platform} slide cannot be picked",

@@ -31,8 +31,8 @@ SUFFIX, FRONT = "barcode_suffix", "barcode_prefix"
 SECTION_COLUMNS = (
     "library_id", "library_key", "library", "section_id", "section", "section_label", "brain_section_label",
     "slice_id", "slice", "slide_id", "slide", "sample_id", "sample_name", "sample", "capture_area", "puck_id", "puck",
-    "array_id", "orig.ident", "batch", "dataset_id", "dataset", "donor_id", "donor", "patient_id", "patient", "mouse_id",
-    "mouse", "animal", "subject", "core_id", "core", "fov", "region",
+    "array_id", "orig.ident", "batch", "dataset_id", "dataset", "donor_id", "donor", "patient_id", "patient",
+    "mouse_id", "mouse", "animal", "subject", "core_id", "core", "fov", "region",
 )  # fmt: skip
 """Columns (in any case) whose values may be sections, those that mean it most first."""
 
@@ -141,7 +141,7 @@ def select_rows(
                 found=f"values {listed(known)}",
                 hint=None
                 if wish.needed
-                else f"name one of these, or, where the samplesheet's column is metadata, call it other than {wish.column}",
+                else f"name one of these, or, where the column is metadata, call it other than {wish.column}",
             )
         if not own.all():
             notes.append(f"{int(own.sum())} of {len(own)} rows have {wish.column} = {', '.join(wish.values)}")
@@ -182,7 +182,7 @@ def refuse_joined(
         Names of the libraries that the file holds scale factors of.
     """
     lower = {name.lower(): name for name in columns}
-    candidates: dict[str, NDArray[np.object_]] = {}
+    candidates: dict[str, NDArray[np.str_]] = {}
     for name in SECTION_COLUMNS:
         if name in lower:
             texts = texts_of(columns[lower[name]])
@@ -197,13 +197,15 @@ def refuse_joined(
     shared = many[place] > 1
     if shared.mean() > _SHARED:
         others = {name: texts_of(columns[name]) for name in columns if name not in candidates}
-        parts = barcode_parts(ids)
+        parts = {name: texts_of(part) for name, part in barcode_parts(ids).items()}
         for name, texts in {**candidates, **parts, **others}.items():
             most = _MOST_VALUES if name in candidates else 4 * int(many.max())
             if _separates(place, texts, shared, most=most):
                 raise _joined("spots share places: several sections are joined", name, texts, where, libraries)
         if array is None and shared.mean() < _MOST_SHARED and find_lattice(np.unique(xy, axis=0)) is None:
-            return (f"{int(shared.sum())} of {len(xy)} spots have the coordinates of another: rounded, or sections joined",)
+            return (
+                f"{int(shared.sum())} of {len(xy)} spots have the coordinates of another: rounded, or sections joined",
+            )
         first = int(np.argmax(shared))
         other = int(np.flatnonzero(place == place[first])[1])
         raise InputError(
@@ -217,7 +219,9 @@ def refuse_joined(
     if not single:
         if candidates:
             name, texts = next(iter(candidates.items()))
-            raise _joined("the file says that it joins several sections (is_single is false)", name, texts, where, libraries)
+            raise _joined(
+                "the file says that it joins several sections (is_single is false)", name, texts, where, libraries
+            )
         raise InputError(
             "the file says that it joins several sections (is_single is false)",
             where=where,
@@ -299,6 +303,6 @@ def _joined(
         what,
         where=where,
         found=f"{name}: {_values(texts)}" + (f"; libraries {', '.join(libraries)}" if len(libraries) > 1 else ""),
-        hint=f"pick one: ingest.select: {{{name}: {first or chr(34) * 2}}}, or one samplesheet row for each with a column "
-        f"select.{name}",
+        hint=f"pick one: ingest.select: {{{name}: {first or chr(34) * 2}}}, or one samplesheet row for each, "
+        f"with a column select.{name}",
     )

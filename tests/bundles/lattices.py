@@ -42,7 +42,7 @@ def square_anndata(rows: int, columns: int, *, keep: np.ndarray | None = None, s
 
 
 def joined(*slides: Any, column: str | None = "library_id", values: list[str] | None = None, shift: float = 0.0) -> Any:
-    """Return sections one after another in one AnnData, told apart by a column; each shifted along x by `shift` more."""
+    """Return sections joined in one AnnData, told apart by a column; each is shifted along x by `shift` more."""
     import anndata
 
     values = values or [chr(ord("A") + number) for number in range(len(slides))]
@@ -50,7 +50,7 @@ def joined(*slides: Any, column: str | None = "library_id", values: list[str] | 
     for number, (slide, value) in enumerate(zip(slides, values, strict=True)):
         part = slide.copy()
         part.obs_names = [f"{name}-{value}" for name in part.obs_names]
-        part.obsm["spatial"] = np.asarray(part.obsm["spatial"]) + [number * shift, 0.0]
+        part.obsm["spatial"] = np.asarray(part.obsm["spatial"]) + np.array([number * shift, 0.0])
         if column is not None:
             part.obs[column] = pd.Categorical([value] * part.n_obs)
         parts.append(part)

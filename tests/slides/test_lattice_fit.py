@@ -60,7 +60,7 @@ def test_spots_of_a_lattice_keep_their_neighbours(
 
 @pytest.mark.parametrize("degrees", [-40, -10, 0, 10, 40])
 def test_the_angle_and_the_origin_say_where_places_lie(degrees: float) -> None:
-    xy = turned(square_xy(square_array(9, 7), step=5.0), degrees) + [50, -70]
+    xy = turned(square_xy(square_array(9, 7), step=5.0), degrees) + np.array([50, -70])
     fit = find_lattice(xy)
     assert fit is not None
     assert fit.angle == pytest.approx(degrees)

@@ -1,4 +1,4 @@
-"""Sections joined in one file: found and refused, and picked by column and value, in every layout that may hold them."""
+"""Sections joined in one file: found and refused, and picked by column and value, in every layout with several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import pandas as pd
 import pytest
 from bundles.h5ad import make_anndata, write_anndata
 from bundles.lattices import joined, square_anndata, square_array, square_xy
-from bundles.visium import barcode_names, gene_rows, hex_array, hex_xy, some_counts, write_mex, write_positions, write_tenx_h5
+from bundles.visium import (
+    barcode_names,
+    gene_rows,
+    hex_array,
+    hex_xy,
+    some_counts,
+    write_mex,
+    write_positions,
+    write_tenx_h5,
+)
 
 from stpatch.config import IngestSection
 from stpatch.errors import ConfigError, InputError
@@ -44,7 +53,9 @@ def cells(*, n: int = 150, seed: int) -> Any:
     generator = np.random.default_rng(seed)
     names = [f"cell{seed}_{i}" for i in range(n)]
     slide = anndata.AnnData(
-        X=some_counts(n, 6, seed=seed), obs=pd.DataFrame(index=names), var=pd.DataFrame(index=[f"G{i}" for i in range(6)])
+        X=some_counts(n, 6, seed=seed),
+        obs=pd.DataFrame(index=names),
+        var=pd.DataFrame(index=[f"G{i}" for i in range(6)]),
     )
     slide.obsm["spatial"] = generator.uniform(0, 1000, (n, 2))
     return slide
@@ -62,15 +73,14 @@ def of_place(number: int) -> Any:
 
 
 COLUMNS = [
-    "library_id", "Library_Key", "sample", "section", "slice", "batch", "orig.ident", "donor_id", "puck", "capture_area",
+    "library_id", "Library_Key", "sample", "section", "slice", "batch", "orig.ident", "donor_id", "puck",
+    "capture_area",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("kind", ["cells", "hex", "hex without indices"])
-def test_overlaid_sections_are_refused_by_their_column_and_picked_by_it(
-    tmp_path: Path, column: str, kind: str
-) -> None:
+def test_overlaid_sections_are_refused_by_their_column_and_picked_by_it(tmp_path: Path, column: str, kind: str) -> None:
     whole = (
         joined(cells(seed=1), cells(seed=2), column=column)
         if kind == "cells"
@@ -172,7 +182,15 @@ def two_cells_in_one_place(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "write",
-    [side_by_side, regions_of_one_section, fields_that_tile, one_value, a_name_for_each_cell, rounded, two_cells_in_one_place],
+    [
+        side_by_side,
+        regions_of_one_section,
+        fields_that_tile,
+        one_value,
+        a_name_for_each_cell,
+        rounded,
+        two_cells_in_one_place,
+    ],
 )
 def test_one_picture_is_read_as_one(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     path = write(tmp_path)
@@ -216,9 +234,7 @@ def test_a_file_that_says_it_joins_sections_is_refused(tmp_path: Path, column: s
 
 def test_the_scale_is_the_chosen_librarys(tmp_path: Path) -> None:
     whole = joined(square_anndata(6, 6), square_anndata(6, 6, seed=1))
-    whole.uns["spatial"] = {
-        name: {"scalefactors": {"microns_per_pixel": um}} for name, um in (("A", 0.25), ("B", 0.5))
-    }
+    whole.uns["spatial"] = {name: {"scalefactors": {"microns_per_pixel": um}} for name, um in (("A", 0.25), ("B", 0.5))}
     path = write_anndata(tmp_path / "a.h5ad", whole)
     assert "libraries A, B" in refused(source(path), "several sections")
     assert [read(source(path, library_id=name))[1].um_per_unit for name in "AB"] == [0.25, 0.5]
@@ -314,7 +330,9 @@ def write_aggr(
     return folder
 
 
-@pytest.mark.parametrize("positions", ["aggr_tissue_positions.csv", "spatial/aggr_tissue_positions.csv", "spatial/tissue_positions.csv"])
+@pytest.mark.parametrize(
+    "positions", ["aggr_tissue_positions.csv", "spatial/aggr_tissue_positions.csv", "spatial/tissue_positions.csv"]
+)
 @pytest.mark.parametrize("libraries", [("LV1", "LV2"), ("a", "b", "c")])
 @pytest.mark.parametrize("matrix", ["h5", "mex"])
 def test_runs_joined_by_aggr(tmp_path: Path, positions: str, libraries: tuple[str, ...], matrix: str) -> None:

@@ -169,7 +169,11 @@ def named_axes(names: Sequence[str]) -> tuple[str, str] | None:
             return lower[x], lower[y]
     pairs = []
     for name in lower:
-        for axis, other in ((r"(?<![a-z])x(?![a-z])", "y"), (r"^x(?=axis|coord|pos|pixel)", "y"), (r"col(umn)?", "row")):
+        for axis, other in (
+            (r"(?<![a-z])x(?![a-z])", "y"),
+            (r"^x(?=axis|coord|pos|pixel)", "y"),
+            (r"col(umn)?", "row"),
+        ):
             partner = re.sub(axis, other, name)
             if partner != name and partner in lower:
                 pairs.append((lower[name], lower[partner]))

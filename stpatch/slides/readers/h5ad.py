@@ -197,9 +197,7 @@ def read_places(
         file_um=factors.get("microns_per_pixel"),
         bin_um=(factors["bin_size_um"], "the file's bin_size_um") if "bin_size_um" in factors else bin_um,
     )
-    return Placed(
-        rows=None if rows.all() else rows, obs=own, xy=xy, settled=settled, notes=(*notes, *settled.notes)
-    )
+    return Placed(rows=None if rows.all() else rows, obs=own, xy=xy, settled=settled, notes=(*notes, *settled.notes))
 
 
 def _columns_of(obs: pd.DataFrame) -> dict[str, pd.Series]:
@@ -279,7 +277,10 @@ def read_coordinates(
         if set(PIXEL_COLUMNS) <= set(obs.columns) and not notes:
             pixels = _columns(own, list(PIXEL_COLUMNS), group)
             if not np.allclose(pixels, xy) and np.allclose(pixels[:, ::-1], xy):
-                xy, notes = pixels, (f"{place} holds rows before columns: x and y are from obs {', '.join(PIXEL_COLUMNS)}",)
+                xy, notes = (
+                    pixels,
+                    (f"{place} holds rows before columns: x and y are from obs {', '.join(PIXEL_COLUMNS)}",),
+                )
     else:
         names = place[4:-1].split(", ")
         xy = _columns(own, names, group)

@@ -45,7 +45,7 @@ _STEM_WORDS = re.compile(r"[_.-](stdata|st_data|cnts|counts?|count_matrix|matrix
 _LOOKED_AT = 50
 _FAR_OFF = 0.5
 ROUNDED = 0.25
-"""Distance from whole numbers, in array steps, that places of names keep: what a lattice without indices allows, too."""
+"""Distance from whole numbers, in array steps, that most places of an array keep: what a lattice allows, too."""
 FIRST_ARRAY = 36
 """The first arrays have 33 x 35 places of 200 um; larger indices are another array's."""
 _ADJUSTED_SHARE, _FEW, _SPARSE = 0.35, 20, 2.5
@@ -151,7 +151,10 @@ class _Laid:
 
 
 def _laid(
-    places: NDArray[np.float64], spots_path: Path | None, names: Sequence[str] | NDArray[np.object_], options: IngestSection
+    places: NDArray[np.float64],
+    spots_path: Path | None,
+    names: Sequence[str] | NDArray[np.object_],
+    options: IngestSection,
 ) -> _Laid:
     """Lay spots out by the places of their names and by their spots table."""
     notes: list[str] = []
@@ -180,7 +183,13 @@ def _laid(
         xy, in_tissue = _coordinates(places, spots, notes)
     pitch, um_per_unit = _scale(places, array, xy, options, notes)
     return _Laid(
-        xy=xy, in_tissue=in_tissue, array=array, geometry="square", um_per_unit=um_per_unit, pitch=pitch, notes=tuple(notes)
+        xy=xy,
+        in_tissue=in_tissue,
+        array=array,
+        geometry="square",
+        um_per_unit=um_per_unit,
+        pitch=pitch,
+        notes=tuple(notes),
     )
 
 

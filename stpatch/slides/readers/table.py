@@ -410,9 +410,7 @@ def _settled(
     where = source.path if source.coordinates is None else f"{source.path} and {source.coordinates}"
     array, _ = array_of(table, where=where)
     columns = {str(name): table[name] for name in table.columns if name not in ("array_row", "array_col")}
-    notes = refuse_joined(
-        xy, columns, ids, where=where, array=array if options.places != "coordinates" else None
-    )
+    notes = refuse_joined(xy, columns, ids, where=where, array=array if options.places != "coordinates" else None)
     settled = settle(xy, array, ids=ids, options=options, where=where, visium=False)
     if settled.array is None:  # no lattice, but perhaps spots that lie evenly
         pitch, um_per_unit = _scale(xy, options)

@@ -238,7 +238,7 @@ def _foreign(outside: int, n_spots: int, file: Path) -> tuple[str, ...]:
             where=file,
             found=f"{outside} of {n_spots} barcodes have in_tissue 0",
             expected="in_tissue 1 for each barcode of a filtered matrix",
-            hint="give the positions of this very slide; or keep all spots of the matrix with ingest.qc.in_tissue: false; "
+            hint="give the positions of this very slide; or keep all spots with ingest.qc.in_tissue: false; "
             "or, where in_tissue was edited by hand, name the raw matrix as the slide's path",
         )
     return (f"{outside} of {n_spots} barcodes of the filtered matrix are outside tissue by {file.name}: dropped",)
