@@ -181,6 +181,8 @@ def refuse_joined(
     libraries
         Names of the libraries that the file holds scale factors of.
     """
+    if len(xy) < 2:
+        return ()
     lower = {name.lower(): name for name in columns}
     candidates: dict[str, NDArray[np.str_]] = {}
     for name in SECTION_COLUMNS:

@@ -24,7 +24,7 @@ from stpatch.slides.formats.names import check_unique, gene_frame, listed
 from stpatch.slides.formats.places import check_finite, fit_affine, nearest_distance, one_parity
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import read_dense, transposed
-from stpatch.slides.formats.text.lines import Head, head_or_none, open_text, read_head
+from stpatch.slides.formats.text.lines import Head, first_cells, head_or_none, read_head
 from stpatch.slides.geometry import settle
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import Geometry, RawSlide
@@ -87,7 +87,7 @@ class StReader:
         spots = _spots_path(source, head.path)
         names = len(head.names) - 1
         example = head.first[0] if in_rows else head.names[1]
-        spot_names = _first_cells(head) if in_rows else head.names[1:]
+        spot_names = first_cells(head.path, head.delimiter)[1:] if in_rows else head.names[1:]
         known = [name for name in spot_names if SPOT_NAME.fullmatch(name)]
         laid = _laid(_places(known, head.path, in_rows=in_rows), spots, known, options)
         unit = "array" if spots is None or read_spots(spots).pixels is None else "px"
@@ -195,18 +195,13 @@ def _laid(
 
 def _is_array(places: NDArray[np.float64]) -> bool:
     """Whether places are an array's: most lie near whole numbers, and spots have neighbours."""
+    if not len(places):
+        return True
     off = np.abs(places - np.rint(places)).max(axis=1)
     if (off > ROUNDED).mean() > _ADJUSTED_SHARE:
         return False
     near = nearest_distance(np.rint(places))[0]
     return len(places) < _FEW or near is None or near < _SPARSE
-
-
-def _first_cells(head: Head) -> list[str]:
-    """Return the first cell of every line after the header."""
-    with open_text(head.path) as file:
-        cells = [line.split(head.delimiter, 1)[0].strip().strip('"') for line in file]
-    return cells[1:]
 
 
 def _counts_table(path: Path) -> tuple[Head, bool] | None:

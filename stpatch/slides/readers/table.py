@@ -31,7 +31,7 @@ from stpatch.slides.formats.text.coordinates import (
 )
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import DenseTable, read_dense, transposed
-from stpatch.slides.formats.text.lines import open_text, read_head
+from stpatch.slides.formats.text.lines import first_cells, read_head
 from stpatch.slides.geometry import Settled, settle
 from stpatch.slides.readers.registry import register
 from stpatch.slides.selection import Wish, refuse_joined, select_rows, wishes_of
@@ -425,7 +425,8 @@ def _looked_at(
     if source.coordinates is None or is_loom(source.path) or settings.slide_column is not None:
         return None, ()
     places = _coordinates(source.coordinates, settings)
-    names = set(read_head(source.path, delimiter=settings.delimiter).names) | set(_first_column(source.path))
+    head = read_head(source.path, delimiter=settings.delimiter)
+    names = set(head.names) | set(first_cells(source.path, head.delimiter))
     key = places.id_column or matching_column(places.table, places.others, np.array(sorted(names), dtype=object))[0]
     ids = np.arange(len(places.xy)).astype(str).astype(object) if key is None else places.table[key].to_numpy(object)
     own = np.ones(len(ids), bool) if key is None else np.isin(ids.astype(str), sorted(names))
@@ -439,13 +440,6 @@ def _looked_at(
         xy, ids, table = xy[picked], ids[picked], table[picked].reset_index(drop=True)
     settled, more = _settled(xy, table, ids, source, options)
     return settled, (*notes, *more)
-
-
-def _first_column(path: Path) -> list[str]:
-    """Return the first cell of every line, without quotes."""
-    delimiter = read_head(path).delimiter
-    with open_text(path) as file:
-        return [line.split(delimiter, 1)[0].strip().strip('"') for line in file]
 
 
 def _scale(xy: NDArray[np.float64], options: IngestSection) -> tuple[float | None, float | None]:
