@@ -78,7 +78,7 @@ def ignored(source: SlideSource, options: IngestSection, probe: Probe) -> tuple[
         notes += [_unused(name, platform) for name in known if source.metadata.get(name)]
     if platform not in _WITH_PITCH and source.metadata.get("pitch_um"):
         notes.append(_unused("pitch_um", platform))
-    if platform not in {*_SELECTING, "visium_hd"} and source.metadata.get("places"):
+    if platform not in {*_SELECTING, "visium_hd", "st"} and source.metadata.get("places"):
         notes.append(_unused("places", platform))
     return tuple(notes)
 

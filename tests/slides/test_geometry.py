@@ -488,6 +488,42 @@ def test_bead_names_that_are_places_of_no_array_are_coordinates(tmp_path: Path, 
     assert read(tmp_path / "beads.tsv", metadata={"um_per_unit": "0.65"})[1].um_per_unit == 0.65
 
 
+def write_st(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    array = square_array(8, 9) + 3
+    places = array[:, ::-1]
+    names = [f"{x}x{y}" for x, y in places]
+    pd.DataFrame({"A": range(1, 73), "B": 1}, index=names).to_csv(folder / "S1.tsv", sep="\t")
+    table = pd.DataFrame(places, columns=["x", "y"])
+    table["pixel_x"], table["pixel_y"] = change(places * 270.0).T
+    table.to_csv(folder / "S1_selection.tsv", sep="\t", index=False)
+    return folder / "S1.tsv"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda xy: xy[np.random.default_rng(0).permutation(len(xy))],
+        lambda xy: np.vstack([xy[:20][::-1], xy[20:]]),
+        lambda xy: swapped(xy, 2, 60),
+        lambda xy: np.roll(xy, 1, axis=0),
+    ],
+    ids=["shuffled", "partly", "two exchanged", "off by one row"],
+)
+def test_pixels_of_other_spots_of_an_st_array_are_refused(
+    tmp_path: Path, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    path = write_st(tmp_path, change)
+    refused(path, "disagree")
+
+
+def test_sound_pixels_of_an_st_array_are_read(tmp_path: Path) -> None:
+    _, raw = read(write_st(tmp_path, lambda xy: xy + np.random.default_rng(0).normal(0, 30, xy.shape)))
+    assert raw.geometry == "square"
+    assert not noted(raw, "transposed")
+    _, raw = read(write_st(tmp_path, lambda xy: xy[:, ::-1]))
+    assert noted(raw, "transposed against x and y")
+
+
 def test_adjusted_names_of_an_array_stay_an_array(tmp_path: Path) -> None:
     array = square_array(12, 10)
     places = array[:, ::-1] + 5 + np.random.default_rng(0).normal(0, 0.13, array.shape)

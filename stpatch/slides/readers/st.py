@@ -25,7 +25,7 @@ from stpatch.slides.formats.places import check_finite, fit_affine, nearest_dist
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import read_dense, transposed
 from stpatch.slides.formats.text.lines import Head, first_cells, head_or_none, read_head
-from stpatch.slides.geometry import settle
+from stpatch.slides.geometry import compare, disagreement, settle
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import Geometry, RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -181,6 +181,7 @@ def _laid(
         notes.append("there is no spots table: coordinates are the spot names' array places, all spots in tissue")
     else:
         xy, in_tissue = _coordinates(places, spots, notes)
+        _hear_pixels(spots, options, notes)
     pitch, um_per_unit = _scale(places, array, xy, options, notes)
     return _Laid(
         xy=xy,
@@ -191,6 +192,18 @@ def _laid(
         pitch=pitch,
         notes=tuple(notes),
     )
+
+
+def _hear_pixels(spots: SpotTable, options: IngestSection, notes: list[str]) -> None:
+    """Hold a spots table's pixels against its array places, where these are whole numbers."""
+    if spots.pixels is None or (spots.places != np.rint(spots.places)).any():
+        return
+    array = spots.places[:, ::-1].astype(np.int32)
+    found = compare(array, spots.pixels, hexagonal=False)
+    if found.verdict == "disagree" and options.places == "auto":
+        raise disagreement(found, array, spots.pixels, where=spots.path)
+    if found.verdict == "transposed":
+        notes.append("the pixels of the spots table are transposed against x and y: rows of pixels are laid by y")
 
 
 def _is_array(places: NDArray[np.float64]) -> bool:

@@ -422,7 +422,7 @@ def _looked_at(
     source: SlideSource, settings: TableSection, options: IngestSection
 ) -> tuple[Settled | None, tuple[str, ...]]:
     """Settle where the spots of a coordinates table lie that the counts table has too, by its names alone."""
-    if source.coordinates is None or is_loom(source.path) or settings.slide_column is not None:
+    if source.coordinates is None or is_loom(source.path):
         return None, ()
     places = _coordinates(source.coordinates, settings)
     head = read_head(source.path, delimiter=settings.delimiter)
@@ -430,6 +430,10 @@ def _looked_at(
     key = places.id_column or matching_column(places.table, places.others, np.array(sorted(names), dtype=object))[0]
     ids = np.arange(len(places.xy)).astype(str).astype(object) if key is None else places.table[key].to_numpy(object)
     own = np.ones(len(ids), bool) if key is None else np.isin(ids.astype(str), sorted(names))
+    if settings.slide_column is not None:
+        if settings.slide_column not in places.table:  # in the table of labels, which only `read` joins
+            return None, ()
+        own &= (places.table[settings.slide_column].astype(str) == _slide_value(source, settings)).to_numpy()
     if not own.any():  # `read` says what is wrong
         return None, ()
     table = places.table.loc[own, [name for name in places.others if name != key]].reset_index(drop=True)
