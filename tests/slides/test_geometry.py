@@ -513,7 +513,7 @@ def test_pixels_of_other_spots_of_an_st_array_are_refused(
     tmp_path: Path, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     path = write_st(tmp_path, change)
-    refused(path, "disagree")
+    refused(path, "disagree|do not follow the array places")
 
 
 def test_sound_pixels_of_an_st_array_are_read(tmp_path: Path) -> None:
