@@ -150,7 +150,7 @@ def broken_shapes(store: Path) -> None:
         (no_shapes, "no shapes"),
         (no_matrix, "no matrix"),
         (no_instances, "cannot be read|lacks a column"),
-        (no_table_marks, "no AnnData group"),
+        (no_table_marks, "not an AnnData group"),
         (broken_json, "cannot be read"),
         (broken_chunk, "cannot be read"),
         (broken_shapes, "cannot be read"),

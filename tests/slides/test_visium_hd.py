@@ -184,7 +184,7 @@ def words(folder: Path) -> None:
         (set_barcode(b"s_002um_00001_00001-1"), "given twice"),
         (set_barcode(b"s_002um_90001_00001-1"), "outside every Visium HD array"),
         (factors(bin_size_um=8.0), "another bin size"),
-        (factors(microns_per_pixel=0), "no scale"),
+        (factors(microns_per_pixel=0), "not a scale"),
         (factors(microns_per_pixel="many"), "scale factors cannot be read"),
         (words, "scale factors cannot be read"),
     ],
@@ -201,7 +201,7 @@ def test_problems_end_in_a_clear_error(
 
 @pytest.mark.parametrize("bin_um", [1.0, 5.0])
 def test_a_coarser_bin_must_be_a_multiple(tmp_path: Path, bin_um: float) -> None:
-    with pytest.raises(InputError, match="no multiple"):
+    with pytest.raises(InputError, match="not a multiple"):
         read(write_square(tmp_path / "square_002um"), bin_um=bin_um)
 
 
