@@ -171,8 +171,26 @@ class IngestSection(Section):
     um_per_unit: Annotated[float, Field(gt=0)] | None = None
     pitch_um: Annotated[float, Field(gt=0)] | None = None
     hd_bin_um: PositiveInt = 8
+    select: dict[str, str | list[str]] = {}
+    places: Literal["auto", "array", "coordinates"] = "auto"
     table: TableSection = TableSection()
     labels: list[str] = []
+
+    @field_validator("select", mode="before")
+    @classmethod
+    def _as_texts(cls, value: Any) -> Any:
+        """Let values be written as YAML numbers and booleans."""
+        if not isinstance(value, dict):
+            return value
+        plain = (int, float, bool)
+        return {
+            str(name): [str(one) if isinstance(one, plain) else one for one in item]
+            if isinstance(item, list)
+            else str(item)
+            if isinstance(item, plain)
+            else item
+            for name, item in value.items()
+        }
 
 
 class NormalizeSection(Section):

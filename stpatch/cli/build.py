@@ -52,6 +52,9 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         typer.echo(json.dumps(value, indent=1))
     else:
         typer.echo(_check_table(rows))
+        for row in rows:
+            for note in row.probe.notes if row.probe is not None else ():
+                typer.echo(f"note: {row.source.slide_id}: {note}")
         for note in corpus.notes:
             typer.echo(f"note: {note}")
     if problems:

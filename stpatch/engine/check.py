@@ -59,6 +59,7 @@ class SlideCheck:
                 "um_per_unit": probe.um_per_unit,
                 "pitch_um": probe.pitch_um,
                 "reason": probe.reason,
+                "notes": list(probe.notes),
             }
         if self.problem is not None:
             row["problem"] = self.problem.block()
@@ -72,7 +73,7 @@ def check_slides(job: Job, *, tick: Callable[[], object] = lambda: None) -> list
         try:
             probe = probe_source(source, job.config.ingest)
             require_files(source)
-            row = SlideCheck(source=source, probe=probe)
+            row = SlideCheck(source=source, probe=probe, problem=_grid_problem(job, source, probe))
         except StpatchError as error:
             row = SlideCheck(source=source, problem=error)
         rows.append(row)
@@ -102,6 +103,30 @@ def check_labels(job: Job, rows: Sequence[SlideCheck]) -> list[StpatchError]:
         return list(missing_labels(job.config.ingest.labels, slides))
     except StpatchError as error:
         return [error]
+
+
+def _grid_problem(job: Job, source: SlideSource, probe: Probe) -> StpatchError | None:
+    """Return what the grid lacks on a slide whose places were looked at."""
+    if not probe.geometry:
+        return None
+    grid = job.config.grid
+    where = f"slide {source.slide_id}, {source.path}"
+    if grid.method == "lattice" and probe.geometry == "irregular":
+        return ConfigError(
+            "grid.method lattice needs a lattice",
+            where=where,
+            found="spots that lie on none",
+            expected="array indices, or coordinates on a hexagonal or square lattice",
+            hint="set grid: {method: um, pitch_um: ...} or grid: {method: fit, size: ...}",
+        )
+    if grid.method == "um" and probe.um_per_unit is None:
+        return ConfigError(
+            "grid.method um needs micrometres, and the slide's files do not tell them",
+            where=where,
+            hint="give um_per_unit or pitch_um: as ingest key or as samplesheet column of that name; or use "
+            "grid: {method: fit, size: ...}",
+        )
+    return None
 
 
 def require_settings(job: Job) -> None:

@@ -110,13 +110,18 @@ def canonical_slide(
     record: dict[str, Any] = {
         "recognized": probe.reason,
         "version": raw.version or probe.version,
-        "notes": [
-            *raw.notes,
-            *feature_types.notes_of(raw.genes["feature_type"].tolist()),
-            *labels.attrs.get("notes", ()),
-            *absent_notes,
-            *mito_notes,
-        ],
+        "notes": list(
+            dict.fromkeys(
+                [
+                    *probe.notes,
+                    *raw.notes,
+                    *feature_types.notes_of(raw.genes["feature_type"].tolist()),
+                    *labels.attrs.get("notes", ()),
+                    *absent_notes,
+                    *mito_notes,
+                ]
+            )
+        ),
         "counts_in": plain_number(raw_totals.sum() + sum(numbers.get("counts", 0) for numbers in raw.dropped.values())),
         "counts_kept": plain_number(kept),
         "spots_in": int(raw.counts.shape[0]),

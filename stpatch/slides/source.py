@@ -70,6 +70,11 @@ class Probe:
         Columns of the spot table that may become labels, where headers tell.
     path
         The folder in which the files were found, where it is not the source's own but lies below it.
+    geometry
+        How the spots lie, where places were looked at: then `pitch_um` and `um_per_unit` are what `read` will give,
+        and ``irregular`` means that there is no lattice.
+    notes
+        What was assumed, picked or left out, one sentence each; they go to the record and to the screen.
     """
 
     platform: str
@@ -83,3 +88,5 @@ class Probe:
     um_per_unit: float | None = None
     spot_columns: tuple[str, ...] | None = None
     path: Path | None = None
+    geometry: str = ""
+    notes: tuple[str, ...] = ()

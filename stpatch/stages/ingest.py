@@ -80,10 +80,12 @@ def read_canonical(job: Job, slide_id: str, probe: Probe) -> Slide:
     from stpatch.slides.canonical import canonical_slide
     from stpatch.slides.genes import read_gene_map, read_vocabulary
     from stpatch.slides.labels import attach_labels
+    from stpatch.slides.overrides import slide_options
     from stpatch.slides.readers.registry import read_probed
     from stpatch.slides.reference import read_reference
 
-    source, section = job.sources[slide_id], job.config.ingest
+    source = job.sources[slide_id]
+    section = slide_options(source, job.config.ingest)
     gene_map = None if section.genes.map is None else read_gene_map(section.genes.map)
     vocabulary = None if section.genes.vocabulary is None else read_vocabulary(section.genes.vocabulary)
     reference = None if section.genes.reference is None else read_reference(section.genes.reference)

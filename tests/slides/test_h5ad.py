@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundles.h5ad import make_anndata, write_anndata, write_h5ad
-from bundles.visium import UM_PER_PX, some_counts
+from bundles.visium import UM_PER_PX, hex_array, some_counts
 from scipy import sparse
 
 from stpatch.config import IngestSection
@@ -60,12 +60,22 @@ def test_visium_through_scanpy_is_hexagonal_with_a_scale(tmp_path: Path) -> None
     assert isinstance(raw.spots["region"].dtype, pd.CategoricalDtype)
 
 
-def test_without_array_indices_it_is_irregular(tmp_path: Path) -> None:
+def test_without_array_indices_the_lattice_is_found_from_the_coordinates(tmp_path: Path) -> None:
     raw = saved(tmp_path, visium=False)
-    assert raw.geometry == "irregular"
-    assert raw.array is None
+    assert raw.geometry == "hex"
+    assert raw.array is not None
+    np.testing.assert_array_equal(raw.array, hex_array(4, 5))
     assert raw.um_per_unit is None
     assert raw.pitch == pytest.approx(200)
+    assert any("array indices are from the coordinates: a hexagonal lattice of pitch 200" in note for note in raw.notes)
+    assert any("nothing tells the micrometres" in note for note in raw.notes)
+
+
+def test_without_a_lattice_it_is_irregular(tmp_path: Path) -> None:
+    slide = make_anndata(visium=False)
+    slide.obsm["spatial"] = np.random.default_rng(0).random((20, 2)) * 1000
+    raw = read(write_anndata(tmp_path / "slide.h5ad", slide))[1]
+    assert (raw.geometry, raw.array, raw.um_per_unit) == ("irregular", None, None)
 
 
 @pytest.mark.parametrize("checkerboard", [False, True])
@@ -210,7 +220,7 @@ def words_for_indices(slide: Any) -> None:
         (repeated_names, "a spot id is given twice"),
         (no_coordinates, "no coordinates"),
         (one_coordinate, "wrong shape"),
-        (repeated_place, "one place on the array"),
+        (repeated_place, "spots share places"),
         (odd_tissue, "in_tissue is neither 0 nor 1"),
         (words_for_indices, "'array_row' is not a number"),
     ],
@@ -305,5 +315,7 @@ def test_real_slide(data_dir: Path) -> None:
         total = int(file["X/data"][:].sum())
     assert raw.counts.sum() == total
     assert (probe.n_spots, probe.n_genes) == raw.counts.shape == (251, 14789)
-    assert raw.pitch == pytest.approx(0.95, abs=0.001)
-    assert raw.geometry == "irregular"
+    assert raw.pitch == pytest.approx(1, abs=0.001)  # places of an ST array, jittered
+    assert raw.geometry == "square"
+    assert raw.array is not None
+    assert np.abs(raw.xy - raw.xy.mean(axis=0) - (raw.array - raw.array.mean(axis=0))[:, ::-1]).max() < 0.5

@@ -20,6 +20,11 @@ HER2ST = {
     "D1": (306, 15661, 2539708), "D2": (303, 15396, 1664473), "D3": (301, 15529, 1962385),
 }  # fmt: skip
 
+ASSUMED = (
+    "200 um between spots are assumed, as on the first ST arrays: nothing in the files tells it; set pitch_um (as "
+    "ingest key or samplesheet column) where the chip has another (DBiT-seq: 10 to 50)"
+)
+
 
 def read(path: Path, coordinates: Path | None = None, **options: object) -> tuple[Probe, RawSlide]:
     source = SlideSource(slide_id="s", path=path, coordinates=coordinates)
@@ -55,7 +60,7 @@ def test_variants(tmp_path: Path, layout: str, transposed: bool, separator: str,
         assert probe.pitch_um == 200
         np.testing.assert_allclose(raw.xy, np.column_stack([x * 250 + 7, y * 250 + 11]))
         assert (raw.pitch, raw.um_per_unit) == (pytest.approx(250), pytest.approx(0.8))
-        assert raw.notes == ()
+        assert raw.notes == (ASSUMED,)
     assert raw.spots["in_tissue"].all()
 
 
@@ -63,7 +68,7 @@ def test_spots_without_a_row_are_outside_tissue_and_placed_by_the_others(tmp_pat
     _, raw = read(write_st(tmp_path, left_out=3, unselected=2))
     assert raw.spots["in_tissue"].tolist() == [False] * 5 + [True] * 15
     np.testing.assert_allclose(raw.xy[0], [2 * 250 + 7, 3 * 250 + 11])
-    assert raw.notes == ("3 spots are not in A1_selection.tsv: outside tissue",)
+    assert raw.notes == ("3 spots are not in A1_selection.tsv: outside tissue", ASSUMED)
 
 
 def test_spots_table_of_a_folder_with_counts_of_its_own_is_left_alone(tmp_path: Path) -> None:

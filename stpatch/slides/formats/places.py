@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,3 +147,35 @@ def array_indices(values: NDArray[np.float64], *, where: object) -> NDArray[np.i
             hint="give array indices as whole numbers, or leave their columns out",
         )
     return rounded.astype(np.int32)
+
+
+AXIS_NAMES = (
+    ("x", "y"), ("pxl_col_in_fullres", "pxl_row_in_fullres"), ("imagecol", "imagerow"), ("pixel_x", "pixel_y"),
+    ("center_x", "center_y"), ("x_centroid", "y_centroid"), ("centroid_x", "centroid_y"), ("global_x", "global_y"),
+    ("x_location", "y_location"), ("xcoord", "ycoord"), ("x_coord", "y_coord"), ("xaxis", "yaxis"),
+    ("spatial_x", "spatial_y"), ("spatial1", "spatial2"), ("spatial_1", "spatial_2"), ("sdimx", "sdimy"),
+)  # fmt: skip
+"""Names that coordinates (x, y) go by, in lower case; columns of an image are x, its rows are y."""
+
+
+def named_axes(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return which columns are x and y by their names, in any case and any order; None where the names do not tell.
+
+    The first pair of `AXIS_NAMES`, else the only pair of names that differ in x and y, or in col and row.
+    """
+    lower = {name.lower(): name for name in reversed(names)}
+    for x, y in AXIS_NAMES:
+        if x in lower and y in lower:
+            return lower[x], lower[y]
+    pairs = []
+    for name in lower:
+        for axis, other in (
+            (r"(?<![a-z])x(?![a-z])", "y"),
+            (r"^x(?=axis|coord|pos|pixel)", "y"),
+            (r"col(umn)?", "row"),
+        ):
+            partner = re.sub(axis, other, name)
+            if partner != name and partner in lower:
+                pairs.append((lower[name], lower[partner]))
+                break
+    return pairs[0] if len(pairs) == 1 else None

@@ -15,6 +15,7 @@ from stpatch.errors import InputError, InputMissingError, StpatchError
 from stpatch.registry import READERS
 from stpatch.slides.formats.names import listed
 from stpatch.slides.formats.whatis import explain
+from stpatch.slides.overrides import ignored, slide_options
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
@@ -64,6 +65,13 @@ def probe_source(source: SlideSource, options: IngestSection) -> Probe:
         Nothing recognizes it, or several platforms do (the candidates are named), or its layout is incomplete.
     """
     require_path(source)
+    options = slide_options(source, options)
+    probe = _probe(source, options)
+    notes = ignored(source, options, probe)
+    return replace(probe, notes=(*probe.notes, *notes)) if notes else probe
+
+
+def _probe(source: SlideSource, options: IngestSection) -> Probe:
     platform = source.platform if source.platform != "auto" else options.platform
     if platform != "auto":
         probe = reader_of(platform).probe(source, options) or _below(source, options, asked=(platform,))
@@ -93,7 +101,7 @@ def read_source(source: SlideSource, options: IngestSection) -> tuple[Probe, Raw
 def read_probed(source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
     """Read what was probed, which may lie in a folder below the source's path."""
     place = source if probe.path is None else replace(source, path=probe.path)
-    raw = reader_of(probe.platform).read(place, options, probe)
+    raw = reader_of(probe.platform).read(place, slide_options(source, options), probe)
     if probe.path is None:
         return raw
     below = probe.path.relative_to(source.path)

@@ -16,7 +16,7 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, MissingExtraError
 from stpatch.slides.formats.hdf5.anndata_group import AnnDataGroup, anndata_group, zarr_attributes
 from stpatch.slides.formats.hdf5.files import attribute_text, faults
-from stpatch.slides.readers.h5ad import SPATIAL_KEYS, matrix_key, read_group
+from stpatch.slides.readers.h5ad import SPATIAL_KEYS, matrix_key, read_group, read_places
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -62,6 +62,11 @@ class SpatialData:
             n_spots, n_genes = group.shape(key)
             has_spatial = any(group.has(name) for name in SPATIAL_KEYS)
             columns = group.columns("obs") if group.has("obs") else []
+            placed = None
+            if has_spatial:
+                obs = group.frame("obs")
+                select = _rows_of(obs, annotation, region, place)
+                placed = read_places(group, obs, source, options, select=select, bin_um=_bin_size(place))
         name = place.table.name
         files = [item for item in place.table.rglob("*") if item.is_file()]
         where = "obsm/spatial"
@@ -69,7 +74,7 @@ class SpatialData:
             shapes = _shapes_folder(place, region)
             files += [item for item in shapes.rglob("*") if item.is_file()]
             where = f"the centroids of shapes/{shapes.name}"
-        return Probe(
+        probe = Probe(
             platform=self.platform,
             reason=f"SpatialData store, table {name}" + (f", region {region}" if region else "") + f", {where}",
             files=tuple(sorted(files)),
@@ -78,6 +83,17 @@ class SpatialData:
             n_genes=n_genes,
             unit="px" if {"array_row", "array_col"} <= set(columns) else "unknown",
             spot_columns=tuple(columns),
+        )
+        if placed is None:
+            return probe
+        settled = placed.settled
+        return replace(
+            probe,
+            n_spots=len(placed.obs),
+            um_per_unit=settled.um_per_unit,
+            pitch_um=settled.pitch_um,
+            geometry=settled.geometry,
+            notes=placed.notes,
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
@@ -97,13 +113,11 @@ class SpatialData:
             xy = None
             if not any(group.has(name) for name in SPATIAL_KEYS):
                 xy = _centroids(obs, annotation, region, select, place)
-            raw = read_group(
-                group, normalized=options.values == "normalized", layer=options.layer, select=select, xy=xy
-            )
+            raw = read_group(group, source, options, select=select, xy=xy, bin_um=_bin_size(place))
         if xy is not None:
             note = f"coordinates are the centroids of shapes/{region} in its own units, before any transformation"
             raw = replace(raw, notes=(*raw.notes, note))
-        return replace(_with_bin_size(raw, place), version=probe.version)
+        return replace(raw, version=probe.version)
 
 
 def find_table(path: Path, options: IngestSection) -> Place | None:
@@ -299,10 +313,7 @@ def _read_shapes(place: Place, region: str) -> Any:
         return spatialdata.read_zarr(place.store, selection=("shapes",)).shapes[region]
 
 
-def _with_bin_size(raw: RawSlide, place: Place) -> RawSlide:
-    """Give Visium HD's bins their scale: the table's name holds the bin size."""
+def _bin_size(place: Place) -> tuple[float, str] | None:
+    """Return Visium HD's bin size and what tells it: the table's name."""
     match = SQUARE.fullmatch(place.table.name)
-    if match is None or raw.geometry != "square" or raw.um_per_unit is not None or not raw.pitch:
-        return raw
-    note = f"um per unit is from the table's name {place.table.name} and the bins' distance"
-    return replace(raw, um_per_unit=float(match[1]) / raw.pitch, notes=(*raw.notes, note))
+    return None if match is None else (float(match[1]), f"the table's name {place.table.name}")

@@ -24,9 +24,10 @@ from stpatch.slides.formats.names import check_unique, gene_frame, listed
 from stpatch.slides.formats.places import check_finite, fit_affine, nearest_distance, one_parity
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import read_dense, transposed
-from stpatch.slides.formats.text.lines import Head, head_or_none, read_head
+from stpatch.slides.formats.text.lines import Head, first_cells, head_or_none, read_head
+from stpatch.slides.geometry import compare, disagreement, settle
 from stpatch.slides.readers.registry import register
-from stpatch.slides.slide import RawSlide
+from stpatch.slides.slide import Geometry, RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
 PITCH_UM = 200.0
@@ -43,6 +44,11 @@ _TEXT_SUFFIXES = (".tsv", ".csv", ".txt", ".tsv.gz", ".csv.gz", ".txt.gz")
 _STEM_WORDS = re.compile(r"[_.-](stdata|st_data|cnts|counts?|count_matrix|matrix|data)$", re.IGNORECASE)
 _LOOKED_AT = 50
 _FAR_OFF = 0.5
+ROUNDED = 0.25
+"""Distance from whole numbers, in array steps, that most places of an array keep: what a lattice allows, too."""
+FIRST_ARRAY = 36
+"""The first arrays have 33 x 35 places of 200 um; larger indices are another array's."""
+_ADJUSTED_SHARE, _FEW, _SPARSE = 0.35, 20, 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +85,13 @@ class StReader:
             return None
         head, in_rows = found
         spots = _spots_path(source, head.path)
-        unit, pitch_um = "array", options.pitch_um
-        if spots is not None:
-            table = read_spots(spots)
-            unit = "array" if table.pixels is None else "px"
-            checkerboard = one_parity(np.rint(table.places[:, ::-1]).astype(np.int32))
-            pitch_um = pitch_um or (None if checkerboard else PITCH_UM)
         names = len(head.names) - 1
         example = head.first[0] if in_rows else head.names[1]
+        spot_names = first_cells(head.path, head.delimiter)[1:] if in_rows else head.names[1:]
+        known = [name for name in spot_names if SPOT_NAME.fullmatch(name)]
+        laid = _laid(_places(known, head.path, in_rows=in_rows), spots, known, options)
+        unit = "array" if spots is None or read_spots(spots).pixels is None else "px"
+        um = laid.um_per_unit
         return Probe(
             platform=self.platform,
             reason=f"spots named for their array place ({example}) in {'rows' if in_rows else 'columns'}"
@@ -95,8 +100,10 @@ class StReader:
             n_spots=None if in_rows else names,
             n_genes=names if in_rows else None,
             unit=unit,
-            pitch_um=pitch_um,
-            um_per_unit=options.um_per_unit,
+            pitch_um=None if um is None or laid.pitch is None else um * laid.pitch,
+            um_per_unit=um,
+            geometry=laid.geometry,
+            notes=laid.notes,
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
@@ -114,34 +121,100 @@ class StReader:
         spot_ids, genes = (table.row_ids, table.names) if in_rows else (table.names, table.row_ids)
         check_unique(spot_ids, what="a spot", where=path)
         places = _places(spot_ids, path, in_rows=in_rows)
-        spots = read_spots(probe.files[1]) if len(probe.files) > 1 else None
-        notes: list[str] = []
-        array = np.rint(places[:, ::-1]).astype(np.int32)
-        if (places != np.rint(places)).any():
-            collisions = len(array) - len(np.unique(array, axis=0))
-            notes.append(
-                "spot names hold adjusted places: rounded for the array indices"
-                + (f"; {collisions} spots share the index of another" if collisions else "")
-            )
-        xy, in_tissue = places, np.ones(len(places), bool)
-        if spots is None:
-            notes.append("there is no spots table: coordinates are the spot names' array places, all spots in tissue")
-        else:
-            xy, in_tissue = _coordinates(places, spots, notes)
-        pitch, um_per_unit = _scale(places, array, xy, options, notes)
+        laid = _laid(places, probe.files[1] if len(probe.files) > 1 else None, spot_ids, options)
         return RawSlide(
             counts=table.counts if in_rows else transposed(table.counts),
             spot_ids=spot_ids,
             genes=gene_frame(genes),
-            xy=np.ascontiguousarray(xy),
-            array=array,
-            geometry="square",
-            um_per_unit=um_per_unit,
-            pitch=pitch,
-            spots=pd.DataFrame({"in_tissue": in_tissue}),
+            xy=np.ascontiguousarray(laid.xy),
+            array=laid.array,
+            geometry=laid.geometry,
+            um_per_unit=laid.um_per_unit,
+            pitch=laid.pitch,
+            spots=pd.DataFrame({"in_tissue": laid.in_tissue}),
             control_patterns=CONTROLS,
-            notes=tuple(notes),
+            notes=laid.notes,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Laid:
+    """Where spots lie, as in `RawSlide`; (n,) `in_tissue` by the spots table."""
+
+    xy: NDArray[np.float64]
+    in_tissue: NDArray[np.bool_]
+    array: NDArray[np.int32] | None
+    geometry: Geometry
+    um_per_unit: float | None
+    pitch: float | None
+    notes: tuple[str, ...]
+
+
+def _laid(
+    places: NDArray[np.float64],
+    spots_path: Path | None,
+    names: Sequence[str] | NDArray[np.object_],
+    options: IngestSection,
+) -> _Laid:
+    """Lay spots out by the places of their names and by their spots table."""
+    notes: list[str] = []
+    spots = None if spots_path is None else read_spots(spots_path)
+    if not _is_array(places):
+        notes.append(
+            "spot names hold places, but not those of an array (they do not lie near whole numbers, or far from each "
+            "other): they are taken as coordinates of unknown unit"
+        )
+        settled = settle(places, None, ids=np.asarray(names, dtype=object), options=options, where=spots_path or "")
+        return _Laid(
+            xy=places, in_tissue=np.ones(len(places), bool), notes=(*notes, *settled.notes), array=settled.array,
+            geometry=settled.geometry, um_per_unit=settled.um_per_unit, pitch=settled.pitch,
+        )  # fmt: skip
+    array = np.rint(places[:, ::-1]).astype(np.int32)
+    if (places != np.rint(places)).any():
+        collisions = len(array) - len(np.unique(array, axis=0))
+        notes.append(
+            "spot names hold adjusted places: rounded for the array indices"
+            + (f"; {collisions} spots share the index of another" if collisions else "")
+        )
+    xy, in_tissue = places, np.ones(len(places), bool)
+    if spots is None:
+        notes.append("there is no spots table: coordinates are the spot names' array places, all spots in tissue")
+    else:
+        xy, in_tissue = _coordinates(places, spots, notes)
+        _hear_pixels(spots, options, notes)
+    pitch, um_per_unit = _scale(places, array, xy, options, notes)
+    return _Laid(
+        xy=xy,
+        in_tissue=in_tissue,
+        array=array,
+        geometry="square",
+        um_per_unit=um_per_unit,
+        pitch=pitch,
+        notes=tuple(notes),
+    )
+
+
+def _hear_pixels(spots: SpotTable, options: IngestSection, notes: list[str]) -> None:
+    """Hold a spots table's pixels against its array places, where these are whole numbers."""
+    if spots.pixels is None or (spots.places != np.rint(spots.places)).any():
+        return
+    array = spots.places[:, ::-1].astype(np.int32)
+    found = compare(array, spots.pixels, hexagonal=False)
+    if found.verdict == "disagree" and options.places == "auto":
+        raise disagreement(found, array, spots.pixels, where=spots.path)
+    if found.verdict == "transposed":
+        notes.append("the pixels of the spots table are transposed against x and y: rows of pixels are laid by y")
+
+
+def _is_array(places: NDArray[np.float64]) -> bool:
+    """Whether places are an array's: most lie near whole numbers, and spots have neighbours."""
+    if not len(places):
+        return True
+    off = np.abs(places - np.rint(places)).max(axis=1)
+    if (off > ROUNDED).mean() > _ADJUSTED_SHARE:
+        return False
+    near = nearest_distance(np.rint(places))[0]
+    return len(places) < _FEW or near is None or near < _SPARSE
 
 
 def _counts_table(path: Path) -> tuple[Head, bool] | None:
@@ -391,4 +464,14 @@ def _scale(
     if checkerboard:
         notes.append("spots lie on a checkerboard of unknown pitch: set ingest.pitch_um for sizes in um")
         return pitch, None
+    if int(array.max(initial=0)) > FIRST_ARRAY:
+        notes.append(
+            f"places up to {int(array.max())} are of no array of {PITCH_UM:g} um (33 x 35): the pitch is unknown; set "
+            "pitch_um (as ingest key or samplesheet column) for sizes in um"
+        )
+        return pitch, None
+    notes.append(
+        f"{PITCH_UM:g} um between spots are assumed, as on the first ST arrays: nothing in the files tells it; set "
+        "pitch_um (as ingest key or samplesheet column) where the chip has another (DBiT-seq: 10 to 50)"
+    )
     return pitch, PITCH_UM / pitch

@@ -7,7 +7,7 @@ Swapped x and y do not show in a table: look at the picture that ``stpatch repor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,11 @@ from stpatch.slides.formats.text.coordinates import (
 )
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import DenseTable, read_dense, transposed
-from stpatch.slides.formats.text.lines import read_head
+from stpatch.slides.formats.text.lines import first_cells, read_head
 from stpatch.slides.formats.text.not_genes import genes_alone, id_like, skip_note
+from stpatch.slides.geometry import Settled, settle
 from stpatch.slides.readers.registry import register
+from stpatch.slides.selection import Wish, refuse_joined, select_rows, wishes_of
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
 
@@ -102,6 +104,19 @@ class TableReader:
             beside = "its own x and y" if source.coordinates is None else f"coordinates in {source.coordinates.name}"
             reason = f"a table of {len(head.names)} columns with {beside}"
         _refuse_unnamed(source, settings)
+        settled, notes = _looked_at(source, settings, options)
+        if settled is not None:
+            return Probe(
+                platform=self.platform,
+                reason=reason,
+                files=(source.path, *extra),
+                n_spots=n_spots,
+                n_genes=n_genes,
+                pitch_um=settled.pitch_um,
+                um_per_unit=settled.um_per_unit,
+                geometry=settled.geometry,
+                notes=notes,
+            )
         return Probe(
             platform=self.platform,
             reason=reason,
@@ -122,18 +137,19 @@ class TableReader:
         spots = read(source, settings, normalized=normalized)
         own_columns = list(dict.fromkeys([*spots.columns, "in_tissue"]))
         spots = _own_rows(_with_labels(spots, source, settings), source, settings)
+        spots = _selected(spots, source, options, settings)
         check_unique(spots.ids, what="a spot", where=source.path)
-        array, geometry = array_of(spots.columns, where=source.path)
-        pitch, um_per_unit = _scale(spots.xy, options)
+        settled, notes = _settled(spots.xy, spots.columns, spots.ids, source, options)
+        spots.notes.extend(note for note in notes if note not in spots.notes)
         return RawSlide(
             counts=spots.counts,
             spot_ids=spots.ids,
             genes=spots.genes,
             xy=np.ascontiguousarray(spots.xy),
-            array=array,
-            geometry=geometry,
-            um_per_unit=um_per_unit,
-            pitch=pitch,
+            array=settled.array,
+            geometry=settled.geometry,
+            um_per_unit=settled.um_per_unit,
+            pitch=settled.pitch,
             spots=_typed(spots.columns[[name for name in own_columns if name in spots.columns]], source),
             control_patterns=CONTROL_NAMES,
             notes=tuple(spots.notes),
@@ -432,6 +448,65 @@ def _unnamed(column: str, known: str, *, where: object) -> InputError:
         found=known,
         hint=f"add a samplesheet column slide_value (or {column}) that names each slide's rows",
     )
+
+
+def _selected(spots: _Spots, source: SlideSource, options: IngestSection, settings: TableSection) -> _Spots:
+    """Pick rows by ``ingest.select`` and the samplesheet's columns; refuse sections that lie over one another."""
+    columns = {str(name): spots.columns[name] for name in spots.columns}
+    picked, notes = select_rows(columns, spots.ids, _wishes(source, options, settings), where=source.path)
+    if picked is not None:
+        spots = spots.take(picked)
+    spots.notes.extend(notes)
+    return spots
+
+
+def _wishes(source: SlideSource, options: IngestSection, settings: TableSection) -> list[Wish]:
+    """Return what rows are picked by beside the slide's own column, which has its rules."""
+    wishes = wishes_of(source, options, settings)
+    return [wish for wish in wishes if wish.column != settings.slide_column]
+
+
+def _settled(
+    xy: NDArray[np.float64], table: pd.DataFrame, ids: NDArray[np.object_], source: SlideSource, options: IngestSection
+) -> tuple[Settled, tuple[str, ...]]:
+    """Settle where spots lie, and return that and notes."""
+    where = source.path if source.coordinates is None else f"{source.path} and {source.coordinates}"
+    array, _ = array_of(table, where=where)
+    columns = {str(name): table[name] for name in table.columns if name not in ("array_row", "array_col")}
+    notes = refuse_joined(xy, columns, ids, where=where, array=array if options.places != "coordinates" else None)
+    settled = settle(xy, array, ids=ids, options=options, where=where, visium=False)
+    if settled.array is None:  # no lattice, but perhaps spots that lie evenly
+        pitch, um_per_unit = _scale(xy, options)
+        settled = replace(settled, pitch=pitch, um_per_unit=um_per_unit)
+    return settled, (*notes, *settled.notes)
+
+
+def _looked_at(
+    source: SlideSource, settings: TableSection, options: IngestSection
+) -> tuple[Settled | None, tuple[str, ...]]:
+    """Settle where the spots of a coordinates table lie that the counts table has too, by its names alone."""
+    if source.coordinates is None or is_loom(source.path):
+        return None, ()
+    places = _coordinates(source.coordinates, settings)
+    head = read_head(source.path, delimiter=settings.delimiter)
+    names = set(head.names) | set(first_cells(source.path, head.delimiter))
+    key = places.id_column or matching_column(places.table, places.others, np.array(sorted(names), dtype=object))[0]
+    ids = np.arange(len(places.xy)).astype(str).astype(object) if key is None else places.table[key].to_numpy(object)
+    own = np.ones(len(ids), bool) if key is None else np.isin(ids.astype(str), sorted(names))
+    if settings.slide_column is not None:
+        if settings.slide_column not in places.table:  # in the table of labels, which only `read` joins
+            return None, ()
+        own &= (places.table[settings.slide_column].astype(str) == _slide_value(source, settings)).to_numpy()
+    if not own.any():  # `read` says what is wrong
+        return None, ()
+    table = places.table.loc[own, [name for name in places.others if name != key]].reset_index(drop=True)
+    columns = {str(name): table[name] for name in table.columns}
+    picked, notes = select_rows(columns, ids[own], _wishes(source, options, settings), where=source.path)
+    xy, ids = places.xy[own], ids[own]
+    if picked is not None:
+        xy, ids, table = xy[picked], ids[picked], table[picked].reset_index(drop=True)
+    settled, more = _settled(xy, table, ids, source, options)
+    return settled, (*notes, *more)
 
 
 def _scale(xy: NDArray[np.float64], options: IngestSection) -> tuple[float | None, float | None]:

@@ -11,12 +11,13 @@ import pandas as pd
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
-from stpatch.slides.formats.tenx.hd_bins import bins_of, read_coarse
+from stpatch.slides.formats.tenx.hd_bins import bins_of, read_coarse, some_positions
 from stpatch.slides.formats.tenx.lattice import row_step
 from stpatch.slides.formats.tenx.layout import Layout, layout_in, layout_of_file
 from stpatch.slides.formats.tenx.positions import first_barcode
 from stpatch.slides.formats.tenx.read import probe_tenx, read_tenx, tenx_files
 from stpatch.slides.formats.text.lines import open_text
+from stpatch.slides.geometry import compare, disagreement
 from stpatch.slides.readers.registry import register
 from stpatch.slides.readers.visium import HD_BARCODE
 from stpatch.slides.slide import RawSlide
@@ -47,6 +48,17 @@ class VisiumHd:
         size_um = float(match["um"])
         n_bins, n_genes, version = probe_tenx(layout.matrix)
         factor = bin_factor(size_um, options.bin_um, where=source.path)
+        scale = None if layout.scale is None else read_scale(layout.scale, size_um=size_um)
+        bins = some_positions(positions, size_um=size_um)
+        found = compare(bins.array, bins.xy, hexagonal=False)
+        if found.verdict == "disagree" and options.places != "array":
+            raise disagreement(found, bins.array, bins.xy, where=positions)
+        notes: tuple[str, ...] = layout.notes
+        step = row_step(bins.array, bins.xy)
+        if scale is None and step is not None:
+            lack = "scalefactors_json.json" if layout.scale is None else f"microns_per_pixel in {layout.scale.name}"
+            notes = (*notes, f"no {lack}: um per pixel is from the distance of the bins")
+            scale = size_um / step
         files = (*tenx_files(layout.matrix), positions, *([] if layout.scale is None else [layout.scale]))
         return Probe(
             platform=self.platform,
@@ -58,7 +70,9 @@ class VisiumHd:
             unit="px",
             pitch_um=size_um * factor,
             spot_columns=("in_tissue",),
-            um_per_unit=None if layout.scale is None else read_scale(layout.scale, size_um=size_um),
+            um_per_unit=scale,
+            geometry="square",
+            notes=notes,
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
@@ -79,11 +93,8 @@ class VisiumHd:
             bins = bins_of(matrix.barcodes, positions, layout.matrix, size_um=size_um)
         else:
             matrix, bins = read_coarse(layout.matrix, positions, factor=factor, size_um=size_um)
-        um_per_unit, notes = probe.um_per_unit, layout.notes
+        um_per_unit = probe.um_per_unit
         step = row_step(bins.array, bins.xy)
-        if um_per_unit is None and step is not None:
-            um_per_unit = size_um * factor / step
-            notes += ("no scalefactors_json.json: um per pixel is from the distance of the bins",)
         return RawSlide(
             counts=matrix.counts,
             spot_ids=matrix.barcodes,
@@ -95,7 +106,7 @@ class VisiumHd:
             pitch=step if um_per_unit is None else size_um * factor / um_per_unit,
             spots=pd.DataFrame({"in_tissue": bins.in_tissue}),
             version=matrix.version,
-            notes=(*matrix.notes, *notes),
+            notes=(*matrix.notes, *probe.notes),
         )
 
 
@@ -184,19 +195,19 @@ def bin_factor(size_um: float, bin_um: float | None, *, where: object) -> int:
 
 
 def read_scale(path: Path, *, size_um: float) -> float | None:
-    """Return ``microns_per_pixel``; None where there is no file. The file's bin size must be the barcodes'."""
+    """Return ``microns_per_pixel``; None without the file or the key. The file's bin size must be the barcodes'."""
     if not path.is_file():
         return None
     try:
         with open_text(path) as file:
             factors = json.load(file)
-        scale = float(factors["microns_per_pixel"])
+        scale = None if factors.get("microns_per_pixel") is None else float(factors["microns_per_pixel"])
         bin_size = float(factors.get("bin_size_um", size_um))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             "the scale factors cannot be read", where=path, found=error, expected="microns_per_pixel, bin_size_um"
         ) from error
-    if not 0 < scale < np.inf:
+    if scale is not None and not 0 < scale < np.inf:
         raise InputError("microns_per_pixel is not a scale", where=path, found=scale, expected="a number above 0")
     if bin_size != size_um:
         raise InputError(

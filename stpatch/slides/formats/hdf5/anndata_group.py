@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -242,9 +242,16 @@ def _column(table: pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.object_] 
     return None
 
 
-def scale_factors(group: AnnDataGroup) -> dict[str, float]:
-    """Return the scale factors of the first library in ``uns["spatial"]``; empty where there are none."""
-    for library in group.keys("uns/spatial"):
+def scale_factors(group: AnnDataGroup, *, first: Sequence[str] = ()) -> dict[str, float]:
+    """Return the scale factors of the first library in ``uns["spatial"]``; empty where there are none.
+
+    Parameters
+    ----------
+    first
+        Libraries that go before the others.
+    """
+    libraries = group.keys("uns/spatial")
+    for library in [*(name for name in first if name in libraries), *libraries]:
         key = f"uns/spatial/{library}/scalefactors"
         factors: dict[str, float] = {}
         for name in group.keys(key):

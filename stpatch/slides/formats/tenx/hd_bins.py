@@ -114,6 +114,21 @@ def bins_of(barcodes: NDArray[Any], positions: Path, matrix: Path, *, size_um: f
     return Bins(array=array, xy=xy, in_tissue=in_tissue)
 
 
+def some_positions(path: Path, *, size_um: float, most: int = 1 << 21) -> Bins:
+    """Return the first positions of a table, in whole blocks of its file, up to about `most`."""
+    blocks = []
+    n = 0
+    for block in _position_blocks(path, size_um=size_um):
+        blocks.append(block)
+        n += len(block[0])
+        if n >= most:
+            break
+    if not blocks:
+        raise InputError("the positions table is empty", where=path, hint="fetch the file again, or mend it")
+    array, in_tissue, xy = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return Bins(array=array, xy=xy, in_tissue=in_tissue)
+
+
 def _position_blocks(
     path: Path, *, size_um: float
 ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.float64]]]:

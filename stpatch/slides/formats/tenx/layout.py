@@ -1,7 +1,8 @@
 """Which files make a Space Ranger slide: the matrix, its positions and scale factors, under any of their names.
 
 Names may have a prefix (GEO's sample, a portal's id), positions may lie in ``spatial``, in a folder of that end or
-beside the matrix, and everything may be flat in one folder. A prefix keeps the samples of one folder apart.
+beside the matrix, and everything may be flat in one folder. A prefix keeps the samples of one folder apart. Where there
+are none of these names, the joined positions of ``spaceranger aggr`` count.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.hdf5.files import looks_hdf5
 from stpatch.slides.formats.names import listed
+from stpatch.slides.formats.tenx.aggr import POSITIONS as AGGR_POSITIONS
+from stpatch.slides.formats.tenx.aggr import aggr_libraries, aggr_positions
 from stpatch.slides.formats.tenx.mex import is_mex
 from stpatch.slides.formats.tenx.positions import POSITIONS, positions_in
 
@@ -44,6 +47,12 @@ class Layout:
     positions: Path | None
     scale: Path | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the matrix holds spots in tissue alone, by its name."""
+        match = MATRIX.fullmatch(self.matrix.name) or PORTAL.fullmatch(self.matrix.name)
+        return match is not None and match["kind"] == "filtered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +130,18 @@ def layout_in(folder: Path, *, coordinates: Path | None = None) -> Layout | None
     if layout.positions is None:
         if not any(MATRIX.fullmatch(one.path.name) for one in found) and not any(map(_is_spatial, folder.iterdir())):
             return None  # a MEX of another make
+        aggregation = aggr_libraries(folder)
         raise InputMissingError(
-            "the folder has a matrix but no positions",
+            "the folder has a matrix but no positions"
+            if aggregation is None
+            else "this is output of spaceranger aggr without the positions of its spots",
             where=folder,
             found=listed(sorted(item.name for item in folder.iterdir())),
             expected="a folder spatial with tissue_positions.csv, tissue_positions_list.csv or "
-            "tissue_positions.parquet, or one of these beside the matrix; names may have a prefix",
-            hint="name the positions in the samplesheet's column coordinates",
+            "tissue_positions.parquet, or one of these beside the matrix; names may have a prefix"
+            + ("" if aggregation is None else f"; or {AGGR_POSITIONS} beside the matrix"),
+            hint="name the positions in the samplesheet's column coordinates"
+            + ("" if aggregation is None else f", or give the single runs that {aggregation.name} lists"),
         )
     others = [one.path.name for one in found if one is not matrix]
     note = f"read {matrix.path.name}; left {', '.join(others)} (filtered goes before raw, HDF5 before MEX)"
@@ -196,6 +210,8 @@ def _with_places(matrix: Path, *, folder: Path, prefix: str, coordinates: Path |
         scales = {match["prefix"] or "": item for item in place.iterdir() if (match := SCALE.fullmatch(item.name))}
         if scale is None and scales:
             scale = scales.get(prefix) or (next(iter(scales.values())) if len(scales) == 1 else None)
+    if positions is None:
+        positions = aggr_positions(folder) or aggr_positions(matrix.parent)
     return Layout(matrix=matrix, positions=positions, scale=scale)
 
 

@@ -85,12 +85,18 @@ def probe_mex(folder: Path) -> tuple[int, int, str]:
     return header.n_barcodes, header.n_genes, header.version
 
 
+def read_mex_barcodes(folder: Path) -> NDArray[np.object_]:
+    """Return the barcodes of a MEX folder in the matrix's order."""
+    files = mex_files(folder)
+    return _barcode_lines(files.barcodes, n=_mtx_header(files.matrix).n_barcodes)
+
+
 def read_mex(folder: Path) -> TenxMatrix:
     """Read a MEX folder, the matrix text in blocks; one pass where entries come by barcode, as 10x writes them."""
     files = mex_files(folder)
     header = _mtx_header(files.matrix)
     genes = _feature_lines(files.features, n=header.n_genes)
-    barcodes = np.array([row[0] for row in _name_rows(files.barcodes, n=header.n_barcodes)], dtype=object)
+    barcodes = _barcode_lines(files.barcodes, n=header.n_barcodes)
     shape = (header.n_barcodes, header.n_genes)
     check_sizes(folder, shape, barcodes, genes)
     with faults(files.matrix):
@@ -147,6 +153,10 @@ def _name_rows(path: Path, *, n: int) -> list[list[str]]:
     if all(len(row) > 1 and row[0] == str(i + 1) for i, row in enumerate(rows)):
         rows = [row[1:] for row in rows]
     return rows
+
+
+def _barcode_lines(path: Path, *, n: int) -> NDArray[np.object_]:
+    return np.array([row[0] for row in _name_rows(path, n=n)], dtype=object)
 
 
 def _feature_lines(path: Path, *, n: int) -> pd.DataFrame:

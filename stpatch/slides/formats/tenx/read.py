@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from stpatch.errors import InputError
 from stpatch.slides.formats.counts import (
@@ -23,7 +24,7 @@ from stpatch.slides.formats.counts import (
 from stpatch.slides.formats.hdf5.files import attribute_text, child, faults, hdf5_file, is_hdf5, read_texts
 from stpatch.slides.formats.names import gene_table
 from stpatch.slides.formats.tenx.matrix import TenxMatrix, check_sizes, no_genes
-from stpatch.slides.formats.tenx.mex import MATRIX_MTX, mex_files, probe_mex, read_mex
+from stpatch.slides.formats.tenx.mex import MATRIX_MTX, mex_files, probe_mex, read_mex, read_mex_barcodes
 
 
 def is_tenx_h5(path: Path) -> bool:
@@ -50,6 +51,14 @@ def _is_h5(path: Path) -> bool:
 def probe_tenx(path: Path) -> tuple[int, int, str]:
     """Return the numbers of barcodes and features and the software version, from headers alone."""
     return probe_tenx_h5(path) if _is_h5(path) else probe_mex(path)
+
+
+def read_barcodes(path: Path) -> NDArray[np.object_]:
+    """Return the barcodes of a 10x matrix in its order, without the matrix."""
+    if _is_h5(path):
+        with hdf5_file(path) as file:
+            return read_texts(matrix_group(file, path), "barcodes", path)
+    return read_mex_barcodes(path)
 
 
 def read_tenx(path: Path) -> TenxMatrix:

@@ -150,6 +150,17 @@ def line_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
         yield tail + b"\n"
 
 
+def first_cells(path: Path, delimiter: str) -> list[str]:
+    """Return the first cell of every line that is not empty, without quotes; the file is read in blocks."""
+    cut = delimiter.encode() if delimiter.strip(" ") else None
+    return [
+        line.split(cut, 1)[0].strip().strip(b'"').decode(errors="replace")
+        for block in line_blocks(path)
+        for line in block.split(b"\n")
+        if line.strip()
+    ]
+
+
 def split_line(line: str, delimiter: str, *, where: object) -> tuple[str, ...]:
     """Return a line's fields without quotes and surrounding blanks."""
     if delimiter == " ":
