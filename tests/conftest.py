@@ -19,3 +19,42 @@ def data_dir() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip("no real slides here (set STPATCH_DATA)")
     return folder
+
+
+SLOW = (
+    "cli/test_bad_input.py",
+    "cli/test_commands.py",
+    "cli/test_places.py",
+    "dataset/test_validate.py",
+    "engine",
+    "expression/test_scanpy.py",
+    "golden",
+    "kernels/test_registry.py",
+    "paper",
+    "slides/test_as_downloaded.py",
+    "slides/test_matrix.py",
+    "slides/test_problems.py",
+    "slides/test_real_data.py",
+    "slides/test_selection.py",
+    "slides/test_st.py",
+    "stages",
+    "test_ablation.py",
+    "test_bench.py",
+    "test_demo.py",
+    "test_fuzz.py",
+    "test_readme.py",
+    "views",
+)
+"""Modules and folders that `scripts/test.sh --fast` leaves out: whole builds, real slides, fuzzing, other processes."""
+KEPT = ("engine/test_ranks.py", "stages/test_plan.py", "stages/test_receipts.py", "stages/test_spool.py")
+"""Quick modules of slow folders."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow modules."""
+    root = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(root)
+        names = {place.as_posix(), *(folder.as_posix() for folder in place.parents)}
+        if names & set(SLOW) and place.as_posix() not in KEPT:
+            item.add_marker(pytest.mark.slow)
