@@ -34,6 +34,7 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     from stpatch.engine.check import check_labels, check_settings, check_slides
     from stpatch.engine.corpus_check import check_corpus
     from stpatch.errors import one_or_many
+    from stpatch.views.build_table import note_lines
 
     job = job_of(config, overrides)
     problems = check_settings(job)
@@ -52,10 +53,8 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         typer.echo(json.dumps(value, indent=1))
     else:
         typer.echo(_check_table(rows))
-        for row in rows:
-            for note in row.probe.notes if row.probe is not None else ():
-                typer.echo(f"note: {row.source.slide_id}: {note}")
-        for note in corpus.notes:
+        notes = [(row.source.slide_id, note) for row in rows if row.probe is not None for note in row.probe.notes]
+        for note in (*note_lines(notes), *corpus.notes):
             typer.echo(f"note: {note}")
     if problems:
         raise one_or_many(problems)

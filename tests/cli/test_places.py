@@ -44,8 +44,8 @@ def test_one_file_serves_two_slides(tmp_path: Path) -> None:
     whole = joined_file(tmp_path)
     rows = [{"slide_id": name, "path": "all.h5ad", "select.library_key": name} for name in ("A", "B")]
     config = write_config(tmp_path, rows)
-    assert "note: B: 36 of 72 rows have library_key = B" in built("check", config).out
-    assert "note: B: 36 of 72 rows have library_key = B" in built("build", config).err
+    assert "note: slide B: 36 of 72 rows have library_key = B" in built("check", config).out
+    assert "note: slide B: 36 of 72 rows have library_key = B" in built("build", config).err
     slides = pd.read_parquet(tmp_path / "out" / "slides.parquet").set_index("slide_id")
     qc = {name: yaml.safe_load(slides.loc[name, "qc"])["counts_kept"] for name in ("A", "B")}
     assert qc == {"A": int(whole.X[:36].sum()), "B": int(whole.X[36:].sum())}

@@ -358,6 +358,35 @@ def test_aggr_without_its_tables(tmp_path: Path) -> None:
     assert "single runs that aggregation.csv lists" in refused(source(folder), "output of spaceranger aggr")
 
 
+@pytest.mark.parametrize("matrix", ["h5", "mex"])
+def test_aggr_by_its_matrix_itself(tmp_path: Path, matrix: str) -> None:
+    folder = write_aggr(tmp_path / "outs", matrix=matrix)
+    path = folder / ("filtered_feature_bc_matrix.h5" if matrix == "h5" else "filtered_feature_bc_matrix")
+    probe, raw = read(source(path, library_id="LV2"))
+    assert probe.files[-1] == folder / "aggr_tissue_positions.csv"
+    assert (raw.counts != some_counts(72, 6)[36:]).nnz == 0
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("bare", [False, True])
+def test_positions_of_one_run_of_several(tmp_path: Path, *, named: bool, bare: bool) -> None:
+    folder = write_aggr(tmp_path / "outs", positions=None)
+    array = hex_array(6, 6)
+    table = write_positions(
+        tmp_path / "elsewhere" if named else folder / "spatial", barcodes=barcode_names(36), array=array,
+        xy=hex_xy(array), in_tissue=np.ones(36, bool),
+    )  # fmt: skip
+    if bare:
+        table.write_text(table.read_text().replace("-1,", ","))
+    slide = source(folder, coordinates=table if named else None, library_id="LV2")
+    if not named and not bare:  # the positions of run 1, by their suffix
+        assert "suffixes 1" in refused(slide, "none of the picked rows' barcodes")
+        return
+    raw = read(slide)[1]
+    assert (raw.counts != some_counts(72, 6)[36:]).nnz == 0
+    assert any("joined without it" in note for note in raw.notes)
+
+
 @pytest.mark.parametrize("outside", [2, 20])
 @pytest.mark.parametrize("kind", ["filtered", "raw"])
 def test_a_filtered_matrix_whose_spots_are_outside_tissue(tmp_path: Path, outside: int, kind: str) -> None:

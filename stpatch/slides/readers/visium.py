@@ -14,7 +14,7 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError
 from stpatch.slides.formats.barcodes import join_barcodes
 from stpatch.slides.formats.names import check_unique, listed
-from stpatch.slides.formats.tenx.aggr import aggr_libraries, aggr_positions, library_column
+from stpatch.slides.formats.tenx.aggr import aggr_libraries, library_column
 from stpatch.slides.formats.tenx.lattice import PITCH_UM, TOLERANCE, check_parity, row_column_ratio
 from stpatch.slides.formats.tenx.layout import (
     MATRIX,
@@ -47,7 +47,7 @@ class Visium:
 
     def probe(self, source: SlideSource, options: IngestSection) -> Probe | None:
         """Recognize a 10x matrix with ``spatial/tissue_positions*`` beside it."""
-        layout = _layout_of(source)
+        layout = find_layout(source.path, coordinates=source.coordinates, matrix=source.matrix)
         if layout is None or layout.positions is None:
             return None
         positions = layout.positions
@@ -73,7 +73,7 @@ class Visium:
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
         """Read matrix and positions, joined by barcode."""
-        layout = _layout_of(source)
+        layout = find_layout(source.path, coordinates=source.coordinates, matrix=source.matrix)
         if layout is None:
             raise InputError(
                 "this is not a Space Ranger folder", where=source.path, hint="give the outs folder, or another platform"
@@ -165,23 +165,6 @@ def _places(layout: Layout, file: Path, source: SlideSource, options: IngestSect
     )
 
 
-def _layout_of(source: SlideSource) -> Layout | None:
-    """Return what belongs together where the samplesheet's columns may name the positions and the matrix."""
-    path, coordinates = source.path, source.coordinates
-    layout = find_layout(path, coordinates=coordinates, matrix=source.matrix)
-    if layout is None or coordinates is None or not path.is_file() or _is_positions(coordinates):
-        return layout
-    beside = find_layout(path)  # a table of coordinates beside a file that other readers may know
-    return layout if beside is not None and beside.positions is not None else None
-
-
-def _is_positions(path: Path) -> bool:
-    try:
-        return bool(first_barcode(path))
-    except InputError:
-        return False
-
-
 def _section_columns(layout: Layout, barcodes: NDArray[np.object_]) -> dict[str, pd.Series]:
     """Return what tells the sections of joined runs apart: the barcodes' suffixes, and aggr's libraries by them."""
     suffixes = barcode_parts(barcodes).get(SUFFIX)
@@ -271,8 +254,7 @@ def find_layout(path: Path, *, coordinates: Path | None = None, matrix: Path | N
         return None
     if is_mex(path):
         for folder in (path, path.parent):
-            is_outs = (folder / "spatial").is_dir() or aggr_positions(folder) is not None
-            if folder == path.parent and not is_outs and not PORTAL.fullmatch(path.name):
+            if folder == path.parent and not (folder / "spatial").is_dir() and not PORTAL.fullmatch(path.name):
                 continue
             match = PORTAL.fullmatch(path.name) or MATRIX.fullmatch(path.name)
             prefix = (match["prefix"] or "") if match is not None and folder == path.parent else None
