@@ -71,8 +71,8 @@ def check_slides(job: Job, *, tick: Callable[[], object] = lambda: None) -> list
     rows = []
     for source in job.sources.values():
         try:
-            probe = probe_source(source, job.config.ingest)
             require_files(source)
+            probe = probe_source(source, job.config.ingest)
             row = SlideCheck(source=source, probe=probe, problem=_grid_problem(job, source, probe))
         except StpatchError as error:
             row = SlideCheck(source=source, problem=error)
@@ -196,18 +196,8 @@ def require_rules(job: Job) -> None:
             raise ConfigError(
                 "genes are listed twice", where=f"key {key}", found=", ".join(repeated[:8]), hint="list each once"
             )
-        if rule.method in _DIVIDE_BY_MEAN and job.config.normalize.method == "pearson_residuals":
-            raise ConfigError(
-                f"rule {rule.method} divides by a gene's mean, and Pearson residuals have means of about 0",
-                where=f"key {key.removesuffix('genes')}method",
-                found="normalize.method: pearson_residuals",
-                hint="choose rule pearson_residuals or variance, or another normalization",
-            )
         if rule.method == "hvg_seurat_v3" and importlib.util.find_spec("skmisc") is None:
             raise MissingExtraError.of("hvg", needs="scikit-misc", purpose="rule hvg_seurat_v3")
-
-
-_DIVIDE_BY_MEAN = ("hvg_seurat", "hvg_cell_ranger", "cv")
 
 
 def require_columns(job: Job) -> None:

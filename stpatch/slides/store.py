@@ -112,9 +112,13 @@ def _write_view(group: Any, name: str, *, of: str, dtype: np.dtype[Any]) -> None
     if not narrow.size:  # a view of nothing cannot be made
         group.create_dataset(name, shape=(0,), dtype=dtype)
         return
-    layout = h5py.VirtualLayout(narrow.shape, dtype)
-    layout[:] = h5py.VirtualSource(".", narrow.name, narrow.shape, narrow.dtype)
-    group.create_virtual_dataset(name, layout)
+    # The low-level way, since a virtual dataset of the high-level one carries the time of its making in its header:
+    # the same slide would be stored as other bytes, and all that depends on it done again.
+    space = h5py.h5s.create_simple(narrow.shape)
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_obj_track_times(False)
+    settings.set_virtual(space, b".", narrow.name.encode(), space)
+    h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(dtype), space, dcpl=settings)
 
 
 def _text_column(column: pd.Series[str]) -> NDArray[np.object_] | pd.Categorical:

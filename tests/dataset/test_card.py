@@ -59,7 +59,7 @@ def test_front_matter(tmp_path):
         {"split": "train", "path": "train/*.tar"},
         {"split": "val", "path": "val/*.tar"},
     ]
-    assert front["configs"][1]["data_files"] == [{"split": "all", "path": "patches.parquet"}]
+    assert front["configs"][1]["data_files"] == [{"split": "patches", "path": "patches.parquet"}]
     assert "| train | 6 |" in text
     assert "cancer, stroma" in text
 

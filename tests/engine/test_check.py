@@ -31,7 +31,7 @@ BAD: list[tuple[dict[str, dict[str, Any]], list[str]]] = [
     ({"channels": {"scope": "panel", "method": "list", "genes": ["GENE1", "GENE1"]}}, ["listed twice", "GENE1"]),
     ({"channels": {"candidates": {"method": "list", "genes": "none.txt"}}}, ["channels.candidates.genes", "none.txt"]),
     ({"channels": {"scope": "panel", "method": "hvg_seurat"}, **PEARSON}, ["hvg_seurat", "pearson_residuals"]),
-    ({"channels": {"candidates": {"method": "cv"}}, **PEARSON}, ["channels.candidates.method", "cv"]),
+    ({"channels": {"candidates": {"method": "cv"}}, **PEARSON}, ["rule cv", "Pearson residuals"]),
     ({"channels": {"scope": "panel", "method": "hvg_seurat_v3"}}, ["scikit-misc", "stpatch[hvg]"]),
     ({"split": {"by": "patient"}}, ["split.by", "patient", "donor"]),
     ({"split": {"stratify": "patient"}}, ["split.stratify", "patient"]),

@@ -92,10 +92,10 @@ def test_touched_inputs_are_still_the_same(corpus: Path) -> None:
         ({"ingest": {"qc": {"min_counts": 2}}}, "ingest"),
         ({"normalize": {"method": "total"}}, "normalize"),
         ({"channels": {"n": 4}}, "select"),
-        ({"channels": {"n": 5, "candidates": {"method": "detected", "n": 11}}}, "normalize|select"),
+        ({"channels": {"n": 5, "fit_on": "all", "candidates": {"method": "detected", "n": 11}}}, "normalize|select"),
         ({"crop": {"size": [2, 2], "min_coverage": 0}}, "crop"),
-        ({"dataset": {"seed": 1}}, "crop"),
-        ({"split": {"by": "slide_id"}}, "plan"),
+        ({"dataset": {"seed": 1}}, "select"),  # which slides are train: the statistics' slides
+        ({"split": {"by": "slide_id"}}, "select"),
         ({"shards": {"patches": 4}}, "plan"),
         ({"shards": {"mix": 1}}, "plan"),
         ({"shards": {"encoding": "npy"}}, "shard"),

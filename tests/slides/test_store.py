@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,10 @@ def test_scanpy_opens_counts_that_do_not_wrap(tmp_path: Path, largest: int, dtyp
     moved = (tmp_path / "s.h5ad").rename(tmp_path / "other.h5ad")
     assert (slide.counts != anndata.read_h5ad(moved).X).nnz == 0
     assert open_counts(moved).data.dtype == slide.counts.dtype
+
+
+def test_one_slide_is_stored_as_the_same_bytes_at_any_time(tmp_path: Path) -> None:
+    write_slide(tmp_path / "one.h5ad", a_slide())
+    time.sleep(1.1)  # HDF5 can keep the second in which an object was made
+    write_slide(tmp_path / "two.h5ad", a_slide())
+    assert (tmp_path / "one.h5ad").read_bytes() == (tmp_path / "two.h5ad").read_bytes()
