@@ -234,8 +234,8 @@ def require_blocks(job: Job) -> None:
 
 
 def require_names(job: Job) -> None:
-    """Refuse labels whose maps would have one name; `require_corpus` looks at the slide ids."""
-    check_names(job, {})
+    """Refuse labels and slide ids that could not become names in a shard."""
+    check_names(job, dict.fromkeys(job.sources, 0))
 
 
 def require_corpus(job: Job) -> None:
