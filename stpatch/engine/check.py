@@ -71,8 +71,8 @@ def check_slides(job: Job, *, tick: Callable[[], object] = lambda: None) -> list
     rows = []
     for source in job.sources.values():
         try:
-            probe = probe_source(source, job.config.ingest)
             require_files(source)
+            probe = probe_source(source, job.config.ingest)
             row = SlideCheck(source=source, probe=probe, problem=_grid_problem(job, source, probe))
         except StpatchError as error:
             row = SlideCheck(source=source, problem=error)
