@@ -294,6 +294,16 @@ def test_a_table_of_two_sections(tmp_path: Path, column: str) -> None:
     assert raw.geometry == "square"
 
 
+def test_rows_of_a_table_of_molecules_cannot_be_picked(tmp_path: Path) -> None:
+    path = tmp_path / "molecules.csv"
+    path.write_text("gene,x,y,section\n" + "".join(f"g{i % 3},{i},{i % 5},{i % 2}\n" for i in range(40)))
+    options = IngestSection.model_validate({"platform": "table"})
+    assert read_source(source(path, tissue="skin"), options)[1].counts.sum() == 40
+    with pytest.raises(ConfigError, match="molecules cannot be picked") as caught:
+        read_source(source(path, **{"select.section": "1"}), options)
+    assert "section = 1" in str(caught.value)
+
+
 # --- spaceranger aggr
 
 

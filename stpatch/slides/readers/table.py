@@ -88,6 +88,7 @@ class TableReader:
         n_spots = n_genes = None
         if (molecules := _molecules(source, settings)) is not None:
             _refuse_unnamed(source, settings)
+            _refuse_picked(source, options, settings)
             return _probe_molecules(molecules, source, options)
         if is_loom(source.path):
             n_spots, n_genes, attributes = loom_shape(source.path)
@@ -174,6 +175,18 @@ def _probe_molecules(molecules: PlainMolecules, source: SlideSource, options: In
         pitch_um=options.bin_um or DEFAULT_BIN_UM,
         um_per_unit=options.um_per_unit or 1.0,
     )
+
+
+def _refuse_picked(source: SlideSource, options: IngestSection, settings: TableSection) -> None:
+    """Raise where rows are to be picked of a table of molecules, which is read whole."""
+    wishes = [wish for wish in wishes_of(source, options, settings) if wish.needed]
+    if wishes:
+        raise ConfigError(
+            "rows of a table of molecules cannot be picked",
+            where=f"slide {source.slide_id}, {source.path}",
+            found="; ".join(f"{wish.column} = {', '.join(wish.values)} ({wish.where})" for wish in wishes),
+            hint="write each section's molecules to a file of its own",
+        )
 
 
 def _read_molecules(molecules: PlainMolecules, options: IngestSection) -> RawSlide:
