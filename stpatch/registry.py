@@ -189,3 +189,6 @@ ENCODINGS: Registry[Encoding] = Registry(
     group="stpatch.encodings",
     without=("base",),
 )
+
+ALL: tuple[Registry[Any], ...] = (READERS, PANEL_RULES, PATCH_RULES, FORMATS, ENCODINGS)
+"""Every registry."""

@@ -204,9 +204,9 @@ def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool)
 
 
 def _done_text(job: Job, summary: Summary) -> str:
+    from stpatch.engine.account import corpus_notes, slide_account
     from stpatch.engine.estimate import human_size
     from stpatch.engine.graph import CORPUS
-    from stpatch.stages.account import corpus_notes, slide_account
     from stpatch.stages.plan import read_plan
 
     facts = job.receipt("finalize", CORPUS).facts

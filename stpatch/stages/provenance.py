@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import stpatch
+from stpatch import registry
 from stpatch.storage import digest, read_json, write_json
 
-PLUGIN_GROUPS = ("stpatch.readers", "stpatch.rules", "stpatch.formats")
+PLUGIN_GROUPS = tuple(item.group for item in registry.ALL)
 """Entry points by which other packages add code that stages run."""
 
 
@@ -125,8 +126,13 @@ class CodeIndex:
                 continue
             module = found[name] = self._module(name, file)
             waiting += module.imports
-            if module.by_name:  # a registry: it may import any of its neighbours
-                waiting += self._members(name if file.name == "__init__.py" else name.rpartition(".")[0])
+            room = name if file.name == "__init__.py" else name.rpartition(".")[0]
+            if room == self.package:
+                continue  # what stands below the rooms: the config offers names, the registries know packages by name
+            if module.by_name and name != __name__:  # it may import any of its neighbours; this one lists plug-ins
+                waiting += self._members(room)
+            for imported in module.imports:
+                waiting += self._registered(imported)
         return dict(sorted(found.items()))
 
     def _module(self, name: str, file: Traversable) -> ModuleCode:
@@ -157,6 +163,13 @@ class CodeIndex:
             if file.is_file():
                 return file
         return None
+
+    def _registered(self, imported: str) -> Iterator[str]:
+        """Yield the modules that a registry may import, where the imported name is one of `stpatch.registry`."""
+        module, _, name = imported.rpartition(".")
+        package = getattr(getattr(registry, name, None), "package", None)
+        if module == registry.__name__ and package is not None:
+            yield from self._members(package)
 
     def _members(self, package: str) -> Iterator[str]:
         folder = self._root.joinpath(*package.split(".")[1:])
