@@ -28,6 +28,10 @@ WORKER_BYTES = 400_000_000
 """What a worker needs beside its slide: the interpreter, compiled loops, one shard's encoded samples."""
 
 
+PATIENCE = 2.0
+"""Seconds that workers get to end by themselves."""
+
+
 def run_unit(job: Job, stage: str, unit: str) -> Result:
     """Run one unit in this process; return its name, and its error if it failed."""
     try:
@@ -65,6 +69,12 @@ class Workers(AbstractContextManager["Workers"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None and self._pool is not None:
+            # Workers that end by themselves leave nothing behind; one that was killed would keep others waiting, so
+            # that the wait has an end.
+            ending = threading.Thread(target=self._pool.shutdown, daemon=True)
+            ending.start()
+            ending.join(PATIENCE)
         if self._lifeline is not None:
             self._lifeline.close()
         # While the first worker is being started the pool is locked, and whoever stops the build would have to wait.

@@ -106,3 +106,12 @@ def is_running(pid: int) -> bool:
 def test_how_many_workers_fit(memory: int, workers: int) -> None:
     largest = 100 if memory % WORKER_BYTES else 0
     assert workers_in(memory, largest=largest, times=8) == workers
+
+
+def test_a_build_by_two_workers_leaves_nothing_behind_and_says_nothing(tmp_path: Path) -> None:
+    config = write_corpus(tmp_path)
+    command = [sys.executable, "-m", "stpatch", "build", str(config), "-q", "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resource_tracker" not in done.stderr
+    assert "Traceback" not in done.stderr
