@@ -11,10 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from stpatch.dataset.batch import Batch, SparseBatch
     from stpatch.dataset.manifest import Manifest
-    from stpatch.dataset.reader import Batch, Dataset
+    from stpatch.dataset.reader import Dataset
     from stpatch.dataset.sample import Sample
     from stpatch.dataset.webdataset import stpatch_decoder
     from stpatch.errors import (
@@ -43,6 +45,7 @@ __all__ = [
     "MissingExtraError",
     "ProblemsError",
     "Sample",
+    "SparseBatch",
     "StpatchError",
     "UnitsFailedError",
     "__version__",
@@ -51,10 +54,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": "stpatch.dataset.reader",
+    "Batch": "stpatch.dataset.batch",
     "Dataset": "stpatch.dataset.reader",
     "Manifest": "stpatch.dataset.manifest",
     "Sample": "stpatch.dataset.sample",
+    "SparseBatch": "stpatch.dataset.batch",
     "stpatch_decoder": "stpatch.dataset.webdataset",
 }
 """The modules of the public names; those that are not here are errors."""
@@ -74,7 +78,15 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def open(path: str | Path, split: str | None = None, *, normalized: bool = False) -> Dataset:  # noqa: A001
+def open(  # noqa: A001
+    path: str | Path,
+    split: str | None = None,
+    *,
+    values: str | None = None,
+    dtype: str | None = None,
+    genes: Sequence[str | int] | None = None,
+    threads: int = 1,
+) -> Dataset:
     """Open one split of a built dataset.
 
     Parameters
@@ -83,19 +95,27 @@ def open(path: str | Path, split: str | None = None, *, normalized: bool = False
         The dataset's folder.
     split
         Name of the split; may be left out where the dataset has one only.
-    normalized
-        Return float32 values by the recorded normalization instead of what is stored.
+    values
+        ``counts``; ``normalized``, by the recorded normalization; or ``sparse``, batches of counts without the zeros.
+        Left out: what is stored.
+    dtype
+        Of `x`: ``float32``, or ``float16`` for normalized values. Left out: the stored one for counts, ``float32`` for
+        normalized values.
+    genes
+        Names or gene ids: every sample's channels are these, 0 and not measured where a sample lacks one.
+    threads
+        How many threads fill a batch.
 
     Returns
     -------
     stpatch.dataset.reader.Dataset
-        ``len``, samples by number or key, ``batches(size)``.
+        ``len``, samples by number or key, ``batches(size)``, ``select(slide=...)``.
 
     Raises
     ------
     stpatch.errors.DatasetError
-        There is no dataset, or no such split, or its manifest or tables are damaged.
+        There is no dataset, or no such split, or its manifest or tables are damaged, or it cannot give these values.
     """
     from stpatch.dataset.reader import open_dataset
 
-    return open_dataset(path, split, normalized=normalized)
+    return open_dataset(path, split, values=values, dtype=dtype, genes=genes, threads=threads)

@@ -7,8 +7,11 @@ there for a fork to inherit. A file stays open until its last user lets go of it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry, ShardEntry
 from stpatch.dataset.formats.base import Arrays, Stored
@@ -52,6 +55,19 @@ class ShardReader:
     ) -> Arrays:
         """Return a sample's arrays by plane name; see `formats.base.SampleReader.read`."""
         return self._reader.read(shard, index=index, byte_range=byte_range, key=key, size=size).arrays
+
+    def read_into(
+        self,
+        shard: ShardEntry,
+        out: Mapping[str, NDArray[Any]],
+        *,
+        index: int,
+        byte_range: tuple[int, int],
+        key: str,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        """Read a sample's planes to arrays that are there already; see `formats.base.SampleReader.read_into`."""
+        self._reader.read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
 
     def stored(
         self, shard: ShardEntry, *, index: int, byte_range: tuple[int, int], key: str, size: tuple[int, int] | None

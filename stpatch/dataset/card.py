@@ -172,7 +172,7 @@ def _reading(manifest: Manifest) -> str:
     own = [
         "import stpatch",
         "",
-        f'dataset = stpatch.open(".", split="{split}", normalized=True)',
+        f'dataset = stpatch.open(".", split="{split}", values="normalized")',
         "sample = dataset[0]",
         "print(sample.key, sample.x.shape, sample.x.dtype, len(dataset))",
     ]

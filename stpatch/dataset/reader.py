@@ -1,10 +1,16 @@
-"""A built dataset as a sequence of samples: by number, by key, in batches; counts or normalized values."""
+"""Reading of a built dataset: samples by number or key, and batches, with Parquet tables as the only index.
+
+Opening reads tables and no shard. A sample costs one positional read (with zarr shards one per plane) and its decoding;
+a batch is filled patch by patch (`stpatch.dataset.filling`).
+"""
 
 from __future__ import annotations
 
+import copy
 import operator
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -14,67 +20,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.access import ShardReader
-from stpatch.dataset.formats.base import Arrays
+from stpatch.dataset.batch import Batch, SparseBatch
+from stpatch.dataset.filling import Filler, Place
+from stpatch.dataset.genes import PAD_NAME, gene_ids, projected, read_panel, read_vocabulary
 from stpatch.dataset.manifest import Manifest, read_manifest
+from stpatch.dataset.planes import X
+from stpatch.dataset.request import Request, resolve_request
 from stpatch.dataset.sample import Sample, by_kind
-from stpatch.dataset.tables import GENES, SLIDES, codes, numbers, patch_columns, read_table, unpack_measured
+from stpatch.dataset.selection import rows_with
+from stpatch.dataset.slide_rows import SlideRows
+from stpatch.dataset.tables import codes, indices, numbers, patch_columns, read_table
 from stpatch.errors import DatasetError
+from stpatch.seeds import generator, permutation
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PAD_NAME = "<pad>"
-_SLIDE_COLUMNS = ("slide_id", "target_sum", "measured")
+__all__ = ["PAD_NAME", "Batch", "Dataset", "SparseBatch", "open_dataset"]
+
+_OF_SHARDS = ("key", "split", "shard", "slide_id")
+"""Columns of patches.parquet that are texts."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Samples stacked along a first axis.
-
-    Attributes
-    ----------
-    keys
-        (B,) texts.
-    x
-        (B, C, H, W), as `Sample.x`; smaller samples of unit slide are padded with 0.
-    totals
-        (B, H, W) float32.
-    genes
-        (B, C) int32 gene ids; `Manifest.pad_id` (0 unless a vocabulary was given) = pad.
-    labels
-        (B, H, W) int16 by label name, -1 = none.
-    numbers
-        (B,) int64, the samples' numbers in the dataset.
-    further
-        Further planes by name, each with the batch as its first axis.
-    """
-
-    keys: list[str]
-    x: NDArray[Any]
-    totals: NDArray[np.float32]
-    genes: NDArray[np.int32]
-    labels: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
-    numbers: NDArray[np.int64]
-    further: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-
-
-def open_dataset(path: str | Path, split: str | None = None, *, normalized: bool = False) -> Dataset:
-    """Open one split of a built dataset.
-
-    Parameters
-    ----------
-    path
-        The dataset's folder.
-    split
-        Name of the split; may be left out where the dataset has one only.
-    normalized
-        Return float32 values by the recorded normalization instead of what is stored.
-
-    Raises
-    ------
-    DatasetError
-        There is no dataset, or no such split, or its manifest or tables are damaged.
-    """
+def open_dataset(
+    path: str | Path,
+    split: str | None = None,
+    *,
+    values: str | None = None,
+    dtype: str | None = None,
+    genes: Sequence[str | int] | None = None,
+    threads: int = 1,
+) -> Dataset:
+    """Open one split of a built dataset; see `stpatch.open`."""
     folder = Path(path)
     manifest = read_manifest(folder)
     names = list(manifest.splits)
@@ -87,7 +64,11 @@ def open_dataset(path: str | Path, split: str | None = None, *, normalized: bool
             found=split,
             expected=" or ".join(names) or "a dataset with splits",
         )
-    return Dataset(folder, manifest=manifest, split=split, normalized=normalized)
+    if threads < 1:
+        raise ValueError(f"a batch is filled by at least one thread, not {threads}")
+    ids = None if genes is None else gene_ids(genes, read_vocabulary(folder, manifest), where=folder)
+    request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=folder)
+    return Dataset(folder, manifest=manifest, split=split, request=request, threads=threads)
 
 
 class Dataset:
@@ -97,36 +78,49 @@ class Dataset:
 
     Attributes
     ----------
-    manifest, split, normalized
+    folder, manifest, split
         As opened.
+    request
+        Which values, dtype and genes were asked for.
     """
 
-    def __init__(self, folder: Path, *, manifest: Manifest, split: str, normalized: bool) -> None:
+    def __init__(self, folder: Path, *, manifest: Manifest, split: str, request: Request, threads: int = 1) -> None:
         self.folder = folder
         self.manifest = manifest
         self.split = split
-        self.normalized = normalized
+        self.request = request
+        self.threads = threads
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._layout = manifest.layout
         self._reader = ShardReader(folder, manifest.layout)
         self._shards = manifest.splits[split].shards
         columns = patch_columns(manifest.layout, draws=manifest.draws)
         path = folder / manifest.tables["patches"].path
         self._rows = read_table(path, columns, split=split)
-        self._keys = self._rows["key"]
         self._check_rows()
-        self._read_slides()
-        numeric = [name for name in columns if name not in ("key", "split", "shard", "slide_id")]
-        self._columns = {name: numbers(self._rows[name], where=path) for name in numeric}
+        self._slides = SlideRows(folder / manifest.tables["slides"].path)
+        self._slide_of = self._slides_of_rows()
+        self._at = np.arange(self._rows.num_rows, dtype=np.int64)
+        self._chosen: NDArray[np.int64] | None = None
+        self._columns = {name: numbers(self._rows[name], where=path) for name in columns if name not in _OF_SHARDS}
+        self._filler = Filler(
+            self._reader,
+            layout=self._layout,
+            request=request,
+            method=str(manifest.normalization["method"]),
+            panel=self.panel,
+        )
 
     # -- one sample -----------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return int(self._rows.num_rows)
+        return len(self._at)
 
-    def __getitem__(self, number: Any) -> Sample:
-        """Return a sample by its number (negative from the end) or by its key.
+    def __getitem__(self, number: Any) -> Any:
+        """Return a sample by its number (negative from the end) or by its key; for a slice, a dataset of its samples.
 
-        `Sample.genes` is always given: with scope panel it is the panel's gene ids.
+        `Sample.genes` is always given: with scope panel it is the panel's gene ids. For ``values="sparse"`` a sample
+        has dense counts.
 
         Raises
         ------
@@ -135,28 +129,36 @@ class Dataset:
         DatasetError
             The shard is missing or damaged.
         """
+        if isinstance(number, slice):
+            return self.subset(np.arange(len(self), dtype=np.int64)[number])
         number = self.number(number)
-        planes = by_kind(self._arrays(number), self._layout)
-        if self.normalized:
-            planes["x"] = self._normalize(planes["x"][None], planes["totals"][None], np.array([number]))[0]
-        if planes["genes"] is None:
-            planes["genes"] = self.panel
-        return Sample(key=self._key(number), meta=self.meta(number), **planes)
+        batch = self.batch([number])
+        x = batch.dense() if isinstance(batch, SparseBatch) else batch.x
+        size = self._size(number) or self._layout.shape[1:]
+        image = (slice(size[0]), slice(size[1]))
+        return Sample(
+            key=batch.keys[0],
+            x=x[0][(slice(None), *image)],
+            totals=batch.totals[0][image],
+            genes=batch.genes[0],
+            measured=batch.measured[0],
+            labels={name: label[0][image] for name, label in batch.labels.items()},
+            meta=self.meta(number),
+            further={
+                plane.name: batch.further[plane.name][0][tuple(map(slice, plane.shape_at(size)))]
+                for plane in self._layout.further
+            },
+        )
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[number] for number in range(len(self)))
 
     def __contains__(self, key: object) -> bool:
-        return key in self._numbers
+        return isinstance(key, str) and bool(self._find([key])[0] >= 0)
 
     def number(self, key: Any) -> int:
         """Return a sample's number, from its key or from a number that may count from the end."""
-        if isinstance(key, str):
-            return self._numbers[key]
-        number = operator.index(key)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"number {number} of {len(self)} samples")
-        return number % len(self)
+        return int(self._resolve([key])[0])
 
     def meta(self, number: Any) -> dict[str, Any]:
         """Return a sample's slide_id, row, col, n_spots and, where there are several, draw."""
@@ -171,47 +173,99 @@ class Dataset:
         """Return the (C,) int32 gene ids of a sample's channels; `Manifest.pad_id` = pad."""
         if self.panel is not None:
             return self.panel
-        genes: NDArray[np.int32] = self._arrays(self.number(number))["genes"]
+        genes: NDArray[np.int32] = self[number].genes
         return genes
 
     def measured(self, number: Any) -> NDArray[np.bool_]:
         """Return (C,) whether the sample's slide measured each channel's gene; a 0 elsewhere does not mean absence."""
         number = self.number(number)
         genes = self.genes(number)
-        mask = self._measured[self._slide_of[number]]
-        if genes.max(initial=0) >= len(mask) or genes.min(initial=0) < 0:
-            raise DatasetError(
-                "a gene id is not in the vocabulary",
-                where=self._key(number),
-                found=int(genes.max()),
-                expected="an id of genes.parquet",
-            )
-        return mask[genes]
+        mask: NDArray[np.bool_] = self._slides.measured(self._slide_of[[number]], genes[None])[0]
+        return mask
 
     # -- many samples ---------------------------------------------------------------------------------------------
 
-    def batches(self, size: int, *, drop_last: bool = False) -> Iterator[Batch]:
-        """Yield all samples in order, `size` at a time; the last batch is smaller unless `drop_last`."""
+    def batches(
+        self, size: int, *, drop_last: bool = False, shuffle: bool = False, seed: int = 0, epoch: int = 0
+    ) -> Iterator[Batch | SparseBatch]:
+        """Yield all samples once, `size` at a time.
+
+        Parameters
+        ----------
+        size
+            Samples of a batch; the last one is smaller unless `drop_last`.
+        shuffle
+            In an order that `seed` and `epoch` fix, the same on every machine; else in the order of the shards.
+        """
         if size < 1:
             raise ValueError(f"a batch has at least one sample, not {size}")
+        order = np.arange(len(self), dtype=np.int64)
+        if shuffle:
+            order = permutation(generator(seed, "epoch", epoch), len(self))
         stop = len(self) - len(self) % size if drop_last else len(self)
-        return (self.batch(range(start, min(start + size, stop))) for start in range(0, stop, size))
+        return (self.batch(order[start : min(start + size, stop)]) for start in range(0, stop, size))
 
-    def batch(self, numbers: Sequence[Any]) -> Batch:
-        """Return some samples, by number or key, stacked."""
-        chosen = np.array([self.number(number) for number in numbers], dtype=np.int64)
-        stacked: Arrays = {}
-        for plane in self._layout.planes:
-            stacked[plane.name] = np.full((len(chosen), *plane.shape), plane.fill, dtype=plane.dtype)
-        for row, number in enumerate(chosen):
-            for name, array in self._arrays(int(number)).items():
-                stacked[name][row][tuple(map(slice, array.shape))] = array
-        planes = by_kind(stacked, self._layout)
-        if self.normalized:
-            planes["x"] = self._normalize(planes["x"], planes["totals"], chosen)
-        if planes["genes"] is None:
-            planes["genes"] = np.broadcast_to(self._panel(), (len(chosen), self._layout.shape[0]))
-        return Batch(keys=[self._key(int(number)) for number in chosen], numbers=chosen, **planes)
+    def batch(self, numbers: Sequence[Any] | NDArray[np.integer[Any]]) -> Any:
+        """Return some samples, by number or key, stacked: a `Batch`, or a `SparseBatch` for ``values="sparse"``."""
+        chosen = self._resolve(numbers)
+        places, slides = self._places(chosen), self._slide_of[chosen]
+        stacked, nonzeros = self._filler.fill(places, pool=self._threads(), threads=self.threads)
+        sparse = self.request.values == "sparse"
+        planes = by_kind(stacked if not sparse else {X: None, **stacked}, self._layout)
+        x, genes = planes.pop("x"), planes.pop("genes")
+        if genes is None:
+            genes = np.broadcast_to(self._panel, (len(chosen), self._layout.shape[0]))
+        measured = self._slides.measured(slides, genes)
+        if self.request.genes is not None:
+            genes, measured = projected(genes, measured, self.request.genes)
+        common = {
+            "keys": [place.key for place in places],
+            "numbers": chosen,
+            "slides": slides,
+            "genes": genes,
+            "measured": measured,
+            **planes,
+        }
+        if not sparse:
+            return Batch(x=x, **common)
+        return SparseBatch(
+            shape=self._layout.shape,
+            indptr=np.cumsum([0, *(len(found.counts) for found in nonzeros)], dtype=np.int64),
+            positions=np.concatenate([np.empty(0, np.int32), *(found.positions for found in nonzeros)]),
+            counts=np.concatenate([np.empty(0, self._layout.dtype), *(found.counts for found in nonzeros)]),
+            target_sums=self._slides.target_sums[slides],
+            **common,
+        )
+
+    # -- some of the samples --------------------------------------------------------------------------------------
+
+    def subset(self, numbers: Sequence[Any] | NDArray[np.integer[Any]]) -> Dataset:
+        """Return a dataset of some samples, by number or key, in that order; files and tables are shared."""
+        chosen = self._resolve(numbers)
+        part = copy.copy(self)
+        part.__dict__.pop("_keys", None)
+        part._rows = self._rows.take(indices(chosen))
+        part._at = self._at[chosen]
+        part._chosen = part._at
+        part._slide_of = self._slide_of[chosen]
+        part._columns = {name: column[chosen] for name, column in self._columns.items()}
+        return part
+
+    def select(self, **columns: Any) -> Dataset:
+        """Return a dataset of the samples with given values in columns of the tables.
+
+        Parameters
+        ----------
+        **columns
+            A value, or a list or set of them, for each column of `table` or of `slides`, the samplesheet's metadata
+            included. ``slide`` is short for ``slide_id``.
+
+        Raises
+        ------
+        DatasetError
+            There is no such column.
+        """
+        return self.subset(rows_with(columns, samples=self._rows, slides=self.slides, slide_of=self._slide_of))
 
     # -- the dataset ----------------------------------------------------------------------------------------------
 
@@ -225,24 +279,48 @@ class Dataset:
         """The rows of patches.parquet, one per sample, in order."""
         return self._rows
 
+    @property
+    def slide_ids(self) -> list[str]:
+        """The slide_id of each row of `slides`."""
+        return self._slides.ids
+
+    @cached_property
+    def slides(self) -> pa.Table:
+        """All slides of the dataset, one per row, with the samplesheet's metadata as columns."""
+        return self._slides.table
+
+    def stats(self) -> dict[str, Any]:
+        """Return a quick look: samples, slides, spots per sample, mean coverage, and samples by slide."""
+        spots, ids = self._columns["n_spots"], np.bincount(self._slide_of, minlength=len(self.slide_ids))
+        return {
+            "samples": len(self),
+            "slides": int((ids > 0).sum()),
+            "spots_per_sample": {
+                name: float(value)
+                for name, value in zip(("min", "median", "max"), np.quantile(spots, [0, 0.5, 1]), strict=True)
+            }
+            if len(self)
+            else {},
+            "coverage": float(self._columns["coverage"].mean()) if len(self) else None,
+            "samples_by_slide": {self.slide_ids[slide]: int(ids[slide]) for slide in np.flatnonzero(ids)},
+        }
+
     @cached_property
     def vocabulary(self) -> NDArray[np.object_]:
         """Gene names by gene id; the pad's is ``<pad>``, an id that no slide measured has ``""``."""
-        path = self.folder / self.manifest.tables["genes"].path
-        ids, pad_id = numbers(self._genes["gene_id"], where=path), self.manifest.pad_id
-        names = np.full(max(int(ids.max(initial=0)), pad_id) + 1, "", dtype=object)
-        names[ids] = self._genes["name"].to_pylist()
-        names[pad_id] = PAD_NAME
-        return names
+        return read_vocabulary(self.folder, self.manifest)
 
     @cached_property
     def panel(self) -> NDArray[np.int32] | None:
         """(C,) int32 gene ids of the channels; None where they differ between slides or patches."""
-        return self._panel() if self.manifest.scope == "panel" else None
+        return self._panel if self.manifest.scope == "panel" else None
 
     def close(self) -> None:
-        """Close the shards' files; a later read opens them again."""
+        """Close the shards' files and end the threads; a later read starts them again."""
         self._reader.close()
+        if self._pool is not None and self._pool[0] == os.getpid():
+            self._pool[1].shutdown()
+        self._pool = None
 
     def __enter__(self) -> Self:
         return self
@@ -254,48 +332,86 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to a spawned worker as the request to open the dataset again."""
-        return (_reopen, (self.folder, self.split, self.normalized))
+        return (_reopen, (self.folder, self.split, self.request, self.threads, self._chosen))
 
     def __repr__(self) -> str:
-        shape = ", ".join(map(str, self._layout.shape))
-        what = "normalized" if self.normalized else self.manifest.values
-        return f"<stpatch.Dataset {self.manifest.dataset.get('name')} {self.split}: {len(self)} x ({shape}) {what}>"
+        channels = self._layout.shape[0] if self.request.genes is None else len(self.request.genes)
+        shape = ", ".join(map(str, (channels, *self._layout.shape[1:])))
+        name = self.manifest.dataset.get("name")
+        return f"<stpatch.Dataset {name} {self.split}: {len(self)} x ({shape}) {self.request.values}>"
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _arrays(self, number: int) -> Arrays:
-        shard, index = divmod(number, self._layout.patches)
-        columns = self._columns
-        size = None
-        if self._layout.variable:
-            size = (int(columns["height"][number]), int(columns["width"][number]))
-        byte_range = (int(columns["offset"][number]), int(columns["nbytes"][number]))
-        shard_entry = self._shards[shard]
-        return self._reader.read(shard_entry, index=index, byte_range=byte_range, key=self._key(number), size=size)
+    def _resolve(self, numbers: Sequence[Any] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Return numbers from 0 up, from keys and from numbers that may count from the end."""
+        if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu":
+            given = numbers.astype(np.int64)
+        else:
+            keys = [key for key in numbers if isinstance(key, str)]
+            found = iter(self._find(keys).tolist() if keys else ())
+            given = np.empty(len(numbers), np.int64)
+            for at, key in enumerate(numbers):
+                given[at] = next(found) if isinstance(key, str) else operator.index(key)
+                if isinstance(key, str) and given[at] < 0:
+                    raise KeyError(key)
+        outside = (given < -len(self)) | (given >= len(self))
+        if outside.any():
+            raise IndexError(f"number {given[outside][0]} of {len(self)} samples")
+        return np.where(given < 0, given + len(self), given)
 
-    def _key(self, number: int) -> str:
-        return str(self._keys[number].as_py())
+    def _find(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the numbers of keys, -1 where there is none. No index of all keys is made or kept."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        # Looking a few keys up in the column costs less than a dictionary of ten million keys in every worker.
+        wanted = pa.array(keys, pa.string())
+        rows = pc.indices_nonzero(pc.is_in(self._rows["key"], value_set=wanted))
+        at = pc.index_in(wanted, value_set=self._rows["key"].take(rows)).to_pylist()
+        return np.array([-1 if found is None else rows[found].as_py() for found in at], dtype=np.int64)
+
+    def _places(self, chosen: NDArray[np.int64]) -> list[Place]:
+        shards, indexes = np.divmod(self._at[chosen], self._layout.patches)
+        columns = {name: self._columns[name][chosen].tolist() for name in ("offset", "nbytes")}
+        keys = self._rows["key"].take(indices(chosen)).to_pylist()
+        targets = self._slides.target_sums[self._slide_of[chosen]].tolist()
+        return [
+            Place(
+                shard=self._shards[shard],
+                index=index,
+                byte_range=(offset, nbytes),
+                key=key,
+                size=self._size(number),
+                target_sum=target,
+            )
+            for shard, index, offset, nbytes, key, number, target in zip(
+                shards.tolist(),
+                indexes.tolist(),
+                columns["offset"],
+                columns["nbytes"],
+                keys,
+                chosen,
+                targets,
+                strict=True,
+            )
+        ]
+
+    def _size(self, number: int | np.integer[Any]) -> tuple[int, int] | None:
+        if not self._layout.variable:
+            return None
+        return int(self._columns["height"][number]), int(self._columns["width"][number])
+
+    def _threads(self) -> ThreadPoolExecutor | None:
+        """Return the threads that fill batches, made where they are first used: a fork does not inherit them."""
+        if self.threads == 1:
+            return None
+        if self._pool is None or self._pool[0] != os.getpid():
+            self._pool = (os.getpid(), ThreadPoolExecutor(self.threads, thread_name_prefix="stpatch-read"))
+        return self._pool[1]
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {key: number for number, key in enumerate(self._keys.to_pylist())}
-
-    @cached_property
-    def _genes(self) -> pa.Table:
-        return read_table(self.folder / self.manifest.tables["genes"].path, GENES)
-
     def _panel(self) -> NDArray[np.int32]:
-        table, path = self._genes, self.manifest.tables["genes"].path
-        positions = np.array([-1 if at is None else at for at in table["channel"].to_pylist()], dtype=np.int64)
-        ids = numbers(table["gene_id"], where=path)[positions >= 0]
-        order = positions[positions >= 0]
-        channels = self._layout.shape[0]
-        if len(np.unique(order)) != len(order) or order.max(initial=-1) >= channels:
-            raise DatasetError("the panel's channels are damaged", where=self.folder / path, expected=channels)
-        panel = np.full(channels, self.manifest.pad_id, dtype=np.int32)
-        panel[order] = ids
-        panel.flags.writeable = False
-        return panel
+        return read_panel(self.folder, self.manifest)
 
     def _check_rows(self) -> None:
         expected = self.manifest.splits[self.split].patches
@@ -307,57 +423,21 @@ class Dataset:
                 expected=expected,
             )
 
-    def _read_slides(self) -> None:
-        path = self.folder / self.manifest.tables["slides"].path
-        table = read_table(path, {name: SLIDES[name] for name in _SLIDE_COLUMNS})
-        self.slide_ids: list[str] = table["slide_id"].to_pylist()
-        self._target_sums = np.array(
-            [np.nan if target is None else target for target in table["target_sum"].to_pylist()], dtype=np.float64
-        )
-        self._measured = _Masks(table["measured"].to_pylist())
-        known = {slide_id: number for number, slide_id in enumerate(self.slide_ids)}
+    def _slides_of_rows(self) -> NDArray[np.int64]:
+        """Return (samples,) the slides as rows of slides.parquet."""
+        known = {slide_id: number for number, slide_id in enumerate(self._slides.ids)}
         used, names = codes(self._rows["slide_id"])
         unknown = [name for name in names if name not in known]
         if unknown:
             raise DatasetError(
                 "a patch names an unknown slide",
-                where=path,
+                where=self.folder / self.manifest.tables["slides"].path,
                 found=unknown[0],
                 hint="fetch the dataset's files again, or build it again",
             )
-        self._slide_of = np.array([known[name] for name in names], dtype=np.int64)[used]
-
-    def _normalize(
-        self, x: NDArray[Any], totals: NDArray[np.float32], numbers: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        if self.manifest.values == "normalized":
-            return x.astype(np.float32)
-        from stpatch.expression.normalize import Normalization, normalize_dense
-
-        method = str(self.manifest.normalization["method"])
-        out = np.empty(x.shape, dtype=np.float32)
-        slides = self._slide_of[numbers]
-        for target in np.unique(self._target_sums[slides]):
-            rows = np.flatnonzero(np.isclose(self._target_sums[slides], target, rtol=0, atol=0, equal_nan=True))
-            normalization = Normalization(method=method, target_sum=None if np.isnan(target) else float(target))
-            whole = len(rows) == len(x)
-            part = normalize_dense(x if whole else x[rows], totals if whole else totals[rows], normalization)
-            if whole:
-                return part
-            out[rows] = part
-        return out
+        return np.array([known[name] for name in names], dtype=np.int64)[used]
 
 
-class _Masks:
-    """Which genes each slide measured, unpacked when asked for."""
-
-    def __init__(self, packed: list[bytes]) -> None:
-        self._packed = packed
-
-    def __getitem__(self, slide: int) -> NDArray[np.bool_]:
-        packed = self._packed[slide]
-        return unpack_measured(packed, 8 * len(packed) - 1)
-
-
-def _reopen(folder: Path, split: str, normalized: bool) -> Dataset:  # noqa: FBT001 - called by pickle alone
-    return open_dataset(folder, split, normalized=normalized)
+def _reopen(folder: Path, split: str, request: Request, threads: int, chosen: NDArray[np.int64] | None) -> Dataset:
+    dataset = Dataset(folder, manifest=read_manifest(folder), split=split, request=request, threads=threads)
+    return dataset if chosen is None else dataset.subset(chosen)

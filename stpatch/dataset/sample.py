@@ -48,6 +48,8 @@ class Sample:
         (H, W) float32, a pixel's count over all genes; 0 marks an empty pixel.
     genes
         (C,) int32 gene ids, the pad's where a channel has no gene; None where one panel holds for the whole dataset.
+    measured
+        (C,) whether the sample's slide measured each channel's gene; given by a reader alone.
     labels
         (H, W) int16 per label, -1 = none, by label name.
     meta
@@ -60,6 +62,7 @@ class Sample:
     x: NDArray[Any]
     totals: NDArray[np.float32]
     genes: NDArray[np.int32] | None = None
+    measured: NDArray[np.bool_] | None = None
     labels: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     further: Mapping[str, NDArray[Any]] = field(default_factory=dict)

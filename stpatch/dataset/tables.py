@@ -206,6 +206,13 @@ def numbers(column: pa.ChunkedArray, *, where: object = None) -> NDArray[Any]:
     return np.concatenate([np.empty(0, dtype), *(_values(chunk, dtype) for chunk in column.chunks)])
 
 
+def indices(rows: NDArray[np.int64]) -> pa.Array:
+    """Return row numbers as pyarrow takes them, by their buffer: its own way would import pandas."""
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
+
+
 def codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
     """Return a text column as (rows,) positions in the list of its different texts."""
     texts: dict[str, int] = {}

@@ -1,4 +1,7 @@
-"""Normalized values of dense counts: windows, and the batches that a reader asks for. Imports no compiler."""
+"""Normalized values of dense counts: windows, and the batches that a reader asks for.
+
+No compiler is imported before a patch is normalized by `PatchNormalizer`.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,46 @@ def dense_values(
     else:
         normalize_array(x, spot_scale(spread, recipe.target_sum).astype(np.float32), recipe.method, out=out)
     return out
+
+
+class PatchNormalizer:
+    """Normalizes patches of counts one after the other, each value computed in float64 and rounded once.
+
+    Writers and readers of datasets use it alike, so that values computed at reading are, to the last bit, those that
+    would have been stored. It holds what the loop needs between patches: one for each thread.
+    """
+
+    def __init__(self) -> None:
+        self._tables: tuple[NDArray[np.float32], NDArray[Any]] | None = None
+
+    def write(
+        self, counts: NDArray[Any], totals: NDArray[np.floating[Any]], formula: Formula, *, out: NDArray[np.float32]
+    ) -> None:
+        """Write a patch's normalized values.
+
+        Parameters
+        ----------
+        counts
+            (C, H, W) of an unsigned dtype, in C order.
+        totals
+            (H, W), counts over all measured genes; 0 marks an empty pixel.
+        formula
+            The normalization.
+        out
+            (C, H, W) float32, in C order.
+        """
+        from stpatch.kernels.patches import SMALL, patch_values
+
+        channels, pixels = counts.shape[0], totals.size
+        if not counts.size:
+            return
+        if self._tables is None or self._tables[0].shape[1] != pixels:
+            index_dtype = np.uint16 if SMALL * pixels <= 2**16 else np.uint32
+            self._tables = np.empty((SMALL, pixels), np.float32), np.empty((2, pixels), index_dtype)
+        table, index = self._tables
+        scale = spot_scale(totals.reshape(-1), formula.target_sum)
+        flat = out.reshape(channels, pixels)
+        patch_values(counts.reshape(channels, pixels), scale, formula.method, table, index, flat)
 
 
 def residuals(

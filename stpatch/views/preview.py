@@ -140,7 +140,7 @@ def slide_picture(whole: Whole, slide_id: str, patches: pd.DataFrame) -> SlidePi
 def patch_picture(whole: Whole, key: str) -> PatchPicture:
     """Return the picture of one patch, in normalized values."""
     row = whole.row_of(key)
-    sample = whole.sample(key, split=row["split"], normalized=True)
+    sample = whole.sample(key, split=row["split"], values="normalized")
     organisms = [str(organism) for organism in whole.genes["organism"].dropna().unique()]
     return PatchPicture(
         key=key,

@@ -31,7 +31,7 @@ class Whole:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
-        self._open: dict[tuple[str, bool], Dataset] = {}
+        self._open: dict[tuple[str, str | None], Dataset] = {}
 
     @cached_property
     def patches(self) -> pd.DataFrame:
@@ -54,11 +54,11 @@ class Whole:
         """All splits, in order."""
         return tuple(self.manifest.splits)
 
-    def split(self, name: str, *, normalized: bool = False) -> Dataset:
+    def split(self, name: str, *, values: str | None = None) -> Dataset:
         """Return one split, open."""
-        kind = (name, normalized)
+        kind = (name, values)
         if kind not in self._open:
-            self._open[kind] = open_dataset(self.folder, name, normalized=normalized)
+            self._open[kind] = open_dataset(self.folder, name, values=values)
         return self._open[kind]
 
     def row_of(self, key: str) -> Mapping[str, Any]:
@@ -83,9 +83,10 @@ class Whole:
             )
         return {str(name): value for name, value in rows.iloc[0].items()}
 
-    def sample(self, key: str, *, split: str, normalized: bool = False) -> Sample:
+    def sample(self, key: str, *, split: str, values: str | None = None) -> Sample:
         """Return a sample of a split by its key."""
-        return self.split(split, normalized=normalized)[key]
+        sample: Sample = self.split(split, values=values)[key]
+        return sample
 
     def names_of(self, sample: Sample, *, split: str) -> tuple[str, ...]:
         """Return the (C,) gene names of a sample's channels, "" = pad."""

@@ -100,15 +100,6 @@ def patch_values(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArra
     return values
 
 
-def single_precision_values(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the same in float32 all the way: scale of the pixel, product, logarithm."""
-    values = np.zeros(counts.shape, np.float32)
-    for channel, i, j in zip(*np.nonzero(counts), strict=True):
-        scale = np.float32(TARGET / totals[i, j])
-        values[channel, i, j] = np.log1p(np.float32(counts[channel, i, j]) * scale)
-    return values
-
-
 def gene_variances(slide: RecipeSlide, spots: Cells) -> dict[str, float]:
     """Return every measured gene's variance over the window's spots."""
     logs: dict[str, list[float]] = {}

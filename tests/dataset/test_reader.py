@@ -75,7 +75,7 @@ def test_the_only_split_needs_no_name(tmp_path):
 def test_batches_and_normalization(tmp_path, kind):
     write_dataset(tmp_path, **kind)
     raw = stpatch.open(tmp_path, "train")
-    dataset = stpatch.open(tmp_path, "train", normalized=True)
+    dataset = stpatch.open(tmp_path, "train", values="normalized")
     batches = list(dataset.batches(4))
     assert [len(batch.keys) for batch in batches] == [4, 2]
     assert [len(batch.keys) for batch in dataset.batches(4, drop_last=True)] == [4]
@@ -99,7 +99,7 @@ def test_batches_and_normalization(tmp_path, kind):
 
 def test_stored_normalized_values_are_returned_as_float32(tmp_path):
     write_dataset(tmp_path, values="normalized", dtype="float16")
-    dataset = stpatch.open(tmp_path, "train", normalized=True)
+    dataset = stpatch.open(tmp_path, "train", values="normalized")
     assert dataset[0].x.dtype == np.float32
     np.testing.assert_array_equal(dataset[0].x, stpatch.open(tmp_path, "train")[0].x)
 
@@ -203,3 +203,140 @@ def test_reading_loads_nothing_of_the_building(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+READS = [{}, {"format": "zarr"}, {"encoding": "npy"}, {"variable": True}, {"genes": False}, {"dtype": "uint32"}]
+
+
+@pytest.mark.parametrize("kind", READS, ids=str)
+def test_sparse_batches_hold_the_counts(tmp_path, kind):
+    write_dataset(tmp_path, **kind)
+    dense, sparse = stpatch.open(tmp_path, "train").batch(range(6)), stpatch.open(tmp_path, "train", values="sparse")
+    batch = sparse.batch(range(6))
+    assert isinstance(batch, stpatch.SparseBatch)
+    np.testing.assert_array_equal(batch.dense(), dense.x)
+    assert (batch.counts > 0).all()
+    assert batch.counts.dtype == dense.x.dtype
+    assert batch.target_sums.tolist() == [10000.0, 5000.0] * 3
+    for name in ("totals", "genes", "measured", "slides"):
+        np.testing.assert_array_equal(getattr(batch, name), getattr(dense, name))
+    for number in range(6):
+        at = slice(*batch.indptr[number : number + 2])
+        assert (np.diff(batch.positions[at]) > 0).all()
+        np.testing.assert_array_equal(sparse[number].x, stpatch.open(tmp_path, "train")[number].x)
+
+
+@pytest.mark.parametrize("kind", READS, ids=str)
+@pytest.mark.parametrize("values", ["counts", "normalized", "sparse"])
+def test_threads_change_nothing(tmp_path, kind, values):
+    write_dataset(tmp_path, **kind)
+    one, three = (stpatch.open(tmp_path, "train", values=values, threads=n) for n in (1, 3))
+    with three:
+        for left, right in zip(one.batches(4), three.batches(4), strict=True):
+            assert left.keys == right.keys
+            name = "positions" if values == "sparse" else "x"
+            np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+            np.testing.assert_array_equal(left.totals, right.totals)
+
+
+@pytest.mark.parametrize("kind", READS, ids=str)
+@pytest.mark.parametrize("values", ["counts", "normalized"])
+def test_samples_are_projected_onto_given_genes(tmp_path, kind, values):
+    write_dataset(tmp_path, **kind)
+    plain = stpatch.open(tmp_path, "train", values=values)
+    wanted = ["G9", 2, "G5"]
+    batch = stpatch.open(tmp_path, "train", values=values, genes=wanted).batch(range(6))
+    assert batch.x.shape == (6, 3, 3, 5)
+    assert batch.genes.tolist() == [[9, 2, 5]] * 6
+    seen = 0
+    for number in range(6):
+        sample = plain[number]
+        place = tuple(slice(size) for size in sample.x.shape[1:])
+        for at, gene in enumerate((9, 2, 5)):
+            channel = np.flatnonzero(sample.genes == gene)
+            known = len(channel) == 1 and sample.measured[channel[0]]
+            assert batch.measured[number, at] == known
+            expected = sample.x[channel[0]] if len(channel) else np.zeros(sample.x.shape[1:])
+            np.testing.assert_array_equal(batch.x[number, at][place], expected)
+            seen += int(batch.x[number, at].sum() > 0)
+    assert seen
+    sample = stpatch.open(tmp_path, "train", genes=wanted)[0]
+    assert sample.genes.tolist() == [9, 2, 5]
+
+
+def test_what_cannot_be_read_so(tmp_path):
+    write_dataset(tmp_path)
+    for options, words in (
+        ({"values": "logs"}, "unknown values"),
+        ({"values": "sparse", "dtype": "float32"}, "sparse batches hold"),
+        ({"values": "sparse", "genes": ["G1"]}, "sparse batches hold"),
+        ({"dtype": "float16"}, "counts do not fit float16"),
+        ({"values": "normalized", "dtype": "float64"}, "cannot have this dtype"),
+        ({"genes": ["G1", "G77", 99, 0]}, r"3 of 4 genes(.|\n)*G77, 99, 0"),
+        ({"genes": ["G1", 1]}, "given twice"),
+    ):
+        with pytest.raises(DatasetError, match=words):
+            stpatch.open(tmp_path, "train", **options)
+    with pytest.raises(ValueError, match="at least one thread"):
+        stpatch.open(tmp_path, "train", threads=0)
+
+
+def test_a_dataset_of_normalized_values_has_no_counts(tmp_path):
+    write_dataset(tmp_path, values="normalized", dtype="float32")
+    for values in ("counts", "sparse"):
+        with pytest.raises(DatasetError, match="has no counts"):
+            stpatch.open(tmp_path, "train", values=values)
+
+
+def test_half_precision_is_the_rounded_single(tmp_path):
+    write_dataset(tmp_path)
+    single, half = (stpatch.open(tmp_path, "train", values="normalized", dtype=t) for t in ("float32", "float16"))
+    assert half.batch([0]).x.dtype == np.float16
+    np.testing.assert_array_equal(half.batch(range(6)).x, single.batch(range(6)).x.astype(np.float16))
+    assert stpatch.open(tmp_path, "train", dtype="float32")[0].x.dtype == np.float32
+
+
+def test_slices_and_selections(tmp_path):
+    write_dataset(tmp_path)
+    dataset = stpatch.open(tmp_path, "train")
+    assert [sample.key for sample in dataset[1:5:2]] == ["s2-000001", "s2-000003"]
+    second = dataset.select(slide="s2")
+    assert [sample.meta["slide_id"] for sample in second] == ["s2"] * 3
+    assert second["s2-000003"].key == second[1].key == "s2-000003"
+    assert "s1-000000" not in second
+    np.testing.assert_array_equal(second[1].x, dataset["s2-000003"].x)
+    np.testing.assert_array_equal(second.batch([2]).measured[0], dataset.measured("s2-000005"))
+    assert second.table.num_rows == 3
+    assert [sample.key for sample in second.select(row=[1, 5])] == ["s2-000001", "s2-000005"]
+    assert len(dataset.select(slide={"s1", "s2"}, split="val")) == 0
+    again = pickle.loads(pickle.dumps(second[1:]))
+    assert [sample.key for sample in again] == ["s2-000003", "s2-000005"]
+    with pytest.raises(DatasetError, match=r"no such column(.|\n)*coverage"):
+        dataset.select(tissue="breast")
+    assert dataset.slides["slide_id"].to_pylist() == dataset.slide_ids
+    assert dataset.stats()["samples_by_slide"] == {"s1": 3, "s2": 3}
+    assert second.stats()["samples"] == 3
+
+
+def test_shuffled_epochs_hold_every_sample_once(tmp_path):
+    write_dataset(tmp_path)
+    dataset = stpatch.open(tmp_path, "train")
+
+    def order(**options):
+        return [key for batch in dataset.batches(4, shuffle=True, **options) for key in batch.keys]
+
+    assert sorted(order()) == sorted(sample.key for sample in dataset)
+    assert order(seed=1, epoch=2) == order(seed=1, epoch=2)
+    assert len({tuple(order(epoch=epoch)) for epoch in range(4)}) > 1
+
+
+def test_a_header_of_another_sample_is_told(tmp_path):
+    write_dataset(tmp_path, encoding="npy")
+    dataset = stpatch.open(tmp_path, "train")
+    path = tmp_path / "train/train-000000.tar"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"s1-000000")] = ord("t")
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match="header is damaged"):
+        dataset.batch([0])
+    np.testing.assert_array_equal(dataset.batch([1]).x[0], dataset[1].x)

@@ -300,7 +300,7 @@ def test_target_sums_are_scanpys(
     write_counts(folder / "two.h5ad", counts["two"], array=square(ROWS, COLUMNS))
     sections: dict[str, Any] = {"normalize": {"target_sum": target_sum}, "shards": {"values": values}}
     build(folder, SHEET[:2], channels=ALL_GENES, crop=WHOLE, **sections)
-    for sample in open_all(folder, normalized=True):
+    for sample in open_all(folder, values="normalized"):
         slide_id = sample.meta["slide_id"]
         together = ["one", "two"] if target_sum == "corpus_median" else [slide_id]
         slide = as_anndata(np.concatenate([counts[name] for name in together]))
@@ -340,11 +340,11 @@ def test_counts_cannot_give_residuals_back(folder: Path) -> None:
         build(folder, SHEET, grid={"collisions": "mean"})
 
 
-@pytest.mark.parametrize("method", ["none", "total", "sqrt_total"])
+@pytest.mark.parametrize("method", ["none", "total", "sqrt_total", "log1p_total"])
 def test_normalizations_from_counts_and_stored_are_the_same(folder: Path, method: str) -> None:
     for values in ("counts", "normalized"):
         build(folder, SHEET[:1], name=values, normalize={"method": method}, shards={"values": values})
-    stored, read = open_all(folder, "normalized"), open_all(folder, "counts", normalized=True)
+    stored, read = open_all(folder, "normalized"), open_all(folder, "counts", values="normalized")
     for sample in read:
         np.testing.assert_array_equal(sample.genes, stored[sample.key].genes)
         np.testing.assert_array_equal(sample.x, stored[sample.key].x)
@@ -357,7 +357,7 @@ def test_half_precision_holds_what_it_can(folder: Path, counts: dict[str, np.nda
         matrix = counts[sample.meta["slide_id"]]
         assert sample.x.dtype == np.float16
         np.testing.assert_allclose(spots_of(sample), np.log1p(matrix * (1e4 / matrix.sum(1, keepdims=True))), rtol=5e-4)
-    assert open_all(folder, normalized=True)[0].x.dtype == np.float32
+    assert open_all(folder, values="normalized")[0].x.dtype == np.float32
     with pytest.raises(ConfigError, match="larger than float16 holds"):
         build(folder, SHEET, name="large", normalize={"method": "total", "target_sum": 1e7}, shards=half)
 

@@ -67,6 +67,25 @@ class Encoding(ABC):
             The bytes are damaged, cut short, too long, or hold another dtype or shape.
         """
 
+    def decode_into(self, data: bytes | memoryview, out: NDArray[Any], *, where: object = None) -> None:
+        """Decode to an array that is there already, such as a sample's part of a batch.
+
+        Parameters
+        ----------
+        data
+            As for `decode`.
+        out
+            Writable; its dtype and shape are what the bytes must hold.
+        where
+            File and key, for the message.
+
+        Raises
+        ------
+        DatasetError
+            As for `decode`; what `out` then holds is of no meaning.
+        """
+        out[...] = self.decode(data, dtype=out.dtype, shape=out.shape, where=where)
+
     def encode_chunk(self, array: NDArray[Any]) -> bytes:
         """Return an array as the inner chunk of a zarr shard, as `zarr_compressors` would write it."""
         return self.encode(array)
@@ -76,6 +95,10 @@ class Encoding(ABC):
     ) -> NDArray[Any]:
         """Return the array of a zarr chunk; see `decode`."""
         return self.decode(data, dtype=dtype, shape=shape, where=where)
+
+    def decode_chunk_into(self, data: bytes, out: NDArray[Any], *, where: object = None) -> None:
+        """Decode a zarr chunk to an array that is there already; see `decode_into`."""
+        out[...] = self.decode_chunk(data, dtype=out.dtype, shape=out.shape, where=where)
 
     def zarr_compressors(self, dtype: np.dtype[Any]) -> list[Any] | None:  # noqa: ARG002 - refuses them all
         """Return the zarr v3 compressors by which plain zarr reads the chunks; None: chunks are plain values.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from stpatch.registry import ENCODINGS
 LEVEL = 5
 HEADER = 16
 """Bytes of a frame's header: version, flags, bytes per item, then three little-endian uint32: bytes, block, frame."""
+
+LENGTHS = struct.Struct("<3I")
+"""The header's last twelve bytes: bytes, bytes of a block, bytes of the frame."""
 
 
 @ENCODINGS.register
@@ -49,11 +53,18 @@ class Blosc(Encoding):
         if dtype is None or shape is None:
             raise ValueError("a blosc frame needs dtype and shape")
         out = np.empty(shape, dtype=dtype)
+        self.decode_into(data, out, where=where)
+        return out
+
+    def decode_into(self, data: bytes | memoryview, out: NDArray[Any], *, where: object = None) -> None:
+        """Decompress straight into `out`; by way of another array where `out` is not in C order."""
+        if not (out.flags.c_contiguous and out.dtype.isnative):
+            out[...] = self.decode(data, dtype=out.dtype.newbyteorder("="), shape=out.shape, where=where)
+            return
         if len(data) < HEADER:
             raise damaged("is shorter than its header", where, f"{len(data)} bytes", f"at least {HEADER}")
         # The decoder trusts the header's lengths, so they are compared with what is here before it reads or writes.
-        n_bytes = int.from_bytes(data[4:8], "little")
-        frame_bytes = int.from_bytes(data[12:16], "little")
+        n_bytes, _, frame_bytes = LENGTHS.unpack_from(data, 4)
         if frame_bytes != len(data):
             raise damaged("has another length than it says", where, f"{len(data)} bytes", f"{frame_bytes} bytes")
         if n_bytes != out.nbytes or data[3] != out.dtype.itemsize:
@@ -61,15 +72,19 @@ class Blosc(Encoding):
                 "holds another array",
                 where,
                 f"{n_bytes} bytes of items of {data[3]}",
-                f"{out.dtype} {shape}, {out.nbytes} bytes",
+                f"{out.dtype} {out.shape}, {out.nbytes} bytes",
             )
         if out.nbytes == 0:
-            return out
+            return
+        blosc.use_threads = False
         try:
             blosc.decompress(bytes(data), out)
         except (RuntimeError, ValueError) as error:
             raise damaged("cannot be decompressed", where, error, None) from error
-        return out
+
+    def decode_chunk_into(self, data: bytes, out: NDArray[Any], *, where: object = None) -> None:
+        """Decompress a chunk, which is a frame."""
+        self.decode_into(data, out, where=where)
 
     def zarr_compressors(self, dtype: np.dtype[Any]) -> list[Any]:
         """Return zarr's Blosc codec with the settings of `encode`."""

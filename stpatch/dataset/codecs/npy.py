@@ -65,6 +65,14 @@ class Npy(Encoding):
             raise damaged("has another length than it says", where, f"{found} bytes", f"{n_bytes} bytes")
         return np.frombuffer(data, found_dtype, offset=len(header[0])).reshape(found_shape).copy()
 
+    def decode_into(self, data: bytes | memoryview, out: NDArray[Any], *, where: object = None) -> None:
+        """Copy the values, at once where the header is the one that `encode` writes for the array."""
+        head = _header(out.dtype.str, out.shape)
+        if len(data) == len(head) + out.nbytes and bytes(data[: len(head)]) == head:
+            out[...] = np.frombuffer(data, out.dtype, offset=len(head)).reshape(out.shape)
+        else:
+            out[...] = self.decode(data, dtype=out.dtype, shape=out.shape, where=where)
+
     def encode_chunk(self, array: NDArray[Any]) -> bytes:
         """Return the values alone."""
         return little_endian(array).tobytes()

@@ -70,6 +70,35 @@ class SampleReader(ABC):
             A file is missing, cut short or damaged, or holds another sample there.
         """
 
+    def read_into(
+        self,
+        shard: ShardEntry,
+        out: Mapping[str, NDArray[Any]],
+        *,
+        index: int,
+        byte_range: tuple[int, int],
+        key: str,
+        size: tuple[int, int] | None,
+    ) -> None:
+        """Read one sample's planes to arrays that are there already, such as a sample's part of a batch.
+
+        Parameters
+        ----------
+        out
+            Writable arrays by plane name, each of the plane's dtype and of its shape at `size`. Planes that are not
+            in it are not decoded.
+        shard, index, byte_range, key, size
+            As for `read`.
+
+        Raises
+        ------
+        DatasetError
+            As for `read`.
+        """
+        stored = self.read(shard, index=index, byte_range=byte_range, key=key, size=size).arrays
+        for name, array in out.items():
+            array[...] = stored[name]
+
     def forget(self) -> None:  # noqa: B027 - most readers keep nothing
         """Let go of what is kept."""
 

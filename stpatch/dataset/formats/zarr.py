@@ -154,6 +154,26 @@ class ZarrReader(SampleReader):
             arrays[plane.name] = array if size is None else array[tuple(map(slice, plane.shape_at(size)))]
         return Stored(arrays, None)
 
+    def read_into(
+        self,
+        shard: ShardEntry,
+        out: Mapping[str, NDArray[Any]],
+        *,
+        index: int,
+        byte_range: tuple[int, int],
+        key: str,
+        size: tuple[int, int] | None,
+    ) -> None:
+        """Read chunks to arrays; see `SampleReader.read_into`."""
+        if size is not None:  # chunks are padded to the largest sample, so they do not fit
+            super().read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
+            return
+        for name, array in out.items():
+            file = shard if name == X else shard.parts[name]
+            where = f"{where_of(file, key)}, {name}"
+            offset, nbytes = byte_range if name == X else self._chunk(file, index, where)
+            self._encoding.decode_chunk_into(self._files.read(file, offset, nbytes, where=where), array, where=where)
+
     def shard_index(self, file: FileEntry) -> NDArray[np.uint64]:
         """Return the (patches, 2) offsets and lengths of a shard file."""
         index = self._indexes.get(file.path)
