@@ -28,6 +28,7 @@ from scripts.bench.limits import measure_machine
 from scripts.bench.peers import measure_peers
 from scripts.bench.pool import measure_pool, measure_processors
 from scripts.bench.read import measure_reading
+from scripts.bench.reading import measure_ratios
 from scripts.bench.report import table
 from scripts.bench.stages import (
     BEFORE_SHARD,
@@ -42,7 +43,7 @@ from scripts.bench.stages import (
     write_config,
 )
 
-PARTS = ("stages", "kernels", "workers", "commands", "memory", "build", "peers", "growth")
+PARTS = ("stages", "kernels", "workers", "commands", "memory", "build", "peers", "growth", "reading")
 DENSITY = {"visium": 32, "hd": 8}
 SMALL_SLIDES, FEW_SLIDES = 200, 10
 
@@ -173,6 +174,14 @@ class Bench:
     def growth(self) -> Any:
         """Return how rate and memory go with the size of the work."""
         return measure_growth(self.folder / "growth", quick=self.quick)
+
+    def reading(self) -> Any:
+        """Return what reading takes beside the codec's decoding of the same frames."""
+        found = {}
+        for name, config in self.configs.items():
+            self.built(name)
+            found[name] = measure_ratios(folders_of(config)[0])
+        return found
 
 
 def main() -> None:

@@ -162,6 +162,13 @@ def _growth(part: dict[str, Any]) -> Iterator[Row]:
         yield (f"{axis}: time a byte of work", f"{run['exponent']:+.2f}", against, "")
 
 
+def _reading(part: dict[str, Any]) -> Iterator[Row]:
+    for name, found in part.items():
+        for way, micros in found["us"].items():
+            against = f"the codec alone {found['us']['codec']:.0f}"
+            yield (f"{name}: {way}, us per patch", f"{micros:.0f}", against, f"{found['of codec'][way]:.2f}")
+
+
 BLOCKS = {
     "stages": _stages,
     "kernels": _kernels,
@@ -171,4 +178,5 @@ BLOCKS = {
     "build": _build,
     "peers": _peers,
     "growth": _growth,
+    "reading": _reading,
 }
