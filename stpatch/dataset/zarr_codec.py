@@ -40,7 +40,7 @@ class SparseCodec(ArrayBytesCodec):
         return {"name": NAME}
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        array = ENCODINGS.get(ENCODING).decode(
+        array: Any = ENCODINGS.get(ENCODING).decode(
             chunk_data.to_bytes(), dtype=_dtype(chunk_spec), shape=chunk_spec.shape, where=f"codec {NAME}"
         )
         return chunk_spec.prototype.nd_buffer.from_ndarray_like(array)
@@ -57,8 +57,8 @@ class SparseCodec(ArrayBytesCodec):
 def _dtype(spec: ArraySpec) -> np.dtype[Any]:
     # zarr 3.0 has NumPy's dtypes here, zarr 3.1 its own
     dtype: Any = spec.dtype
-    native = dtype.to_native_dtype() if hasattr(dtype, "to_native_dtype") else np.dtype(dtype)
-    return np.dtype(native).newbyteorder("=")
+    native: np.dtype[Any] = np.dtype(dtype.to_native_dtype() if hasattr(dtype, "to_native_dtype") else dtype)
+    return native.newbyteorder("=")
 
 
 register_codec(NAME, SparseCodec)

@@ -63,7 +63,13 @@ def count_bits(words: NDArray[np.uint64]) -> int:
 
 def _scatter_examples(_dtype: np.dtype[Any]) -> list[tuple[Any, ...]]:
     return [
-        (np.empty(0, np.uint64), np.empty(0, np.uint8), np.empty(0, stored), np.empty(0, np.int64), np.empty((0, 0), out))
+        (
+            np.empty(0, np.uint64),
+            np.empty(0, np.uint8),
+            np.empty(0, stored),
+            np.empty(0, np.int64),
+            np.empty((0, 0), out),
+        )
         for stored, out in _DTYPES
     ]
 

@@ -15,9 +15,7 @@ from stpatch.registry import ENCODINGS
 
 DTYPES = ["uint16", "uint32", "int16", "int32", "float32", "float16", "float64"]
 KINDS = [
-    (name, dtype)
-    for name in ENCODINGS.own()
-    for dtype in (DTYPES[:2] if ENCODINGS.get(name).counts_only else DTYPES)
+    (name, dtype) for name in ENCODINGS.own() for dtype in (DTYPES[:2] if ENCODINGS.get(name).counts_only else DTYPES)
 ]
 
 

@@ -263,7 +263,7 @@ def _decompress(frame: bytes, content: NDArray[np.uint8], where: object) -> None
         if frame:
             raise damaged("has another length than it says", where, f"{len(frame)} bytes", "0 bytes")
         return
-    # The decoder would leave the end of `content` as it was where a frame holds less. It bounds what it writes by itself.
+    # The decoder bounds what it writes, but would leave the end of `content` as it was where a frame holds less.
     found = _frame_bytes(frame)
     if found != content.size:
         raise damaged("holds another number of bytes than it says", where, found, content.size)
@@ -274,7 +274,7 @@ def _decompress(frame: bytes, content: NDArray[np.uint8], where: object) -> None
 
 
 def _frame_bytes(frame: bytes) -> int | None:
-    """Return how many bytes a Zstandard frame with a checksum says it holds (RFC 8878, 3.1.1.1); None: it is not one."""
+    """Return the content size of a Zstandard frame with a checksum (RFC 8878, 3.1.1.1); None: it is not one."""
     if not frame.startswith(ZSTD_MAGIC) or len(frame) < len(ZSTD_MAGIC) + 1 or frame[4] & 0x1C != ZSTD_CHECKSUM:
         return None
     single = frame[4] >> 5 & 1  # one segment: no byte for the window, and at least one for the length

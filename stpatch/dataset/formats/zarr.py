@@ -116,7 +116,8 @@ class Zarr(ShardFormat):
         layout = manifest.layout
         rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
         crop = ['x = x[:, : rows[0]["height"], : rows[0]["width"]]'] if layout.variable else []
-        imports, read = [], ['x, totals = arrays["x"][0], arrays["totals"][0]']
+        imports: list[str] = []
+        read = ['x, totals = arrays["x"][0], arrays["totals"][0]']
         encoding = ENCODINGS.get(layout.encoding)
         if encoding.zarr_serializer(np.dtype(layout.dtype)) is not None:  # plain zarr may lack the codec
             imports, lines = encoding.snippet(X, dtype=layout.dtype, shape=str(layout.shape))
