@@ -6,7 +6,7 @@ Zarr finds it by the entry point of group ``zarr.codecs`` wherever stpatch is in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
@@ -27,7 +27,7 @@ ENCODING = "sparse"
 class SparseCodec(ArrayBytesCodec):
     """Makes a chunk of uint16 or uint32 the bytes of encoding ``sparse``; it has no configuration."""
 
-    is_fixed_size: ClassVar[bool] = False
+    is_fixed_size = False
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:

@@ -58,7 +58,7 @@ def count_bits(words: NDArray[np.uint64]) -> int:
     count = np.uint64(0)
     for word in words:
         count += ones(word)
-    return np.int64(count)
+    return int(count)
 
 
 def _scatter_examples(_dtype: np.dtype[Any]) -> list[tuple[Any, ...]]:
