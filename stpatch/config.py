@@ -400,6 +400,11 @@ class Config(Section):
                 )
             if self.ingest.values == "normalized":
                 raise ValueError("ingest.values: normalized has no counts; set shards.values: normalized")
+        elif ENCODINGS.get(self.shards.encoding).counts_only:
+            raise ValueError(
+                f"shards.encoding: {self.shards.encoding} holds counts only; set shards.values: counts (they are "
+                "normalized when read) or another shards.encoding"
+            )
         if self.ingest.values == "normalized" and self.normalize.method != "none":
             raise ValueError("ingest.values: normalized is normalized already; set normalize.method: none")
         for name, _ in self.channels.panel_rules():

@@ -16,7 +16,7 @@ from stpatch.dataset.index import KIND
 KINDS = [
     {"format": format_, "encoding": encoding, **more}
     for format_ in ("tar", "zarr")
-    for encoding in ("blosc", "npy")
+    for encoding in ("blosc", "npy", "sparse")
     for more in ({}, {"variable": True})
 ]
 

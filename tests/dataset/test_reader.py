@@ -20,7 +20,7 @@ from stpatch.expression.normalize import Normalization, normalize_dense
 KINDS = [
     {"format": format_, "encoding": encoding, **more}
     for format_ in ("tar", "zarr")
-    for encoding in ("blosc", "npy")
+    for encoding in ("blosc", "npy", "sparse")
     for more in ({}, {"genes": False}, {"variable": True}, {"labels": ()})
 ]
 

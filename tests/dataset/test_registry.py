@@ -40,7 +40,7 @@ def config_of(**shards):
 
 def test_own_items():
     assert FORMATS.names() == ("tar", "zarr")
-    assert ENCODINGS.names() == ("blosc", "npy")
+    assert ENCODINGS.names() == ("blosc", "npy", "sparse")
     for registry in (FORMATS, ENCODINGS):
         for name in registry.names():
             assert registry.get(name).name == name
@@ -50,7 +50,7 @@ def test_own_items():
 def test_the_config_takes_its_choices_from_the_registries(plugin):
     properties = Config.model_json_schema()["$defs"]["ShardsSection"]["properties"]
     assert properties["format"]["enum"] == ["tar", "zarr", "folder"]
-    assert properties["encoding"]["enum"] == ["blosc", "npy", "raw"]
+    assert properties["encoding"]["enum"] == ["blosc", "npy", "sparse", "raw"]
     assert config_of(format="folder", encoding="raw").shards == ShardsSection(format="folder", encoding="raw")
 
 

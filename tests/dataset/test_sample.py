@@ -10,10 +10,10 @@ from bundles.dataset import make_layout, make_sample, write_shard
 from stpatch.dataset.codecs import decode
 from stpatch.dataset.sample import check_key, field_names, label_name
 from stpatch.errors import ConfigError, DatasetError
-from stpatch.registry import FORMATS
+from stpatch.registry import ENCODINGS, FORMATS
 
 
-@pytest.mark.parametrize("encoding", ["blosc", "npy"])
+@pytest.mark.parametrize("encoding", ENCODINGS.own())
 def test_fields_are_in_order_and_decode(encoding):
     layout = make_layout(encoding=encoding, labels=("b", "a"))
     sample = make_sample(1, layout)

@@ -15,7 +15,7 @@ from stpatch.errors import DatasetError
 KINDS = [
     {"format": format_, "encoding": encoding, **more}
     for format_ in ("tar", "zarr")
-    for encoding in ("blosc", "npy")
+    for encoding in ("blosc", "npy", "sparse")
     for more in ({}, {"genes": False, "labels": ()}, {"variable": True})
 ]
 

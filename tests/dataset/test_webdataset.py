@@ -9,10 +9,11 @@ from bundles.dataset import make_sample, write_dataset
 
 from stpatch.dataset.webdataset import stpatch_decoder
 from stpatch.errors import ConfigError
+from stpatch.registry import ENCODINGS
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its shards to the garbage collector
-@pytest.mark.parametrize("encoding", ["blosc", "npy"])
+@pytest.mark.parametrize("encoding", ENCODINGS.own())
 def test_webdataset_gives_arrays(tmp_path, encoding):
     manifest = write_dataset(tmp_path, encoding=encoding)
     urls = [str(tmp_path / shard.path) for shard in manifest.splits["train"].shards]

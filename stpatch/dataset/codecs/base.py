@@ -26,11 +26,14 @@ class Encoding(ABC):
         Whether the bytes of a member tell dtype and shape; otherwise the manifest does.
     words
         What a member is, for the dataset's card.
+    counts_only
+        Whether `x` must hold counts (``shards.values: counts``).
     """
 
     name: ClassVar[str]
     tells_shape: ClassVar[bool]
     words: ClassVar[str]
+    counts_only: ClassVar[bool] = False
 
     @property
     def suffix(self) -> str:
@@ -112,6 +115,14 @@ class Encoding(ABC):
             "an encoding cannot be used in zarr shards", where="shards.encoding", found=self.name,
             hint="choose another shards.encoding, or shards.format: tar",
         )  # fmt: skip
+
+    def zarr_serializer(self, dtype: np.dtype[Any]) -> Any:  # noqa: ARG002 - plain values, unless overridden
+        """Return the zarr v3 codec that makes bytes of a chunk; None: ``bytes``, the little-endian values.
+
+        Where there is one, plain zarr reads the chunks of `x` only where the codec's package is installed, so that the
+        card shows how to read them by their byte range.
+        """
+        return None
 
     def bytes_per_value(self, dtype: DTypeLike) -> float:
         """Return about how many bytes a value takes, for estimates before a build."""

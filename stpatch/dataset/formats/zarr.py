@@ -113,15 +113,29 @@ class Zarr(ShardFormat):
 
     def snippet(self, manifest: Manifest, split: str) -> list[str]:
         """Return how plain zarr reads it."""
+        layout = manifest.layout
         rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
-        crop = ['x = x[:, : rows[0]["height"], : rows[0]["width"]]'] if manifest.layout.variable else []
+        crop = ['x = x[:, : rows[0]["height"], : rows[0]["width"]]'] if layout.variable else []
+        imports: list[str] = []
+        read = ['x, totals = arrays["x"][0], arrays["totals"][0]']
+        encoding = ENCODINGS.get(layout.encoding)
+        if encoding.zarr_serializer(np.dtype(layout.dtype)) is not None:  # plain zarr may lack the codec
+            imports, lines = encoding.snippet(X, dtype=layout.dtype, shape=str(layout.shape))
+            read = [
+                'with open(rows[0]["shard"], "rb") as file:',
+                '    file.seek(rows[0]["offset"])',
+                f'    sample = {{"{X}": file.read(rows[0]["nbytes"])}}',
+                *lines,
+                'totals = arrays["totals"][0]',
+            ]
         return [
+            *imports,
             "import pyarrow.parquet",
             "import zarr",
             "",
             f'arrays = zarr.open("{self.folder(split)}", mode="r")',
             f"rows = {rows}",
-            'x, totals = arrays["x"][0], arrays["totals"][0]',
+            *read,
             *crop,
             'print(rows[0]["key"], x.shape, totals.sum())',
         ]
@@ -227,7 +241,7 @@ def group_metadata(layout: Layout, *, patches: int) -> dict[str, bytes]:
             dtype=plane.dtype,
             shards=(layout.patches, *plane.shape),
             chunks=(1, *plane.shape),
-            serializer=BytesCodec(endian="little"),
+            serializer=encoding.zarr_serializer(np.dtype(plane.dtype)) or BytesCodec(endian="little"),
             compressors=encoding.zarr_compressors(np.dtype(plane.dtype)),
             filters=None,
             fill_value=plane.fill,
