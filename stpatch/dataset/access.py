@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry, ShardEntry
-from stpatch.dataset.formats.base import Arrays, Stored
+from stpatch.dataset.formats.base import Arrays, Entries, Stored
 from stpatch.dataset.layout import Layout
 from stpatch.errors import DatasetError
 from stpatch.registry import FORMATS
@@ -65,9 +65,9 @@ class ShardReader:
         byte_range: tuple[int, int],
         key: str,
         size: tuple[int, int] | None = None,
-    ) -> None:
+    ) -> Entries | None:
         """Read a sample's planes to arrays that are there already; see `formats.base.SampleReader.read_into`."""
-        self._reader.read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
+        return self._reader.read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
 
     def stored(
         self, shard: ShardEntry, *, index: int, byte_range: tuple[int, int], key: str, size: tuple[int, int] | None

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from stpatch.dataset.access import ShardReader
 from stpatch.dataset.entries import ShardEntry
+from stpatch.dataset.formats.base import Entries
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import GENES, TOTALS, X
 from stpatch.dataset.request import Request
 from stpatch.errors import DatasetError
 from stpatch.image.values import PatchNormalizer
 from stpatch.kernels.formula import METHODS, Formula
+from stpatch.registry import ENCODINGS
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -50,14 +52,6 @@ class Place:
     target_sum: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Nonzeros:
-    """A sample's counts without the zeros: (n,) int32 positions in its flat x, and (n,) counts."""
-
-    positions: NDArray[np.int32]
-    counts: NDArray[Any]
-
-
 class Filler:
     """Reads samples to batches.
 
@@ -80,6 +74,7 @@ class Filler:
     ) -> None:
         self._reader = reader
         self._layout = layout
+        self._stores_no_zeros = request.values == "sparse" and ENCODINGS.get(layout.encoding).counts_only
         self._request = request
         self._panel = panel
         self._computes = request.values == "normalized" and np.dtype(layout.dtype).kind == "u"
@@ -93,7 +88,7 @@ class Filler:
 
     def fill(
         self, places: Sequence[Place], *, pool: ThreadPoolExecutor | None, threads: int
-    ) -> tuple[Arrays, list[Nonzeros]]:
+    ) -> tuple[Arrays, list[Entries]]:
         """Return the samples' planes stacked, and for sparse values their counts instead of x.
 
         Parameters
@@ -113,7 +108,7 @@ class Filler:
                 out[plane.name][...] = plane.fill
         if self._request.values != "sparse":
             out[X] = self._empty_x(n)
-        nonzeros: list[Nonzeros | None] = [None] * n
+        nonzeros: list[Entries | None] = [None] * n
         parts = np.array_split(np.arange(n), max(1, min(threads, n)))
         if pool is None or len(parts) == 1:
             self._fill_rows(places, range(n), out, nonzeros)
@@ -133,7 +128,7 @@ class Filler:
         return np.empty((n, channels, height, width), dtype)
 
     def _fill_rows(
-        self, places: Sequence[Place], rows: Sequence[int], out: Arrays, nonzeros: list[Nonzeros | None]
+        self, places: Sequence[Place], rows: Sequence[int], out: Arrays, nonzeros: list[Entries | None]
     ) -> None:
         layout, request = self._layout, self._request
         scratch = _Scratch(layout)
@@ -151,15 +146,17 @@ class Filler:
             stored = out[X][row] if direct else scratch.stored(shape)
             if direct and place.size is not None:
                 stored = stored[_corner(shape)]
-            self._reader.read_into(
+            entries = self._reader.read_into(
                 place.shard,
-                {X: stored, **planes},
+                planes if self._stores_no_zeros else {X: stored, **planes},
                 index=place.index,
                 byte_range=place.byte_range,
                 key=place.key,
                 size=place.size,
             )
-            if request.values == "sparse":
+            if entries is not None:
+                nonzeros[row] = Entries(self._padded(entries.positions, shape), entries.values)
+            elif request.values == "sparse":
                 nonzeros[row] = self._nonzeros(scratch, shape)
             elif not direct:
                 self._finish(scratch, stored, planes, place, out[X][row])
@@ -190,17 +187,20 @@ class Filler:
         _, height, width = stored.shape
         x[channels[taken], :height, :width] = values[taken]
 
-    def _nonzeros(self, scratch: _Scratch, shape: tuple[int, ...]) -> Nonzeros:
+    def _nonzeros(self, scratch: _Scratch, shape: tuple[int, ...]) -> Entries:
         from stpatch.kernels.patches import patch_nonzeros
 
         size = int(np.prod(shape))
         positions, counts = scratch.nonzeros()
         words, lanes = scratch.words(size)
         found = patch_nonzeros(words, lanes, positions, counts)
-        at = positions[:found].copy()
-        if shape != self._layout.shape:  # positions are those in the padded patch
-            at = np.ravel_multi_index(np.unravel_index(at, shape), self._layout.shape).astype(np.int32)
-        return Nonzeros(positions=at, counts=counts[:found].copy())
+        return Entries(self._padded(positions[:found].copy(), shape), counts[:found].copy())
+
+    def _padded(self, positions: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
+        """Return the positions in a patch of the largest shape."""
+        if shape == self._layout.shape:
+            return positions
+        return np.ravel_multi_index(np.unravel_index(positions, shape), self._layout.shape).astype(np.int32)
 
 
 class _Scratch:

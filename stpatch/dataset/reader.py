@@ -230,9 +230,9 @@ class Dataset:
             return Batch(x=x, **common)
         return SparseBatch(
             shape=self._layout.shape,
-            indptr=np.cumsum([0, *(len(found.counts) for found in nonzeros)], dtype=np.int64),
+            indptr=np.cumsum([0, *(len(found.values) for found in nonzeros)], dtype=np.int64),
             positions=np.concatenate([np.empty(0, np.int32), *(found.positions for found in nonzeros)]),
-            counts=np.concatenate([np.empty(0, self._layout.dtype), *(found.counts for found in nonzeros)]),
+            counts=np.concatenate([np.empty(0, self._layout.dtype), *(found.values for found in nonzeros)]),
             target_sums=self._slides.target_sums[slides],
             **common,
         )

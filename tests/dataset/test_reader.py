@@ -205,7 +205,17 @@ def test_reading_loads_nothing_of_the_building(tmp_path):
     assert done.stdout.strip() == "set()"
 
 
-READS = [{}, {"format": "zarr"}, {"encoding": "npy"}, {"variable": True}, {"genes": False}, {"dtype": "uint32"}]
+READS = [
+    {"encoding": "sparse"},
+    {"encoding": "sparse", "format": "zarr"},
+    {"encoding": "sparse", "variable": True},
+    {},
+    {"format": "zarr"},
+    {"encoding": "npy"},
+    {"variable": True},
+    {"genes": False},
+    {"dtype": "uint32"},
+]
 
 
 @pytest.mark.parametrize("kind", READS, ids=str)

@@ -89,6 +89,17 @@ class Encoding(ABC):
         """
         out[...] = self.decode(data, dtype=out.dtype, shape=out.shape, where=where)
 
+    def decode_entries(
+        self, data: bytes | memoryview, *, dtype: DTypeLike, shape: tuple[int, ...], where: object = None
+    ) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """Return the (n,) int32 positions in the flat array of all values but zeros, ascending, and (n,) those values.
+
+        An encoding that stores no zeros does this without making the array.
+        """
+        flat = self.decode(data, dtype=dtype, shape=shape, where=where).reshape(-1)
+        index = np.flatnonzero(flat).astype(np.int32)
+        return index, flat[index]
+
     def encode_chunk(self, array: NDArray[Any]) -> bytes:
         """Return an array as the inner chunk of a zarr shard, as `zarr_compressors` would write it."""
         return self.encode(array)

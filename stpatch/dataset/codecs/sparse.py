@@ -92,12 +92,10 @@ class Sparse(Encoding):
         if dtype is None or shape is None:
             raise ValueError("a sparse frame needs dtype and shape")
         out = np.empty(shape, np.dtype(dtype))
-        self.decode_into(data, out, dtype=dtype, where=where)
+        self.decode_into(data, out, where=where)
         return out
 
-    def decode_into(
-        self, data: bytes | memoryview, out: NDArray[Any], *, dtype: DTypeLike, where: object = None
-    ) -> None:
+    def decode_into(self, data: bytes | memoryview, out: NDArray[Any], *, where: object = None) -> None:
         """Fill an array with a patch, zeros included.
 
         Parameters
@@ -105,10 +103,7 @@ class Sparse(Encoding):
         data
             As `encode` made it, or anything else.
         out
-            Of the patch's shape, C-contiguous: an array of its own or a part of a batch. Its dtype is `dtype`, or
-            float32 to spare a conversion (exact below 2**24).
-        dtype
-            What the patch is stored in.
+            Of the patch's shape and dtype; a patch that is not in C order goes by way of another array.
         where
             File and key, for the message.
 
@@ -119,9 +114,10 @@ class Sparse(Encoding):
         """
         from stpatch.kernels.sparse import scatter
 
-        if not out.flags.c_contiguous:
-            raise ValueError("a sparse frame is decoded into a C-contiguous array")
-        scatter(*_unpack(data, np.dtype(dtype).newbyteorder("="), out.shape, where), out.reshape(_sides(out.shape)))
+        if not (out.flags.c_contiguous and out.dtype.isnative):
+            out[...] = self.decode(data, dtype=out.dtype.newbyteorder("="), shape=out.shape, where=where)
+            return
+        scatter(*_unpack(data, out.dtype, out.shape, where), out.reshape(_sides(out.shape)))
 
     def decode_entries(
         self, data: bytes | memoryview, *, dtype: DTypeLike, shape: tuple[int, ...], where: object = None
@@ -163,6 +159,11 @@ class Sparse(Encoding):
         if np.dtype(dtype) not in DTYPES:
             return ENCODINGS.get(OTHERS).decode_chunk(data, dtype=dtype, shape=shape, where=where)
         return self.decode(data, dtype=dtype, shape=shape, where=where)
+
+    def decode_chunk_into(self, data: bytes, out: NDArray[Any], *, where: object = None) -> None:
+        """Fill an array with a chunk."""
+        encoding = self if out.dtype in DTYPES else ENCODINGS.get(OTHERS)
+        encoding.decode_into(data, out, where=where)
 
     def zarr_compressors(self, dtype: np.dtype[Any]) -> list[Any] | None:
         """Return no compressors for counts, and those of `OTHERS` for any other plane."""

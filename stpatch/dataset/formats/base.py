@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
 from stpatch.dataset.layout import Layout
-from stpatch.dataset.planes import Plane
+from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import Sample
 from stpatch.errors import DatasetError
 
@@ -26,6 +27,13 @@ class Stored(NamedTuple):
 
     arrays: Arrays
     meta: bytes | None
+
+
+class Entries(NamedTuple):
+    """Values that are not zero: (n,) int32 positions in the flat array, ascending, and (n,) the values."""
+
+    positions: NDArray[np.int32]
+    values: NDArray[Any]
 
 
 class ByteRanges(Protocol):
@@ -79,16 +87,21 @@ class SampleReader(ABC):
         byte_range: tuple[int, int],
         key: str,
         size: tuple[int, int] | None,
-    ) -> None:
+    ) -> Entries | None:
         """Read one sample's planes to arrays that are there already, such as a sample's part of a batch.
 
         Parameters
         ----------
         out
             Writable arrays by plane name, each of the plane's dtype and of its shape at `size`. Planes that are not
-            in it are not decoded.
+            in it are left out.
         shard, index, byte_range, key, size
             As for `read`.
+
+        Returns
+        -------
+        Entries or None
+            Where `out` has no x: its values but for the zeros.
 
         Raises
         ------
@@ -98,6 +111,10 @@ class SampleReader(ABC):
         stored = self.read(shard, index=index, byte_range=byte_range, key=key, size=size).arrays
         for name, array in out.items():
             array[...] = stored[name]
+        if X in out:
+            return None
+        index = np.flatnonzero(stored[X]).astype(np.int32)
+        return Entries(index, stored[X].reshape(-1)[index])
 
     def forget(self) -> None:  # noqa: B027 - most readers keep nothing
         """Let go of what is kept."""

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
-from stpatch.dataset.formats.base import ByteRanges, SampleReader, ShardFormat, Stored, check_count, where_of
+from stpatch.dataset.formats.base import ByteRanges, Entries, SampleReader, ShardFormat, Stored, check_count, where_of
 from stpatch.dataset.index import write_index
 from stpatch.dataset.layout import META, Layout
-from stpatch.dataset.planes import Plane
+from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import NAME_LIMIT, Sample, encode_meta, fitting_arrays
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
@@ -186,7 +186,7 @@ class TarReader(SampleReader):
         byte_range: tuple[int, int],
         key: str,
         size: tuple[int, int] | None,
-    ) -> None:
+    ) -> Entries | None:
         """Read members to arrays; see `SampleReader.read_into`.
 
         A sample whose headers are not, byte for byte but for size and checksum, those that the writer makes for this
@@ -194,6 +194,7 @@ class TarReader(SampleReader):
         """
         where = where_of(shard, key)
         data = self._files.read(shard, *byte_range, where=where)
+        entries: Entries | None = None
         view, offset, name = memoryview(data), 0, key.encode("ascii")
         for plane, end, encoding in self._ends:
             # the headers of a sample's members differ in the ends of their names, in their sizes and checksums only
@@ -209,10 +210,14 @@ class TarReader(SampleReader):
                 break
             if plane in out:
                 encoding.decode_into(view[start:stop], out[plane], where=f"{where}, {plane}")
+            elif plane == X:
+                x = self._layout.planes[0]
+                shape = x.shape_at(size)
+                entries = Entries(*encoding.decode_entries(view[start:stop], dtype=x.dtype, shape=shape, where=where))
             offset = stop + (start - stop) % BLOCK
         else:
-            return
-        super().read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
+            return entries
+        return super().read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
 
 
 def header(name: bytes, size: int) -> bytes:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard, write_file
-from stpatch.dataset.formats.base import ByteRanges, SampleReader, ShardFormat, Stored, check_count, where_of
+from stpatch.dataset.formats.base import ByteRanges, Entries, SampleReader, ShardFormat, Stored, check_count, where_of
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import Sample, fitting_arrays
@@ -177,16 +177,20 @@ class ZarrReader(SampleReader):
         byte_range: tuple[int, int],
         key: str,
         size: tuple[int, int] | None,
-    ) -> None:
+    ) -> Entries | None:
         """Read chunks to arrays; see `SampleReader.read_into`."""
         if size is not None:  # chunks are padded to the largest sample, so they do not fit
-            super().read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
-            return
+            return super().read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
         for name, array in out.items():
             file = shard if name == X else shard.parts[name]
             where = f"{where_of(file, key)}, {name}"
             offset, nbytes = byte_range if name == X else self._chunk(file, index, where)
             self._encoding.decode_chunk_into(self._files.read(file, offset, nbytes, where=where), array, where=where)
+        if X in out:
+            return None
+        x, where = self._layout.planes[0], where_of(shard, key)
+        data = self._files.read(shard, *byte_range, where=where)
+        return Entries(*self._encoding.decode_entries(data, dtype=x.dtype, shape=x.shape, where=where))
 
     def shard_index(self, file: FileEntry) -> NDArray[np.uint64]:
         """Return the (patches, 2) offsets and lengths of a shard file."""
