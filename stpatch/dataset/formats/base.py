@@ -113,8 +113,8 @@ class SampleReader(ABC):
             array[...] = stored[name]
         if X in out:
             return None
-        index = np.flatnonzero(stored[X]).astype(np.int32)
-        return Entries(index, stored[X].reshape(-1)[index])
+        positions = np.flatnonzero(stored[X]).astype(np.int32)
+        return Entries(positions, stored[X].reshape(-1)[positions])
 
     def forget(self) -> None:  # noqa: B027 - most readers keep nothing
         """Let go of what is kept."""
