@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from stpatch.torch import PatchDataset, PatchLoader, PatchSamples  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines of few cores
+
 COUNT, SIZE = 23, 3
 
 
@@ -138,9 +140,10 @@ def test_ranks_one_to_four_to_two(folder):
             assert states[-1] == data.state_dict(after=read[-1])
         assert all(other == states[0] for other in states)
         state = states[0]
-    assert sum((found[position] for position in sorted(found)), []) == undisturbed
+    assert [number for position in sorted(found) for number in found[position]] == undisturbed
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")  # torchdata 0.11 with torch 2.13
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stateful_data_loader(folder, workers):
     loaders = pytest.importorskip("torchdata.stateful_dataloader")
@@ -241,4 +244,4 @@ def test_four_gloo_ranks_go_on_as_two(folder):
     assert (state["epoch"], state["position"]) == (1, 0)
     undisturbed = valid(PatchDataset(stpatch.open(folder), batch_size=2, seed=4))
     whole = first | second
-    assert sum((whole[position] for position in sorted(whole)), []) == undisturbed
+    assert [number for position in sorted(whole) for number in whole[position]] == undisturbed
