@@ -54,7 +54,7 @@ class Balance:
         present = counts > 0
         weights = np.where(present, np.power(counts, self.temperature, dtype=np.float64), 0.0)
         exact = len(self.codes) * weights / max(weights.sum(), 1.0)
-        quotas = np.floor(exact).astype(np.int64)
+        quotas: NDArray[np.int64] = np.floor(exact).astype(np.int64)
         # the largest remainders get the samples that rounding left; the first category among equals
         rest = np.argsort(-np.where(present, exact - quotas, -1.0), kind="stable")
         quotas[rest[: len(self.codes) - int(quotas.sum())]] += 1
@@ -128,7 +128,7 @@ class Order:
         return full + (self.last == "pad" and rest > 0)
 
     def epoch(self, epoch: int) -> Epoch:
-        """Return an epoch's batches; takes 8 bytes per sample, and twice that while it is made."""
+        """Return an epoch's batches; takes 8 bytes per sample, and some 20 while it is made."""
         if not self.shuffle:
             return Epoch(order=self, epoch=epoch, sequence=np.arange(self.samples, dtype=np.int64))
         source = generator(self.seed, "order", epoch)

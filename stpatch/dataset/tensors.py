@@ -108,7 +108,7 @@ class TensorMaker:
         places: NDArray[np.int64] | None,
     ) -> TensorBatch:
         """Return the samples of some numbers; `epoch` and `places` as in `Augment.apply`."""
-        batch = self.dataset.batch(numbers)
+        batch = self.dataset.batch(numbers.tolist())
         arrays = self.augment.apply(self._arrays(batch), epoch=epoch, numbers=numbers, places=places)
         images = {name: _tensor(image) for name, (image, _, _) in arrays.images.items()}
         totals = images.pop("totals")
@@ -165,3 +165,10 @@ def _tensor(array: NDArray[Any]) -> torch.Tensor:
     """Return a tensor with memory of its own or of an array that may be written."""
     array = np.ascontiguousarray(array, dtype=_INTEGERS.get(array.dtype.name, array.dtype))
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def shared_numbers(count: int) -> torch.Tensor:
+    """Return (count,) int64 zeros in memory that this process and its workers, forked or spawned, have in common."""
+    zeros: Any = torch.zeros(count, dtype=torch.int64)
+    shared: torch.Tensor = zeros.share_memory_()
+    return shared

@@ -15,7 +15,7 @@ from stpatch.dataset.augment import Symmetry
 from stpatch.dataset.categories import categories
 from stpatch.dataset.order import Balance, Epoch, Last, Order, State
 from stpatch.dataset.reader import Dataset
-from stpatch.dataset.tensors import TensorBatch, tensor_maker
+from stpatch.dataset.tensors import TensorBatch, shared_numbers, tensor_maker
 from stpatch.errors import ConfigError
 
 
@@ -82,7 +82,7 @@ class PatchDataset(IterableDataset[TensorBatch]):
         self._tensors = tensor_maker(dataset, seed, symmetry, symmetry_check, channels, pad_channels)
         self._place = None if rank is None or ranks is None else (rank, ranks)
         self.order.share(rank=rank or 0, ranks=1 if ranks is None else ranks)  # tells a wrong rank at once
-        self._shared = torch.zeros(3, dtype=torch.int64).share_memory_()
+        self._shared = shared_numbers(3)
         """Epoch and position where the next iteration begins, and whether workers read; persistent workers see it."""
         self._resume: tuple[State, int, Mapping[str, Any]] | None = None
         self._running: _Running | None = None
@@ -321,7 +321,7 @@ class PatchSamples(MapDataset[dict[str, Any]]):
         pad_channels: int | None = None,
     ) -> None:
         self._tensors = tensor_maker(dataset, seed, symmetry, symmetry_check, channels, pad_channels)
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = shared_numbers(1)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw flips and channels anew, in persistent workers too."""
