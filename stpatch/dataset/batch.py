@@ -79,6 +79,8 @@ class SparseBatch(_Stack):
         (nnz,) as stored: uint16 or uint32.
     target_sums
         (B,) float64, the number that the normalization scales each sample's slide to; NaN where it has none.
+    method
+        The normalization's name.
     """
 
     shape: tuple[int, int, int]
@@ -86,6 +88,7 @@ class SparseBatch(_Stack):
     positions: NDArray[np.int32]
     counts: NDArray[Any]
     target_sums: NDArray[np.float64]
+    method: str
 
     def dense(self) -> NDArray[Any]:
         """Return the (B, C, H, W) counts."""

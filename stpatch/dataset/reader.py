@@ -24,6 +24,7 @@ from stpatch.dataset.batch import Batch, SparseBatch
 from stpatch.dataset.filling import Filler, Place
 from stpatch.dataset.genes import PAD_NAME, gene_ids, projected, read_panel, read_vocabulary
 from stpatch.dataset.manifest import Manifest, read_manifest
+from stpatch.dataset.order import Order
 from stpatch.dataset.planes import X
 from stpatch.dataset.request import Request, resolve_request
 from stpatch.dataset.sample import Sample, by_kind
@@ -31,7 +32,6 @@ from stpatch.dataset.selection import rows_with
 from stpatch.dataset.slide_rows import SlideRows
 from stpatch.dataset.tables import codes, indices, numbers, patch_columns, read_table
 from stpatch.errors import DatasetError
-from stpatch.seeds import generator, permutation
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -199,9 +199,7 @@ class Dataset:
         """
         if size < 1:
             raise ValueError(f"a batch has at least one sample, not {size}")
-        order = np.arange(len(self), dtype=np.int64)
-        if shuffle:
-            order = permutation(generator(seed, "epoch", epoch), len(self))
+        order = Order(samples=len(self), batch_size=size, seed=seed, shuffle=shuffle).epoch(epoch).sequence
         stop = len(self) - len(self) % size if drop_last else len(self)
         return (self.batch(order[start : min(start + size, stop)]) for start in range(0, stop, size))
 
@@ -234,6 +232,7 @@ class Dataset:
             positions=np.concatenate([np.empty(0, np.int32), *(found.positions for found in nonzeros)]),
             counts=np.concatenate([np.empty(0, self._layout.dtype), *(found.values for found in nonzeros)]),
             target_sums=self._slides.target_sums[slides],
+            method=str(self.manifest.normalization["method"]),
             **common,
         )
 

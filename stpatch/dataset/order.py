@@ -1,0 +1,239 @@
+"""The order of an epoch: which samples make its batches, and which batches a rank takes.
+
+The order depends on (seed, epoch) alone. Ranks and workers only say who reads which batch of the one global sequence,
+so that a run may stop after any global batch and go on under another number of ranks.
+
+::
+
+    global batches   0  1  2  3  4  5 | 6  7  8  9 ...
+    two ranks        r0 r1 r0 r1 r0 r1|                   stopped at position 6
+    four ranks                        | r0 r1 r2 r3 ...   goes on there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpatch.errors import ConfigError
+from stpatch.seeds import generator, permutation
+
+Last = Literal["pad", "drop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """Categories of the samples and how strongly the common ones prevail.
+
+    A category of `count` samples gets a share of the epoch that is proportional to ``count ** temperature``: 1 leaves
+    the data as they are, 0 gives all categories the same share. Shares are met exactly, to the rounding of whole
+    samples: within a category every sample comes equally often, give or take one, and which come once more is drawn.
+
+    Attributes
+    ----------
+    codes
+        (samples,) integer category of each sample, from 0.
+    temperature
+        From 0 to 1.
+    """
+
+    codes: NDArray[np.integer[Any]]
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 1:
+            raise ConfigError("the temperature is out of range", found=self.temperature, expected="0 to 1")
+
+    def quotas(self) -> NDArray[np.int64]:
+        """Return how many samples of an epoch each category gives, (categories,) int64; they sum to all samples."""
+        counts = np.bincount(self.codes)
+        present = counts > 0
+        weights = np.where(present, np.power(counts, self.temperature, dtype=np.float64), 0.0)
+        exact = len(self.codes) * weights / max(weights.sum(), 1.0)
+        quotas: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+        # the largest remainders get the samples that rounding left; the first category among equals
+        rest = np.argsort(-np.where(present, exact - quotas, -1.0), kind="stable")
+        quotas[rest[: len(self.codes) - int(quotas.sum())]] += 1
+        return quotas
+
+    def draw(self, source: np.random.Generator) -> NDArray[np.int64]:
+        """Return (samples,) sample numbers, category by category: each as often as its category's quota says."""
+        by_category = np.argsort(self.codes, kind="stable").astype(np.int64)
+        counts = np.bincount(self.codes)
+        starts = np.cumsum(counts) - counts
+        parts = [np.empty(0, np.int64)]
+        for start, count, quota in zip(starts, counts, self.quotas(), strict=True):
+            if count:
+                members = by_category[start : start + count][permutation(source, int(count))]
+                parts.append(np.resize(members, quota))
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """How epochs are made.
+
+    Attributes
+    ----------
+    samples
+        Number of samples of the dataset; an epoch has as many.
+    batch_size
+        Samples per batch. Every batch is full.
+    seed
+        Of all epochs.
+    shuffle
+        Otherwise samples come in the order of the dataset.
+    last
+        What happens to the remainder, since all ranks must get equally many full batches. ``pad``: every sample comes,
+        and the last batches are filled with the epoch's first samples again, marked as not valid; without balance,
+        each sample is valid exactly once. ``drop``: the last incomplete batch is left out, and the last batches that
+        do not go round all ranks; what is left out differs from epoch to epoch where the order is shuffled.
+    balance
+        Draws the samples by category, some several times and some not at all; None takes each once.
+    """
+
+    samples: int
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    last: Last = "pad"
+    balance: Balance | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples < 0 or self.batch_size < 1:
+            raise ConfigError(
+                "an epoch needs samples and batches",
+                found=f"{self.samples} samples, batches of {self.batch_size}",
+                expected="at least 0 samples, batches of at least 1",
+            )
+        if self.last not in get_args(Last):
+            raise ConfigError("unknown treatment of the last batches", found=self.last, expected="pad or drop")
+        if self.balance is not None and len(self.balance.codes) != self.samples:
+            raise ConfigError(
+                "the categories are not those of the samples", found=len(self.balance.codes), expected=self.samples
+            )
+        if self.balance is not None and not self.shuffle:
+            raise ConfigError(
+                "a balanced epoch is drawn, so it has no order of the dataset", hint="leave out shuffle or balance"
+            )
+
+    @property
+    def batches(self) -> int:
+        """Number of global batches of an epoch that hold samples of their own."""
+        full, rest = divmod(self.samples, self.batch_size)
+        return full + (self.last == "pad" and rest > 0)
+
+    def epoch(self, epoch: int) -> Epoch:
+        """Return an epoch's batches; takes 8 bytes per sample, and some 20 while it is made."""
+        if not self.shuffle:
+            return Epoch(order=self, epoch=epoch, sequence=np.arange(self.samples, dtype=np.int64))
+        source = generator(self.seed, "order", epoch)
+        if self.balance is None:
+            return Epoch(order=self, epoch=epoch, sequence=permutation(source, self.samples))
+        drawn = self.balance.draw(source)
+        return Epoch(order=self, epoch=epoch, sequence=drawn[permutation(source, self.samples)])
+
+    def share(self, *, position: int = 0, rank: int = 0, ranks: int = 1) -> range:
+        """Return the numbers of the global batches that a rank reads from `position` on.
+
+        The t-th is ``position + t * ranks + rank``. All ranks get equally many; with ``pad``, numbers of `batches` and
+        above are batches that consist of repeated samples alone.
+
+        Raises
+        ------
+        ConfigError
+            There is no such rank or position.
+        """
+        if not 0 <= rank < ranks:
+            raise ConfigError("there is no such rank", found=f"rank {rank} of {ranks}", expected=f"0 to {ranks - 1}")
+        if position < 0:
+            raise ConfigError("there is no such position in an epoch", found=position, expected="0 or more")
+        left = max(self.batches - position, 0)
+        rounds = left // ranks if self.last == "drop" else -(-left // ranks)
+        return range(position + rank, position + rank + rounds * ranks, ranks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One epoch's samples in order.
+
+    Attributes
+    ----------
+    order
+        What made it.
+    epoch
+        Its number.
+    sequence
+        (samples,) int64 sample numbers.
+    """
+
+    order: Order
+    epoch: int
+    sequence: NDArray[np.int64]
+
+    def batch(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return a global batch: (batch_size,) int64 sample numbers, and whether each is valid (not a repetition)."""
+        places = number * self.order.batch_size + np.arange(self.order.batch_size)
+        return self.sequence[places % len(self.sequence)], places < len(self.sequence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where a run stands: everything before `position` of `epoch` has been read by some rank.
+
+    Attributes
+    ----------
+    epoch
+        Number of the epoch.
+    position
+        Number of the next global batch.
+    """
+
+    epoch: int = 0
+    position: int = 0
+
+    def as_json(self, order: Order) -> dict[str, Any]:
+        """Return JSON values, with what must be the same when the state is loaded."""
+        return {"version": 1, "epoch": self.epoch, "position": self.position, "order": _identity(order)}
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any], order: Order) -> State:
+        """Return the state of JSON values.
+
+        Raises
+        ------
+        ConfigError
+            It is not a state, or that of another order, in which its position means nothing.
+        """
+        if value.get("version") != 1 or not isinstance(value.get("order"), Mapping):
+            raise ConfigError("this is not the state of a reader", found=sorted(map(str, value)))
+        for key, expected in _identity(order).items():
+            found = value["order"].get(key)
+            if found != expected:
+                raise ConfigError(
+                    "the state was saved under another order of samples",
+                    where=f"key order.{key}",
+                    found=found,
+                    expected=expected,
+                    hint="open the same split with the same seed, batch size and balance; ranks and workers may change",
+                )
+        epoch, position = value.get("epoch"), value.get("position")
+        if type(epoch) is not int or type(position) is not int or min(epoch, position) < 0:
+            raise ConfigError("the state is damaged", found=f"epoch {epoch}, position {position}", expected="0 or more")
+        return cls(epoch=epoch, position=position)
+
+
+def _identity(order: Order) -> dict[str, Any]:
+    return {
+        "samples": order.samples,
+        "batch_size": order.batch_size,
+        "seed": order.seed,
+        "shuffle": order.shuffle,
+        "last": order.last,
+        "temperature": None if order.balance is None else order.balance.temperature,
+        "quotas": None if order.balance is None else order.balance.quotas().tolist(),
+    }
