@@ -5,8 +5,9 @@ A new stage is a module of `stpatch.stages` with the two functions of `StageCode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import stpatch
@@ -14,7 +15,7 @@ from stpatch.errors import StpatchError, UnitsFailedError
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.provenance import Software
 from stpatch.stages.receipts import Failure, Receipt, file_of, outputs_present
-from stpatch.storage import digest
+from stpatch.storage import digest, remove_file
 
 CORPUS = "corpus"
 """The only unit of a reduce."""
@@ -104,7 +105,14 @@ class Stage:
         )
 
     def is_done(self, job: Job, unit: str) -> bool:
-        """Whether the unit's receipt matches: same request, code and inputs, and its outputs are there."""
+        """Whether the unit's receipt matches: same request, code and inputs, and its outputs are what was written."""
+        receipt = job.book.receipt(self.name, unit)
+        return (
+            self.seems_done(job, unit) and receipt is not None and not job.checksums.damaged(receipt.outputs, job.roots)
+        )
+
+    def seems_done(self, job: Job, unit: str) -> bool:
+        """Whether the unit's receipt matches as far as names, sizes and times tell: nothing large is read."""
         receipt = job.book.receipt(self.name, unit)
         return (
             receipt is not None
@@ -123,14 +131,20 @@ class Stage:
         if self.is_done(job, unit) and (done := job.book.receipt(self.name, unit)) is not None:
             return done
         request, before = self.request(job, unit), job.book.receipt(self.name, unit)
-        self._forget(job, before)
+        try:
+            self._forget(job, before)
+            return self._made(job, unit, request, before)
+        except OSError as error:
+            if isinstance(error, StpatchError):  # some are the natural builtin too
+                raise
+            raise _system_error(error, where=f"stage {self.name}, unit {unit}") from error
+
+    def _made(self, job: Job, unit: str, request: str, before: Receipt | None) -> Receipt:
         try:
             outcome = self.load().run(job, unit)
         except StpatchError as error:
             self._fail(job, unit, request, error)
             raise
-        except OSError as error:
-            raise _system_error(error, where=f"stage {self.name}, unit {unit}") from error
         receipt = Receipt(
             stage=self.name,
             unit=unit,
@@ -147,6 +161,21 @@ class Stage:
             receipt = replace(receipt, revision=digest([item.sha256 for item in receipt.outputs]))
         job.book.write(receipt)
         return receipt
+
+    def damaged(self, job: Job, units: Iterable[str]) -> list[Path]:
+        """Return the outputs of units that are there and are not what their receipts say."""
+        receipts = [receipt for unit in units if (receipt := job.book.receipt(self.name, unit)) is not None]
+        return job.checksums.damaged((output for receipt in receipts for output in receipt.outputs), job.roots)
+
+    def remove_damaged(self, job: Job, units: Iterable[str]) -> list[Path]:
+        """Remove the outputs of units that seem done and are not what was written; return where they lay.
+
+        The units' receipts stay: without its outputs none of them is done, and what comes out now is compared with it.
+        """
+        found = self.damaged(job, units)
+        for path in found:
+            remove_file(path)
+        return found
 
     def _forget(self, job: Job, receipt: Receipt | None) -> None:
         """Remove what the unit made under another request, some of which may have other names than what comes now."""
