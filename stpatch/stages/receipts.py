@@ -199,7 +199,7 @@ def outputs_present(outputs: Iterable[Output], roots: Mapping[str, Path]) -> boo
 
 
 class Checksums:
-    """The SHA-256 of files, each read at most once while it stays as it is: what is built on is checked once per run."""
+    """The SHA-256 of files, each read at most once while it stays as it is: a run checks what it builds on once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, int, int], str] = {}
