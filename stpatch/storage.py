@@ -179,10 +179,17 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         Something could not be written, such as on a full disk; `path` is as it was. Where the folder alone could not be
         synced, `path` is new and whole, and may be gone after a loss of power.
     """
-    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+    with atomic_path(path) as temporary:
+        file = temporary.open("w+b")
         writer = FileWriter(file, path)
-        yield cast(BinaryIO, writer)
-        writer.flush()
+        try:
+            yield cast(BinaryIO, writer)
+            writer.flush()
+        except BaseException:
+            with contextlib.suppress(OSError):  # it would try to write the rest once more
+                file.close()
+            raise
+        file.close()
 
 
 @contextlib.contextmanager
