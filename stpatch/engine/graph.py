@@ -5,6 +5,8 @@ A new stage is a module of `stpatch.stages` with the two functions of `StageCode
 
 from __future__ import annotations
 
+import errno
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,9 +134,10 @@ class Stage:
             return done
         request, before = self.request(job, unit), job.book.receipt(self.name, unit)
         try:
-            self._forget(job, before)
+            if self.unit != "slide" and before is not None and before.request != request:
+                self._forget(job, before)  # a dataset in change; a slide's old files stay until the new ones are there
             return self._made(job, unit, request, before)
-        except OSError as error:
+        except (MemoryError, OSError) as error:
             if isinstance(error, StpatchError):  # some are the natural builtin too
                 raise
             raise _system_error(error, where=f"stage {self.name}, unit {unit}") from error
@@ -143,6 +146,8 @@ class Stage:
         try:
             outcome = self.load().run(job, unit)
         except StpatchError as error:
+            if (fault := _fault_of_system(error)) is not None:  # a reader took it for a damaged file
+                raise _system_error(fault, where=f"stage {self.name}, unit {unit}", said=error) from error
             self._fail(job, unit, request, error)
             raise
         receipt = Receipt(
@@ -159,6 +164,7 @@ class Stage:
         )
         if before is not None and _made_otherwise(before, receipt):
             receipt = replace(receipt, revision=digest([item.sha256 for item in receipt.outputs]))
+        self._forget(job, before, but=receipt)
         job.book.write(receipt)
         return receipt
 
@@ -177,9 +183,12 @@ class Stage:
             remove_file(path)
         return found
 
-    def _forget(self, job: Job, receipt: Receipt | None) -> None:
-        """Remove what the unit made under another request, some of which may have other names than what comes now."""
+    def _forget(self, job: Job, receipt: Receipt | None, *, but: Receipt | None = None) -> None:
+        """Remove what the unit made before, but for the names that it has made again."""
+        kept = {output.path for output in but.outputs} if but else set()
         for output in receipt.outputs if receipt else ():
+            if output.path in kept:
+                continue
             file_of(output.path, job.roots).unlink(missing_ok=True)
 
     def _fail(self, job: Job, unit: str, request: str, error: StpatchError) -> None:
@@ -280,11 +289,43 @@ STAGES: dict[str, Stage] = {
 """The stages in their order."""
 
 
-def _system_error(error: OSError, *, where: str) -> StpatchError:
+_OF_SYSTEM = (
+    errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT,
+)  # fmt: skip
+"""What a sound input file can meet too."""
+_NEVER = 2**44
+"""Bytes that no machine has: who asks for so many has read a damaged size."""
+
+
+def _fault_of_system(error: BaseException) -> MemoryError | OSError | None:
+    """Return the fault of the machine that lies behind a reader's error, None if there is none."""
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, MemoryError):
+            shape, dtype = getattr(cause, "shape", ()), getattr(cause, "dtype", None)  # of NumPy's own error
+            return cause if math.prod(shape) * getattr(dtype, "itemsize", 1) < _NEVER else None
+        if isinstance(cause, OSError) and not isinstance(cause, StpatchError) and cause.errno in _OF_SYSTEM:
+            return cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
+
+
+def _system_error(error: MemoryError | OSError, *, where: str, said: StpatchError | None = None) -> StpatchError:
     """Name the file; this is no fault of the input, so the unit is not recorded as failed."""
+    place = where if said is None or said.where is None else f"{where}, {said.where}"
+    if isinstance(error, MemoryError):
+        return UnitsFailedError(
+            "there is not enough memory",
+            where=place,
+            found=str(error) or None,
+            hint="run the same command again with fewer workers, or where there is more memory; if this unit fails "
+            "alone too, its file may claim a size that it does not have",
+        )
     return UnitsFailedError(
         "a file cannot be read or written",
-        where=where if error.filename is None else f"{where}, {error.filename}",
+        where=place if error.filename is None else f"{where}, {error.filename}",
         found=error.strerror or str(error),
         hint="check disk space, permissions and that nothing moves files meanwhile; the same command goes on from here",
     )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from bundles.corpus import digests, write_config, write_corpus
 from bundles.h5ad import write_h5ad
 from commands import built, stpatch
 
+from stpatch.slides.formats.hdf5.files import faults
+from stpatch.stages import ingest
 from stpatch.storage import sha256_file
 
 STAGES = ("ingest", "normalize", "select", "crop", "plan", "shard", "finalize")
@@ -392,3 +395,48 @@ def test_a_stage_refuses_what_another_config_made(copied: Path, finished: Path) 
     assert "stage ingest was run with another config" in done.err
     assert "stpatch run ingest" in done.err
     built("validate", copied / "out")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("too large"), OSError(errno.EIO, os.strerror(errno.EIO))], ids=["memory", "disk"]
+)
+def test_a_fault_of_the_machine_is_not_the_slides(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, error: MemoryError | OSError
+) -> None:
+    before = digests(corpus / "out")
+    slide = (corpus / "out.work" / "slides" / "H1.h5ad").read_bytes()
+    receipt = corpus / "out.work" / "receipts" / "ingest" / "H1.json"
+    receipt.unlink()
+    read = ingest.read_canonical
+
+    def failing(job: Any, slide_id: str, probe: Any) -> Any:
+        with faults("h1.h5ad"):
+            if slide_id == "H1":
+                raise error
+            return read(job, slide_id, probe)
+
+    monkeypatch.setattr(ingest, "read_canonical", failing)
+    for on_error in ("skip", "stop"):
+        done = stpatch("build", corpus / "config.yaml", "-q", "--set", f"run.on_error={on_error}", "--workers", "1")
+        assert done.code != 0
+        assert ("not enough memory" if isinstance(error, MemoryError) else "cannot be read or written") in done.err
+        assert "unit H1, h1.h5ad" in done.err
+        assert "damaged" not in done.err
+        assert not receipt.with_name("H1.failed.json").exists()
+        assert (corpus / "out.work" / "slides" / "H1.h5ad").read_bytes() == slide
+    monkeypatch.undo()
+    built("build", corpus / "config.yaml", "-q")
+    assert digests(corpus / "out") == before
+
+
+def test_a_size_that_no_machine_has_is_the_files_fault(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (corpus / "out.work" / "receipts" / "ingest" / "H1.json").unlink()
+
+    def failing(job: Any, slide_id: str, probe: Any) -> Any:
+        with faults("h1.h5ad"):
+            return np.zeros((2**50, 2), np.uint8)
+
+    monkeypatch.setattr(ingest, "read_canonical", failing)
+    done = stpatch("build", corpus / "config.yaml", "-q", "--workers", "1")
+    assert "it is damaged" in done.err
+    assert (corpus / "out.work" / "receipts" / "ingest" / "H1.failed.json").exists()
