@@ -27,7 +27,8 @@ def write_record(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
         record[name] = array
     with atomic_file(path) as file:
-        np.save(file, record, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(record))
+        file.write(record.reshape(1).view(np.uint8).data)
 
 
 def read_record(path: Path, *, what: str, stage: str, sha256: str | None = None) -> dict[str, NDArray[Any]]:

@@ -1,25 +1,30 @@
-"""Files at the edge: atomic writes, checksums, canonical JSON, safe names.
+"""Files at the edge: durable writes, checksums, canonical JSON, safe names.
 
-A final name never holds a half-written file: everything is written beside it under a temporary name and renamed.
+One rule holds for every final name, and only this module writes any: the bytes go to a temporary name beside it, are
+flushed and synced, the name is changed, and the folder is synced. So a final name never holds half a file, neither
+after a kill nor after a loss of power, and whatever could not be written is an error before the name appears.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import io
 import json
 import mmap
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 BLOCK = 1 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _TEMPORARY = ".tmp-"
+_SEAL = "seal"
 
 
 def is_safe_id(text: str) -> bool:
@@ -38,31 +43,233 @@ def key_text(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())
 
 
+class FileWriter(io.BufferedIOBase):
+    """A temporary file that is being written; its errors name the file that it will be.
+
+    It has no file descriptor to give away: libraries that write through C's streams when they find one (NumPy's
+    ``tofile``) lose the error of their last flush, so that a full disk goes unnoticed.
+    """
+
+    def __init__(self, file: io.BufferedRandom, path: Path) -> None:
+        self._file = file
+        self._path = path
+
+    def readable(self) -> bool:
+        """Return True: HDF5 reads what it wrote."""
+        return True
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`."""
+        with self._named():
+            return self._file.write(data)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into a buffer."""
+        with self._named():
+            return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place, which may write what waits."""
+        with self._named():
+            return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._file.tell()
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut or lengthen the file."""
+        with self._named():
+            return self._file.truncate(size)
+
+    def flush(self) -> None:
+        """Hand on what waits."""
+        if not self._file.closed:  # Python flushes once more when it throws the object away
+            with self._named():
+                self._file.flush()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None:
+                error.filename = str(self._path)
+            raise
+
+
+class PatientWriter(io.RawIOBase):
+    """A file for a library that does not bear an error of a write: the first one is kept, and the rest left out.
+
+    HDF5 crashes the process when its caches cannot be written while it closes a file. So it is told that all went
+    well, and `raise_error` tells the truth when it is through.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._place = 0
+        self._end = 0
+        self._error: OSError | None = None
+
+    def raise_error(self) -> None:
+        """Raise the first error that was kept."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`, or nothing once a write has failed."""
+        size = memoryview(data).nbytes
+        self._try(self._file.write, data)
+        self._place += size
+        self._end = max(self._end, self._place)
+        return size
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into a buffer; zeros where the bytes could not be written."""
+        view = memoryview(buffer).cast("B")
+        found = self._try(self._file.readinto, view) or 0  # type: ignore[attr-defined]
+        view[found:] = bytes(len(view) - found)
+        self._place += len(view)
+        return len(view)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place."""
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._end}[whence]
+        self._try(self._file.seek, self._place)
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._place
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut or lengthen the file."""
+        self._end = self._place if size is None else size
+        self._try(self._file.truncate, self._end)
+        return self._end
+
+    def flush(self) -> None:
+        """Hand on what waits."""
+        self._try(self._file.flush)
+
+    def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        if self._error is None:
+            try:
+                return call(*arguments)
+            except OSError as error:
+                self._error = error
+        return None
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; on success it is synced and renamed to `path`, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Open a temporary file beside `path`; on success it is flushed, synced and renamed to `path`, else removed.
+
+    Raises
+    ------
+    OSError
+        Something could not be written, such as on a full disk; `path` is as it was. Where the folder alone could not be
+        synced, `path` is new and whole, and may be gone after a loss of power.
+    """
+    with atomic_path(path) as temporary:
+        file = temporary.open("w+b")
+        writer = FileWriter(file, path)
+        try:
+            yield cast(BinaryIO, writer)
+            writer.flush()
+        except BaseException:
+            with contextlib.suppress(OSError):  # it would try to write the rest once more
+                file.close()
+            raise
+        file.close()
+
+
+@contextlib.contextmanager
+def patient_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file as `atomic_file` does, for a library that crashes when a write fails.
+
+    Raises
+    ------
+    OSError
+        As `atomic_file`, but not before the library has done with the file.
+    """
+    with atomic_file(path) as file:
+        writer = PatientWriter(file)
+        try:
+            yield cast(BinaryIO, writer)
+        finally:  # whatever the library made of it, the first cause is the disk's
+            writer.raise_error()
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` for libraries that open files themselves; renamed on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary path beside `path` for libraries that open files themselves; synced and renamed on success."""
+    make_folder(path.parent)
     temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
         yield temporary
+        _sync(temporary, path)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(temporary: Path, path: Path) -> None:
+    """Bring a file's bytes to the disk, by whatever descriptor they were written; the error names `path`."""
+    with temporary.open("r+b") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            error.filename = str(path)
+            raise
+
+
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""What file systems answer that have nothing to sync of a folder."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk, where the system can be asked for it."""
+    if os.name == "nt":  # which opens no folders, and keeps names by its journal
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            error.filename = str(folder)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that a file that is synced in it is found after a loss of power."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        if folder.parent == folder or folder.is_symlink() or folder.exists():
+            break
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        sync_folder(new.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there, so that it does not come back after a loss of power."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+        sync_folder(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -118,6 +325,27 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a mapping as `write_json` does, with the digest of all its members beside them."""
+    write_json(path, {**value, _SEAL: digest(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Raises
+    ------
+    ValueError
+        The file is not JSON, or one of its bits is not as it was written.
+    OSError
+        It cannot be read.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop(_SEAL, None) != digest(value):
+        raise ValueError(f"{path} is not as it was written")
+    return value
 
 
 def digest(value: Any) -> str:

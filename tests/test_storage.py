@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from corpora import make_slide
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stpatch.record import write_record
+from stpatch.slides.store import write_slide
 from stpatch.storage import (
     atomic_file,
     atomic_path,
@@ -19,11 +28,14 @@ from stpatch.storage import (
     is_safe_id,
     key_text,
     read_json,
+    read_sealed,
     release_pages,
+    remove_file,
     remove_temporaries,
     sha256_file,
     write_bytes,
     write_json,
+    write_sealed,
 )
 
 json_values = st.recursive(
@@ -135,3 +147,138 @@ def mapped_bytes() -> int | None:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile")), None)
+
+
+class Disk:
+    """Counts the calls by which files are written, and lets one of them fail as a bad or full disk does.
+
+    Writes fail in the raw file, below Python's buffer, where a disk's do.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.at: int | None = None
+        self.error = errno.ENOSPC
+        normal, replace, fsync, unlink = Path.open, Path.replace, os.fsync, Path.unlink
+        disk = self
+
+        class Raw(io.FileIO):
+            def write(self, data: Any) -> int:
+                disk.count("write")
+                return super().write(data)
+
+        def opened(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+            if mode == "w+b":
+                return io.BufferedRandom(Raw(str(path), mode))
+            return normal(path, mode, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "open", opened)
+        monkeypatch.setattr(os, "fsync", lambda file: (disk.count("fsync"), fsync(file))[1])
+        monkeypatch.setattr(Path, "replace", lambda *paths: (disk.count("rename"), replace(*paths))[1])
+        monkeypatch.setattr(
+            Path, "unlink", lambda path, **kwargs: (disk.calls.append("unlink"), unlink(path, **kwargs))
+        )
+
+    def count(self, call: str) -> None:
+        self.calls.append(call)
+        if len(self.calls) - 1 == self.at:
+            raise OSError(self.error, os.strerror(self.error))
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def write_text(path: Path) -> None:
+    write_json(path, {"text": "a" * 100_000})
+
+
+def write_arrays(path: Path) -> None:
+    write_record(path, {"a": np.arange(20_000), "b": np.ones(7, np.uint8)})
+
+
+def write_archive(path: Path) -> None:
+    with atomic_file(path) as file:
+        np.savez(file, a=np.arange(20_000), b=np.ones(7, np.uint8))
+
+
+def write_stored_slide(path: Path) -> None:
+    write_slide(path, make_slide("A", np.arange(3000).reshape(60, 50)))
+
+
+WRITERS = [write_text, write_arrays, write_archive, write_stored_slide]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_the_order_of_a_write(tmp_path: Path, disk: Disk, write: Callable[[Path], None]) -> None:
+    write(tmp_path / "file")
+    calls = [call for call, following in zip(disk.calls, [*disk.calls[1:], None], strict=True) if call != following]
+    assert calls == ["write", "fsync", "rename", "fsync", "unlink"], "the last is of what is not there any more"
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("write", WRITERS)
+def test_any_call_that_fails_is_told_and_no_final_name_is_wrong(
+    tmp_path: Path, disk: Disk, write: Callable[[Path], None], error: int
+) -> None:
+    path = tmp_path / "file"
+    write(path)
+    whole, calls = path.read_bytes(), disk.calls[:]
+    disk.error = error
+    for disk.at in range(calls.index("unlink")):
+        path.write_bytes(b"as before")
+        disk.calls.clear()
+        with pytest.raises(OSError, match=re.escape(os.strerror(error))) as caught:
+            write(path)
+        folder_only = "rename" in calls[: disk.at]
+        assert path.read_bytes() == (whole if folder_only else b"as before"), calls[disk.at]
+        assert list(tmp_path.iterdir()) == [path]
+        if calls[disk.at] == "write":
+            assert caught.value.filename == str(path)
+    disk.at = None
+    write(path)
+    assert path.read_bytes() == whole
+
+
+def test_file_systems_that_know_no_sync_of_folders_are_borne(tmp_path: Path, disk: Disk) -> None:
+    disk.error = errno.EINVAL
+    disk.at = 3  # write, fsync, rename, fsync of the folder
+    write_bytes(tmp_path / "file", b"1")
+    assert (tmp_path / "file").read_bytes() == b"1"
+
+
+def test_new_folders_are_synced_in_theirs(tmp_path: Path, disk: Disk) -> None:
+    write_bytes(tmp_path / "a" / "b" / "file", b"1")
+    assert disk.calls == ["fsync", "fsync", "write", "fsync", "rename", "fsync", "unlink"]
+
+
+def test_no_library_gets_at_the_descriptor(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "file") as file:
+        with pytest.raises(io.UnsupportedOperation):
+            file.fileno()
+        np.save(file, np.arange(9))
+    assert np.load(tmp_path / "file").tolist() == list(range(9))
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4), st.data())
+def test_a_seal_shows_any_other_bit(tmp_path_factory: pytest.TempPathFactory, value: dict, data: st.DataObject) -> None:
+    path = tmp_path_factory.mktemp("sealed") / "file"
+    write_sealed(path, value)
+    assert read_sealed(path) == value
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << data.draw(st.integers(0, 7)))]) + whole[place + 1 :])
+    try:
+        found = read_sealed(path)
+    except ValueError:
+        return
+    assert found == value  # a blank between members has become another one
+
+
+def test_removed_files_are_gone(tmp_path: Path, disk: Disk) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    remove_file(tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+    assert disk.calls == ["unlink", "fsync"]
+    remove_file(tmp_path / "file")

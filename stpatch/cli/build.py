@@ -154,7 +154,7 @@ def run(
     job = job_of(config, overrides)
     from stpatch.engine.run import check_upstream, run_stages
 
-    check_upstream(job, stage)
+    check_upstream(job, stage, rank=share)
     summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=share, workers=workers or 1)
     typer.echo(
         f"stage {stage}, rank {share.rank} of {share.world_size} ({share.source}): "
@@ -209,6 +209,8 @@ def _done_text(job: Job, summary: Summary) -> str:
     from stpatch.engine.graph import CORPUS
     from stpatch.stages.plan import read_plan
 
+    for path in summary.damaged:
+        typer.echo(f"note: {path} was damaged since it was written, and has been made again", err=True)
     facts = job.receipt("finalize", CORPUS).facts
     plan = job.receipt("plan", CORPUS).facts
     if summary.done:

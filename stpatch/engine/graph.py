@@ -5,8 +5,11 @@ A new stage is a module of `stpatch.stages` with the two functions of `StageCode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import stpatch
@@ -14,7 +17,7 @@ from stpatch.errors import StpatchError, UnitsFailedError
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.provenance import Software
 from stpatch.stages.receipts import Failure, Receipt, file_of, outputs_present
-from stpatch.storage import digest
+from stpatch.storage import digest, remove_file
 
 CORPUS = "corpus"
 """The only unit of a reduce."""
@@ -104,7 +107,14 @@ class Stage:
         )
 
     def is_done(self, job: Job, unit: str) -> bool:
-        """Whether the unit's receipt matches: same request, code and inputs, and its outputs are there."""
+        """Whether the unit's receipt matches: same request, code and inputs, and its outputs are what was written."""
+        receipt = job.book.receipt(self.name, unit)
+        return (
+            self.seems_done(job, unit) and receipt is not None and not job.checksums.damaged(receipt.outputs, job.roots)
+        )
+
+    def seems_done(self, job: Job, unit: str) -> bool:
+        """Whether the unit's receipt matches as far as names, sizes and times tell: nothing large is read."""
         receipt = job.book.receipt(self.name, unit)
         return (
             receipt is not None
@@ -123,14 +133,23 @@ class Stage:
         if self.is_done(job, unit) and (done := job.book.receipt(self.name, unit)) is not None:
             return done
         request, before = self.request(job, unit), job.book.receipt(self.name, unit)
-        self._forget(job, before)
+        try:
+            if self.unit != "slide" and before is not None and before.request != request:
+                self._forget(job, before)  # a dataset in change; a slide's old files stay until the new ones are there
+            return self._made(job, unit, request, before)
+        except (MemoryError, OSError) as error:
+            if isinstance(error, StpatchError):  # some are the natural builtin too
+                raise
+            raise _system_error(error, where=f"stage {self.name}, unit {unit}") from error
+
+    def _made(self, job: Job, unit: str, request: str, before: Receipt | None) -> Receipt:
         try:
             outcome = self.load().run(job, unit)
         except StpatchError as error:
+            if (fault := _fault_of_system(error)) is not None:  # a reader took it for a damaged file
+                raise _system_error(fault, where=f"stage {self.name}, unit {unit}", said=error) from error
             self._fail(job, unit, request, error)
             raise
-        except OSError as error:
-            raise _system_error(error, where=f"stage {self.name}, unit {unit}") from error
         receipt = Receipt(
             stage=self.name,
             unit=unit,
@@ -145,12 +164,31 @@ class Stage:
         )
         if before is not None and _made_otherwise(before, receipt):
             receipt = replace(receipt, revision=digest([item.sha256 for item in receipt.outputs]))
+        self._forget(job, before, but=receipt)
         job.book.write(receipt)
         return receipt
 
-    def _forget(self, job: Job, receipt: Receipt | None) -> None:
-        """Remove what the unit made under another request, some of which may have other names than what comes now."""
+    def damaged(self, job: Job, units: Iterable[str]) -> list[Path]:
+        """Return the outputs of units that are there and are not what their receipts say."""
+        receipts = [receipt for unit in units if (receipt := job.book.receipt(self.name, unit)) is not None]
+        return job.checksums.damaged((output for receipt in receipts for output in receipt.outputs), job.roots)
+
+    def remove_damaged(self, job: Job, units: Iterable[str]) -> list[Path]:
+        """Remove the outputs of units that seem done and are not what was written; return where they lay.
+
+        The units' receipts stay: without its outputs none of them is done, and what comes out now is compared with it.
+        """
+        found = self.damaged(job, units)
+        for path in found:
+            remove_file(path)
+        return found
+
+    def _forget(self, job: Job, receipt: Receipt | None, *, but: Receipt | None = None) -> None:
+        """Remove what the unit made before, but for the names that it has made again."""
+        kept = {output.path for output in but.outputs} if but else set()
         for output in receipt.outputs if receipt else ():
+            if output.path in kept:
+                continue
             file_of(output.path, job.roots).unlink(missing_ok=True)
 
     def _fail(self, job: Job, unit: str, request: str, error: StpatchError) -> None:
@@ -251,11 +289,43 @@ STAGES: dict[str, Stage] = {
 """The stages in their order."""
 
 
-def _system_error(error: OSError, *, where: str) -> StpatchError:
+_OF_SYSTEM = (
+    errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT,
+)  # fmt: skip
+"""What a sound input file can meet too."""
+_NEVER = 2**44
+"""Bytes that no machine has: who asks for so many has read a damaged size."""
+
+
+def _fault_of_system(error: BaseException) -> MemoryError | OSError | None:
+    """Return the fault of the machine that lies behind a reader's error, None if there is none."""
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, MemoryError):
+            shape, dtype = getattr(cause, "shape", ()), getattr(cause, "dtype", None)  # of NumPy's own error
+            return cause if math.prod(shape) * getattr(dtype, "itemsize", 1) < _NEVER else None
+        if isinstance(cause, OSError) and not isinstance(cause, StpatchError) and cause.errno in _OF_SYSTEM:
+            return cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
+
+
+def _system_error(error: MemoryError | OSError, *, where: str, said: StpatchError | None = None) -> StpatchError:
     """Name the file; this is no fault of the input, so the unit is not recorded as failed."""
+    place = where if said is None or said.where is None else f"{where}, {said.where}"
+    if isinstance(error, MemoryError):
+        return UnitsFailedError(
+            "there is not enough memory",
+            where=place,
+            found=str(error) or None,
+            hint="run the same command again with fewer workers, or where there is more memory; if this unit fails "
+            "alone too, its file may claim a size that it does not have",
+        )
     return UnitsFailedError(
         "a file cannot be read or written",
-        where=where if error.filename is None else f"{where}, {error.filename}",
+        where=place if error.filename is None else f"{where}, {error.filename}",
         found=error.strerror or str(error),
         hint="check disk space, permissions and that nothing moves files meanwhile; the same command goes on from here",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from stpatch.engine.ranks import Rank
 from stpatch.engine.workers import Workers, worker_count, workers_in
 from stpatch.errors import MismatchError, ProblemsError, StpatchError, UnitsFailedError
 from stpatch.stages.job import Job
+from stpatch.storage import remove_file
 
 
 class Bar(Protocol):
@@ -35,6 +36,7 @@ class Summary:
     done: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     failures: list[tuple[str, str, StpatchError]] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
 
     def failed_error(self) -> UnitsFailedError | None:
         """Return one error that lists the failures, None if there are none."""
@@ -88,10 +90,15 @@ def run_stages(
 
 def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progress: Progress, rank: Rank) -> None:
     units = rank.share(stage.units(job))
-    left = [unit for unit in units if not stage.is_done(job, unit)]
+    seemingly = [unit for unit in units if stage.seems_done(job, unit)]
+    if found := stage.remove_damaged(job, seemingly):
+        summary.damaged += found
+        seemingly = [unit for unit in seemingly if stage.seems_done(job, unit)]
+    done = set(seemingly)
+    left = [unit for unit in units if unit not in done]
     summary.skipped[stage.name] = len(units) - len(left)
     if left and stage.name in ("shard", "finalize"):
-        (job.output / "manifest.json").unlink(missing_ok=True)  # a dataset in change has no entry point
+        remove_file(job.output / "manifest.json")  # a dataset in change has no entry point
     with progress(stage.name, len(units), len(units) - len(left)) as bar:
         for unit, error in pool.results(stage.name, left, at_once=_at_once(job, stage)):
             bar.update(1)
@@ -119,18 +126,21 @@ def _files(path: Path) -> list[Path]:
     return [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path] if path.is_file() else []
 
 
-def check_upstream(job: Job, name: str) -> None:
-    """Refuse to run a stage on what an older config made: every receipt before it must answer today's config.
+def check_upstream(job: Job, name: str, *, rank: Rank | None = None) -> None:
+    """Refuse to run a stage on what an older config made, or on what is damaged.
+
+    Every receipt before the stage must answer today's config. What the rank's units read must be what was written, by
+    checksum: the outputs of the corpus stages, and of the slides that these units go through.
 
     Raises
     ------
     MismatchError
-        A receipt of an earlier stage is of another config.
+        A receipt of an earlier stage is of another config, or an output is not what its receipt says.
     """
-    for stage in STAGES.values():
-        if stage.name == name:
-            return
-        for unit in stage.units(job):
+    before = list(STAGES.values())[: list(STAGES).index(name)]
+    for stage in before:
+        units = stage.units(job)
+        for unit in units:
             receipt = job.book.receipt(stage.name, unit)
             if receipt is not None and not stage.is_current(job, receipt):
                 other = "with another config" if receipt.request != stage.request(job, unit) else "by other code"
@@ -139,3 +149,35 @@ def check_upstream(job: Job, name: str) -> None:
                     where=f"work dir {job.work}, unit {unit}",
                     hint=f"run it again first: stpatch run {stage.name} CONFIG",
                 )
+        if stage.unit == "corpus":  # before its outputs are read to tell the units of the stages after it
+            _require_whole(job, stage, units)
+    own = (rank or Rank()).share(STAGES[name].units(job))
+    slides = _slides_of(job, STAGES[name], own)
+    for stage in before:
+        if stage.unit == "slide":
+            _require_whole(job, stage, [unit for unit in stage.units(job) if unit in slides])
+        elif stage.unit == "task" and own:
+            _require_whole(job, stage, stage.units(job))
+
+
+def _slides_of(job: Job, stage: Stage, units: Sequence[str]) -> set[str]:
+    """Return the slides that some units of a stage read."""
+    if stage.unit == "slide" or not units:
+        return set(units)
+    if stage.unit == "corpus":
+        return set(job.sources)
+    from stpatch.stages.plan import read_plan
+
+    plan = read_plan(job.plan_path)
+    tasks = plan.tasks()
+    return {plan.slides[i] for unit in units for i in set(plan.slide[tasks[unit]].tolist())}
+
+
+def _require_whole(job: Job, stage: Stage, units: Iterable[str]) -> None:
+    if damaged := stage.damaged(job, units):
+        raise MismatchError(
+            f"what stage {stage.name} made is damaged",
+            where=", ".join(str(path) for path in damaged[:4]),
+            found="other bytes than those that were written",
+            hint=f"make it again first: stpatch run {stage.name} CONFIG",
+        )

@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from stpatch.config import Config
 from stpatch.engine.graph import CORPUS, STAGES
@@ -69,6 +72,8 @@ class Workers(AbstractContextManager["Workers"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # The pool forgets its processes when it is shut down. Python 3.14 is the first that can be asked to kill them.
+        processes = dict(self._pool._processes or {}) if self._pool is not None else {}
         if kind is None and self._pool is not None:
             # Workers that end by themselves leave nothing behind; one that was killed would keep others waiting, so
             # that the wait has an end.
@@ -77,6 +82,7 @@ class Workers(AbstractContextManager["Workers"]):
             ending.join(PATIENCE)
         if self._lifeline is not None:
             self._lifeline.close()
+        _kill_after(PATIENCE, list(processes.values()))
         # While the first worker is being started the pool is locked, and whoever stops the build would have to wait.
         if self._pool is not None and self._starter is not None and not self._starter.is_alive():
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -167,6 +173,20 @@ class Workers(AbstractContextManager["Workers"]):
     @property
     def _counts_dtype(self) -> str:
         return "float32" if self.job.config.ingest.values == "normalized" else "uint16"
+
+
+def _kill_after(patience: float, processes: Sequence[BaseProcess]) -> None:
+    """Kill the workers that have not ended by then: those that are stopped, or wait for a disk that does not answer.
+
+    This process could not end before them: a thread of the pool waits for all of them.
+    """
+    left = {process.sentinel: process for process in processes}
+    end = time.monotonic() + patience
+    while left and (rest := end - time.monotonic()) > 0:
+        for sentinel in wait_for(list(left), timeout=rest):
+            del left[cast(int, sentinel)]
+    for process in left.values():
+        process.kill()
 
 
 def _start_first(pool: ProcessPoolExecutor) -> None:

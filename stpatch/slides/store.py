@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError
 from stpatch.slides.slide import Slide, gene_number_dtype
-from stpatch.storage import atomic_path, canonical_json
+from stpatch.storage import canonical_json, patient_file
 
 _FACTS = "stpatch"
 _COUNTS, _GENES = "counts", "genes"
@@ -55,7 +55,7 @@ class Places:
 
 
 def write_slide(path: Path, slide: Slide) -> None:
-    """Write a slide atomically."""
+    """Write a slide atomically; a full disk is an `OSError`, not a crash of HDF5."""
     import h5py
 
     from stpatch.slides.formats.hdf5 import elements
@@ -78,7 +78,8 @@ def write_slide(path: Path, slide: Slide) -> None:
         "record": dict(slide.record),
     }
     genes = slide.genes
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    # Offsets are multiples of 8, so that what is mapped lies as NumPy's own arrays do.
+    with patient_file(path) as raw, h5py.File(raw, "w", alignment_threshold=1, alignment_interval=8) as file:
         elements.mark(file, "anndata")
         _write_counts(elements.write_group(file, "X", "csr_matrix"), slide)
         elements.write_table(file, "obs", slide.spot_ids.astype(object), obs)
@@ -206,7 +207,7 @@ def _opened(path: Path) -> Any:
     import h5py
 
     try:
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", locking=False)  # nobody writes it any more, and some file systems know no locks
     except OSError as error:
         raise InputError(
             "a stored slide cannot be opened", where=path, found=str(error), hint="remove it; the next build redoes it"

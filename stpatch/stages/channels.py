@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stpatch.errors import DatasetError
 from stpatch.storage import read_json
 
 
@@ -115,7 +116,12 @@ def read_channels(path: Path) -> Channels:
 
 @lru_cache(maxsize=2)
 def _read_channels(path: Path, _mtime_ns: int, _inode: int) -> Channels:
-    value = read_json(path)
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise DatasetError(
+            "vocabulary and channels cannot be read", where=path, found=error, hint="run the select stage again"
+        ) from error
 
     def ids(numbers: list[int] | None) -> NDArray[np.int32] | None:
         return None if numbers is None else np.array(numbers, np.int32)

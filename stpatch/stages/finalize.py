@@ -83,9 +83,10 @@ def run(job: Job, unit: str) -> Outcome:
     write_card(job.output, manifest)
     manifest.write(job.work)  # by this copy a later run knows the dataset as its own, see engine.check_output
     manifest.write(job.output)
+    own = ((job.output, CARD), (job.work, MANIFEST), (job.output, MANIFEST))
     written = [(job.output / item.path, item.sha256) for item in (*tables.values(), *files)]
     return Outcome(
-        outputs=[*written, (job.output / CARD, None), (job.output / MANIFEST, None)],
+        outputs=[*written, *((folder / name, None) for folder, name in own)],
         facts={
             "bytes": manifest.bytes,
             "shards": sum(len(split.shards) for split in splits.values()),

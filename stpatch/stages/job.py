@@ -13,7 +13,7 @@ from stpatch.errors import StpatchError
 from stpatch.slides.sheet import read_sources
 from stpatch.slides.source import SlideSource
 from stpatch.stages.provenance import CodeIndex, installation_cache, library_versions
-from stpatch.stages.receipts import InputFile, Output, Receipt, ReceiptBook, measure
+from stpatch.stages.receipts import Checksums, InputFile, Output, Receipt, ReceiptBook, measure
 from stpatch.storage import sha256_file
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Job:
     def book(self) -> ReceiptBook:
         """The receipts."""
         return ReceiptBook(self.work / "receipts")
+
+    @cached_property
+    def checksums(self) -> Checksums:
+        """The checksums of outputs that this process has checked."""
+        return Checksums()
 
     @cached_property
     def code(self) -> CodeIndex:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from stpatch.errors import InputMissingError
 from stpatch.expression.rules.base import RuleSpec
 from stpatch.stages.deal import fit_slides
 from stpatch.stages.job import Job, Outcome
-from stpatch.storage import digest, read_json, write_json
+from stpatch.storage import digest, read_sealed, write_sealed
 
 if TYPE_CHECKING:  # `request` is asked of every unit of an up-to-date build: what only `run` needs is imported there
     from stpatch.expression.normalize import Normalization
@@ -106,15 +107,17 @@ def _corpus_target(job: Job) -> float:
     receipts = {slide_id: job.receipt("ingest", slide_id) for slide_id in fit_slides(job)[0]}
     key = digest([receipt.fingerprint for receipt in receipts.values()])
     path = job.work / "corpus_median.json"
-    if path.is_file() and (kept := read_json(path))["corpus"] == key:
-        return float(kept["target_sum"])
+    with suppress(OSError, ValueError, KeyError):  # none yet, of other slides, or damaged
+        kept = read_sealed(path)
+        if kept["corpus"] == key:
+            return float(kept["target_sum"])
 
     def totals() -> Any:
         for slide_id in receipts:
             yield job.totals(slide_id)["totals"]
 
     target = corpus_median(totals())
-    write_json(path, {"corpus": key, "target_sum": target})
+    write_sealed(path, {"corpus": key, "target_sum": target})
     return target
 
 

@@ -8,6 +8,8 @@ shard of a split is short, and a tar shard holds the same samples as the zarr sh
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.sample import check_key, field_names, label_name
-from stpatch.errors import ConfigError, StpatchError
+from stpatch.errors import ConfigError, DatasetError, StpatchError
 from stpatch.image.split import assign_blocks
 from stpatch.seeds import generator, permutation
 from stpatch.slides.labels import natural_key
@@ -329,8 +331,13 @@ def read_plan(path: Path) -> Plan:
 
 @lru_cache(maxsize=2)
 def _read_plan(path: Path, _mtime_ns: int, _inode: int) -> Plan:
-    with np.load(path, allow_pickle=False) as file:
-        fields = dict(file)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fields = dict(file)
+    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DatasetError(
+            "the plan cannot be read", where=path, found=error, hint="run the plan stage again"
+        ) from error
     return Plan(slides=fields.pop("slides").tolist(), splits=fields.pop("splits").tolist(), **fields)
 
 

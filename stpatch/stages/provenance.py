@@ -23,7 +23,7 @@ from typing import Any
 
 import stpatch
 from stpatch import registry
-from stpatch.storage import digest, read_json, write_json
+from stpatch.storage import digest, read_sealed, write_sealed
 
 PLUGIN_GROUPS = tuple(item.group for item in registry.ALL)
 """Entry points by which other packages add code that stages run."""
@@ -186,7 +186,7 @@ class CodeIndex:
         """What an earlier run found of the same installation."""
         for cache in self._caches:
             try:
-                value = read_json(cache)
+                value = read_sealed(cache)
                 if value["package"] == self._installation:
                     return dict(value["modules"])
             except (OSError, ValueError, KeyError, TypeError):  # none, or an unreadable one: it is found again
@@ -205,7 +205,7 @@ class CodeIndex:
         for cache in self._caches:
             if cache.parent.is_dir():
                 with suppress(OSError):
-                    write_json(cache, {"package": self._installation, "modules": self._kept})
+                    write_sealed(cache, {"package": self._installation, "modules": self._kept})
                     return
 
 

@@ -2,13 +2,12 @@
 
 A receipt holds the unit's request (a digest of its config sections and its upstream fingerprints), the software that
 made it, its input files' size and SHA-256, and its outputs' size and SHA-256. A unit whose receipt matches is skipped;
-anything else is redone.
+anything else is redone. A receipt is sealed by a digest of itself: one with a damaged bit counts as none.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stpatch.stages.provenance import Software
-from stpatch.storage import digest, read_json, sha256_file, write_json
+from stpatch.storage import digest, read_sealed, sha256_file, write_sealed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +147,8 @@ class ReceiptBook:
             mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             known = self._known.get(path)
             if known is None or known[0] != mark:
-                known = self._known[path] = (mark, _parsed(read_json(Path(path))))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+                known = self._known[path] = (mark, _parsed(read_sealed(Path(path))))
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         return known[1]
 
@@ -159,19 +158,19 @@ class ReceiptBook:
         if not os.path.exists(path):  # noqa: PTH110 - as above
             return None
         try:
-            return Failure(**read_json(Path(path)))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
+            return Failure(**read_sealed(Path(path)))
+        except (OSError, ValueError, TypeError):
             return None
 
     def write(self, receipt: Receipt) -> None:
         """Record a finished unit."""
-        write_json(Path(self._path(receipt.stage, receipt.unit, ".json")), asdict(receipt))
+        write_sealed(Path(self._path(receipt.stage, receipt.unit, ".json")), asdict(receipt))
         Path(self._path(receipt.stage, receipt.unit, ".failed.json")).unlink(missing_ok=True)
 
     def write_failure(self, failure: Failure) -> None:
         """Record a failed unit."""
         Path(self._path(failure.stage, failure.unit, ".json")).unlink(missing_ok=True)
-        write_json(Path(self._path(failure.stage, failure.unit, ".failed.json")), asdict(failure))
+        write_sealed(Path(self._path(failure.stage, failure.unit, ".failed.json")), asdict(failure))
 
 
 def _parsed(value: Any) -> Receipt:
@@ -197,6 +196,38 @@ def outputs_present(outputs: Iterable[Output], roots: Mapping[str, Path]) -> boo
         except OSError:
             return False
     return True
+
+
+class Checksums:
+    """The SHA-256 of files, each read at most once while it stays as it is: a run checks what it builds on once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, int, int], str] = {}
+
+    def sha256(self, path: Path) -> str:
+        """Return a file's SHA-256; its name, size, time and inode say whether it is the file that was read before."""
+        stat = path.stat()
+        mark = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        if mark not in self._known:
+            self._known[mark] = sha256_file(path)
+        return self._known[mark]
+
+    def damaged(self, outputs: Iterable[Output], roots: Mapping[str, Path]) -> list[Path]:
+        """Return the outputs that are there and are not what was written, by their checksums.
+
+        Those of several files are taken together, on as many threads as there are processors: hashing needs no lock.
+        """
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            found = threads.map(lambda output: self._damage(output, file_of(output.path, roots)), outputs)
+            return [path for path in found if path is not None]
+
+    def _damage(self, output: Output, path: Path) -> Path | None:
+        try:
+            return None if self.sha256(path) == output.sha256 else path
+        except FileNotFoundError:
+            return None
+        except OSError:  # a bad place of the disk: it cannot be read, so it is not what was written
+            return path
 
 
 def file_of(path: str, roots: Mapping[str, Path]) -> Path:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from bundles.corpus import digests, write_config, write_corpus
 from bundles.h5ad import write_h5ad
 from commands import built, stpatch
+
+from stpatch.slides.formats.hdf5.files import faults
+from stpatch.stages import ingest
+from stpatch.storage import sha256_file
 
 STAGES = ("ingest", "normalize", "select", "crop", "plan", "shard", "finalize")
 SLIDES = {"V1", "V2", "A1", "H1"}
@@ -185,6 +192,98 @@ def test_a_damaged_output_is_made_again(copied: Path, how: str) -> None:
         assert digests(copied / "out") == before, name
 
 
+def work_digests(folder: Path) -> dict[str, str]:
+    """Return the digests of what stages left for one another."""
+    found = digests(folder / "out.work")
+    return {name: text for name, text in found.items() if not name.startswith(("receipts/", "code.json"))}
+
+
+def one_bit(content: bytes, number: int) -> bytes:
+    place = number * 7919 % len(content)
+    return content[:place] + bytes([content[place] ^ (1 << number % 8)]) + content[place + 1 :]
+
+
+def one_page(content: bytes, number: int) -> bytes:
+    start = number * 7919 % len(content) // 4096 * 4096
+    size = len(content[start : start + 4096])
+    return content[:start] + bytes(size) + content[start + size :]
+
+
+def test_any_file_damaged_at_its_size_is_found_and_made_again(copied: Path) -> None:
+    before = digests(copied / "out")
+    data = work_digests(copied)
+    files = sorted(path for name in ("out", "out.work") for path in (copied / name).rglob("*") if path.is_file())
+    like = re.compile(r"receipts/.*/(V2|A1|H1|[a-z]+-00000[1-9])\.json$")  # one receipt of each stage is enough
+    files = [path for path in files if not like.search(path.as_posix())]
+    assert len(files) > 30
+    for number, path in enumerate(files):
+        whole = path.read_bytes()
+        times = path.stat()
+        path.write_bytes((one_bit if number % 2 else one_page)(whole, number))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert path.read_bytes() != whole
+        done = built("build", copied / "config.yaml", "-q")
+        assert digests(copied / "out") == before, path
+        assert work_digests(copied) == data, path
+        if "receipts" not in path.parts and path.name != "code.json":
+            assert f"note: {path} was damaged" in done.err
+    assert "damaged" not in built("build", copied / "config.yaml", "-q").err
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("normalize", "slides/V1.h5ad"),
+        ("select", "statistics/V1.npy"),
+        ("crop", "channels.json"),
+        ("shard", "patches/V1.npy"),
+        ("shard", "plan.npz"),
+        ("finalize", "moments.npz"),
+        ("finalize", "rows/train-000000.npz"),
+    ],
+)
+def test_a_stage_that_is_run_alone_refuses_what_is_damaged(copied: Path, stage: str, name: str) -> None:
+    before = digests(copied / "out")
+    path = copied / "out.work" / name
+    path.write_bytes(one_bit(path.read_bytes(), 5))
+    (
+        copied / "out.work" / "receipts" / stage / ("V1.json" if stage in ("normalize", "crop") else "corpus.json")
+    ).unlink(missing_ok=True)
+    done = stpatch("run", stage, copied / "config.yaml", "-q")
+    assert done.code == 2
+    assert "is damaged" in done.err
+    assert str(path) in done.err
+    maker = done.err.rpartition("stpatch run ")[2].split()[0]
+    built("run", maker, copied / "config.yaml", "-q")
+    built("run", stage, copied / "config.yaml", "-q")
+    built("build", copied / "config.yaml", "-q")
+    assert digests(copied / "out") == before
+
+
+def test_outputs_are_read_once_a_run_to_be_checked(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr("stpatch.stages.receipts.sha256_file", lambda path: (read.append(path), sha256_file(path))[1])
+    built("build", copied / "config.yaml", "-q", "--workers", "1")
+    recorded = [
+        output["path"].split("/", 1)[1]
+        for path in (copied / "out.work" / "receipts").rglob("*.json")
+        for output in json.loads(path.read_text())["outputs"]
+    ]
+    assert len(read) == len(set(read)) == len(recorded) > 20
+    assert "up to date" in built("build", copied / "config.yaml", "-q").out
+    read.clear()
+    built("status", copied / "config.yaml", "--json")
+    assert not read
+
+
+def test_another_dataset_is_told_from_a_damaged_one(copied: Path) -> None:
+    manifest = copied / "out" / "manifest.json"
+    value = json.loads(manifest.read_text())
+    value["fingerprint"] = value["fingerprint"][::-1]
+    manifest.write_text(manifest.read_text().replace(value["fingerprint"][::-1], value["fingerprint"]))
+    assert "holds another dataset" in stpatch("build", copied / "config.yaml", "-q").err
+
+
 def test_a_deleted_manifest_is_written_again(copied: Path) -> None:
     before = digests(copied / "out")
     (copied / "out" / "manifest.json").unlink()
@@ -296,3 +395,48 @@ def test_a_stage_refuses_what_another_config_made(copied: Path, finished: Path) 
     assert "stage ingest was run with another config" in done.err
     assert "stpatch run ingest" in done.err
     built("validate", copied / "out")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("too large"), OSError(errno.EIO, os.strerror(errno.EIO))], ids=["memory", "disk"]
+)
+def test_a_fault_of_the_machine_is_not_the_slides(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, error: MemoryError | OSError
+) -> None:
+    before = digests(corpus / "out")
+    slide = (corpus / "out.work" / "slides" / "H1.h5ad").read_bytes()
+    receipt = corpus / "out.work" / "receipts" / "ingest" / "H1.json"
+    receipt.unlink()
+    read = ingest.read_canonical
+
+    def failing(job: Any, slide_id: str, probe: Any) -> Any:
+        with faults("h1.h5ad"):
+            if slide_id == "H1":
+                raise error
+            return read(job, slide_id, probe)
+
+    monkeypatch.setattr(ingest, "read_canonical", failing)
+    for on_error in ("skip", "stop"):
+        done = stpatch("build", corpus / "config.yaml", "-q", "--set", f"run.on_error={on_error}", "--workers", "1")
+        assert done.code != 0
+        assert ("not enough memory" if isinstance(error, MemoryError) else "cannot be read or written") in done.err
+        assert "unit H1, h1.h5ad" in done.err
+        assert "damaged" not in done.err
+        assert not receipt.with_name("H1.failed.json").exists()
+        assert (corpus / "out.work" / "slides" / "H1.h5ad").read_bytes() == slide
+    monkeypatch.undo()
+    built("build", corpus / "config.yaml", "-q")
+    assert digests(corpus / "out") == before
+
+
+def test_a_size_that_no_machine_has_is_the_files_fault(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (corpus / "out.work" / "receipts" / "ingest" / "H1.json").unlink()
+
+    def failing(job: Any, slide_id: str, probe: Any) -> Any:
+        with faults("h1.h5ad"):
+            return np.zeros((2**50, 2), np.uint8)
+
+    monkeypatch.setattr(ingest, "read_canonical", failing)
+    done = stpatch("build", corpus / "config.yaml", "-q", "--workers", "1")
+    assert "it is damaged" in done.err
+    assert (corpus / "out.work" / "receipts" / "ingest" / "H1.failed.json").exists()

@@ -36,10 +36,10 @@ def _no_worker_is_left() -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
-def kill_one() -> None:
+def kill_one(by: int = signal.SIGKILL) -> None:
     process = multiprocessing.active_children()[0]
     assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
+    os.kill(process.pid, by)
 
 
 def until_it_is_noticed(pool: Workers) -> None:
@@ -71,6 +71,25 @@ def test_a_worker_that_is_killed_while_the_build_ends_keeps_nobody_waiting(job: 
         kill_one()
         began = time.monotonic()
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_worker_that_is_lost_at_the_end_keeps_the_command_for_seconds_only(tmp_path: Path, by: int) -> None:
+    config = write_corpus(tmp_path)
+    code = (
+        "import multiprocessing, os, sys, time\n"
+        "from pathlib import Path\n"
+        "from stpatch.cli.options import job_of\n"
+        "from stpatch.engine.workers import Workers\n"
+        "with Workers(job_of(Path(sys.argv[1]), None), 2) as pool:\n"
+        f"    list(pool.results('ingest', {SLIDES}))\n"
+        f"    os.kill(multiprocessing.active_children()[0].pid, {int(by)})\n"
+        "    print(time.monotonic(), flush=True)\n"
+    )
+    command = [sys.executable, "-c", code, str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - float(done.stdout) < 10
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
