@@ -107,6 +107,7 @@ class CosMx:
                 unit="px",
                 um_per_unit=pixel.um,
                 spot_columns=table_columns(bundle.cells),
+                geometry="irregular",
             )
         molecules = _molecules(bundle, options)
         table = open_molecules(molecules)

@@ -81,6 +81,7 @@ class Merscope:
                 unit="um",
                 um_per_unit=1.0,
                 spot_columns=columns,
+                geometry="irregular",
             )
         transcripts = _transcripts(bundle, options)
         need_columns(open_molecules(transcripts).columns, TRANSCRIPT_COLUMNS, where=transcripts)
