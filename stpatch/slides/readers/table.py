@@ -88,7 +88,6 @@ class TableReader:
             _check_file(path, "table", None)
         n_spots = n_genes = None
         if (molecules := _molecules(source, settings)) is not None:
-            _refuse_unnamed(source, settings)
             _refuse_picked(source, options, settings)
             return _probe_molecules(molecules, source, options)
         if is_loom(source.path):
@@ -168,12 +167,18 @@ def _probe_molecules(molecules: PlainMolecules, source: SlideSource, options: In
 
 def _refuse_picked(source: SlideSource, options: IngestSection, settings: TableSection) -> None:
     """Raise where rows are to be picked of a table of molecules, which is read whole."""
-    wishes = [wish for wish in wishes_of(source, options, settings) if wish.needed]
+    wishes = [
+        f"{wish.column} = {', '.join(wish.values)} ({wish.where})"
+        for wish in wishes_of(source, options, settings)
+        if wish.needed
+    ]
+    if not wishes and settings.slide_column is not None:
+        wishes = [f"slide_column {settings.slide_column}"]
     if wishes:
         raise ConfigError(
             "rows of a table of molecules cannot be picked",
             where=f"slide {source.slide_id}, {source.path}",
-            found="; ".join(f"{wish.column} = {', '.join(wish.values)} ({wish.where})" for wish in wishes),
+            found="; ".join(wishes),
             hint="write each section's molecules to a file of its own",
         )
 
