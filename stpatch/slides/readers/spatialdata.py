@@ -16,7 +16,7 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, MissingExtraError
 from stpatch.slides.formats.hdf5.anndata_group import AnnDataGroup, anndata_group, zarr_attributes
 from stpatch.slides.formats.hdf5.files import attribute_text, faults
-from stpatch.slides.readers.h5ad import SPATIAL_KEYS, matrix_key, read_group, read_places
+from stpatch.slides.readers.h5ad import SPATIAL_KEYS, matrix_key, matrix_notes, read_group, read_places
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -66,6 +66,7 @@ class SpatialData:
             select = _rows_of(obs, annotation, region, place)
             xy = None if has_spatial else _centroids(obs, annotation, region, select, place)
             placed = read_places(group, obs, source, options, select=select, xy=xy, bin_um=_bin_size(place))
+            notes = (*placed.notes, *matrix_notes(group, key, options))
         name = place.table.name
         files = [item for item in place.table.rglob("*") if item.is_file()]
         where = "obsm/spatial"
@@ -86,7 +87,7 @@ class SpatialData:
             um_per_unit=settled.um_per_unit,
             pitch_um=settled.pitch_um,
             geometry=settled.geometry,
-            notes=placed.notes if has_spatial else (*placed.notes, _shapes_note(region)),
+            notes=notes if has_spatial else (*notes, _shapes_note(region)),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:

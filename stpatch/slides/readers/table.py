@@ -86,22 +86,15 @@ class TableReader:
         extra = tuple(path for path in (source.coordinates, source.labels) if path is not None)
         for path in extra:
             _check_file(path, "table", None)
-        n_spots = n_genes = None
         if (molecules := _molecules(source, settings)) is not None:
             _refuse_picked(source, options, settings)
             return _probe_molecules(molecules, source, options)
         if is_loom(source.path):
-            n_spots, n_genes, attributes = loom_shape(source.path)
-            if source.coordinates is None:
-                find_xy(attributes, x=settings.x_column, y=settings.y_column, where=source.path)
+            n_genes = loom_shape(source.path)[1]
             reason = "a loom file"
         else:
             head = read_head(source.path, delimiter=settings.delimiter)
-            if settings.genes_in != "auto":
-                width = len(head.names) - 1
-                n_spots, n_genes = (width, None) if settings.genes_in == "rows" else (None, width)
-            if source.coordinates is None:
-                _inner_xy(head.names, settings, source)
+            n_genes = len(head.names) - 1 if settings.genes_in == "columns" else None
             beside = "its own x and y" if source.coordinates is None else f"coordinates in {source.coordinates.name}"
             reason = f"a table of {len(head.names)} columns with {beside}"
         _refuse_unnamed(source, settings)
