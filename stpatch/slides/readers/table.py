@@ -21,9 +21,9 @@ from stpatch.config import IngestSection, TableSection
 from stpatch.errors import ConfigError, InputError, InputMissingError
 from stpatch.slides.feature_types import CONTROL_NAMES
 from stpatch.slides.formats.barcodes import flags
-from stpatch.slides.formats.hdf5.loom import is_loom, loom_cells, loom_shape, read_loom
-from stpatch.slides.formats.molecules.plain import PlainMolecules, find_molecules
-from stpatch.slides.formats.molecules.slide import DEFAULT_BIN_UM, bin_table, bins_slide, default_bin_note
+from stpatch.slides.formats.hdf5.loom import is_loom, loom_cells, loom_genes, read_loom
+from stpatch.slides.formats.molecules.plain import PlainMolecules, find_molecules, plain_slide
+from stpatch.slides.formats.molecules.slide import DEFAULT_BIN_UM
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
 from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.places import nearest_distance, square_pitch
@@ -90,7 +90,7 @@ class TableReader:
             _refuse_picked(source, options, settings)
             return _probe_molecules(molecules, source, options)
         if is_loom(source.path):
-            n_genes = loom_shape(source.path)[1]
+            n_genes: int | None = loom_genes(source.path)
             reason = "a loom file"
         else:
             head = read_head(source.path, delimiter=settings.delimiter)
@@ -115,7 +115,7 @@ class TableReader:
         """Read and join the tables, and take the slide's own rows where several slides share them."""
         settings = settings_of(source, options)
         if (molecules := _molecules(source, settings)) is not None:
-            return _read_molecules(molecules, options)
+            return plain_slide(molecules, bin_um=options.bin_um, um_per_unit=options.um_per_unit)
         normalized = options.values == "normalized"
         read = _read_loom if is_loom(probe.files[0]) else _read_tables
         spots = read(source, settings, normalized=normalized)
@@ -174,28 +174,6 @@ def _refuse_picked(source: SlideSource, options: IngestSection, settings: TableS
             found="; ".join(wishes),
             hint="write each section's molecules to a file of its own",
         )
-
-
-def _read_molecules(molecules: PlainMolecules, options: IngestSection) -> RawSlide:
-    bin_um, um_per_unit = options.bin_um or DEFAULT_BIN_UM, options.um_per_unit or 1.0
-    pitch = bin_um / um_per_unit
-    binned = bin_table(
-        molecules.table, gene=molecules.gene, x=molecules.x, y=molecules.y, pitch=pitch, count=molecules.count
-    )
-    notes = [] if options.bin_um else [default_bin_note(bin_um)]
-    if options.um_per_unit is None:
-        notes.append("coordinates are taken for micrometres: ingest.um_per_unit is not set")
-    if not molecules.table.has_header and not molecules.table.is_parquet:
-        notes.append(f"the table has no header: {molecules.x} is x, {molecules.y} is y, {molecules.gene} is the gene")
-    return bins_slide(
-        binned.bins,
-        genes=binned.genes,
-        pitch=pitch,
-        um_per_unit=um_per_unit,
-        where=molecules.table.path,
-        notes=tuple(notes),
-        control_patterns=CONTROL_NAMES,
-    )
 
 
 def settings_of(source: SlideSource, options: IngestSection) -> TableSection:
