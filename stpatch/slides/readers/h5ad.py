@@ -27,7 +27,7 @@ from stpatch.slides.formats.hdf5.layers import choice_notes, counts_key, named_k
 from stpatch.slides.formats.names import check_unique
 from stpatch.slides.formats.places import check_finite, named_axes
 from stpatch.slides.formats.tenx.lattice import is_hexagonal
-from stpatch.slides.geometry import Settled, compare, settle
+from stpatch.slides.geometry import Settled, compare, seen_geometry, settle
 from stpatch.slides.readers.registry import register
 from stpatch.slides.selection import refuse_joined, select_rows, wishes_of
 from stpatch.slides.slide import RawSlide
@@ -123,7 +123,7 @@ def probe_group(group: AnnDataGroup, source: SlideSource, options: IngestSection
         spot_columns=tuple(str(name) for name in obs.columns),
         um_per_unit=placed.settled.um_per_unit,
         pitch_um=placed.settled.pitch_um,
-        geometry=placed.settled.geometry,
+        geometry=seen_geometry(placed.settled, placed.xy),
         notes=(*placed.notes, *matrix_notes(group, key, options)),
     )
 

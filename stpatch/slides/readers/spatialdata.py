@@ -16,6 +16,7 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, MissingExtraError
 from stpatch.slides.formats.hdf5.anndata_group import AnnDataGroup, anndata_group, zarr_attributes
 from stpatch.slides.formats.hdf5.files import attribute_text, faults
+from stpatch.slides.geometry import seen_geometry
 from stpatch.slides.readers.h5ad import SPATIAL_KEYS, matrix_key, matrix_notes, read_group, read_places
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
@@ -86,7 +87,7 @@ class SpatialData:
             spot_columns=tuple(columns),
             um_per_unit=settled.um_per_unit,
             pitch_um=settled.pitch_um,
-            geometry=settled.geometry,
+            geometry=seen_geometry(settled, placed.xy),
             notes=notes if has_spatial else (*notes, _shapes_note(region)),
         )
 

@@ -40,7 +40,7 @@ from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import DenseTable, read_dense, read_ids, transposed
 from stpatch.slides.formats.text.lines import Head, read_head
 from stpatch.slides.formats.text.not_genes import genes_alone, id_like, skip_note
-from stpatch.slides.geometry import Settled, settle
+from stpatch.slides.geometry import Settled, seen_geometry, settle
 from stpatch.slides.readers.registry import register
 from stpatch.slides.selection import Wish, refuse_joined, select_rows, wishes_of
 from stpatch.slides.slide import RawSlide
@@ -107,7 +107,7 @@ class TableReader:
             n_genes=n_genes,
             pitch_um=settled.pitch_um,
             um_per_unit=settled.um_per_unit,
-            geometry=settled.geometry,
+            geometry=seen_geometry(settled, spots.xy),
             notes=settled.notes,
         )
 
