@@ -13,13 +13,14 @@ import pandas as pd
 from stpatch.errors import ConfigError, StpatchError
 from stpatch.expression.rules.registry import panel_rule
 from stpatch.image.groups import auto_groups
-from stpatch.slides import qc
+from stpatch.slides import feature_types, qc
 from stpatch.slides.genes import PAD, read_vocabulary
 from stpatch.slides.identity import bare_ensembl, bare_name, near_organism, told_organism
 from stpatch.slides.peek import peek_genes
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.deal import deal, duplicates_error, separation_notes, sheet_facts
 from stpatch.stages.job import Job
+from stpatch.views.build_table import note_lines
 
 PICKS = (
     "region",
@@ -65,6 +66,11 @@ def check_corpus(job: Job, probes: Mapping[str, Probe]) -> Findings:
     if (error := duplicates_error(job, same)) is not None:
         found.problems.append(error)
     genes = {slide_id: table for slide_id, probe in probes.items() if (table := peek_genes(probe)) is not None}
+    found.notes += note_lines(
+        (slide_id, note)
+        for slide_id, table in genes.items()
+        for note in feature_types.notes_of(table["feature_type"].tolist())
+    )
     _check_names(job, genes, found)
     _check_shared(job, genes, found)
     _check_channels(job, probes, genes, found)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stpatch.config import GridSection
 from stpatch.errors import ConfigError, InputError
-from stpatch.image.lattice import TOLERANCE, fit_axis
+from stpatch.slides.axis_fit import TOLERANCE, square_points
 
 MAX_PIXELS = 400_000_000
 """Largest grid: more than this is a wrong pitch or a stray coordinate, not a slide."""
@@ -234,11 +234,7 @@ def _rounded_places(xy: NDArray[np.float64], um_per_unit: float | None, pitch: f
             expected=expected,
             hint=hint,
         )
-    fitted = np.array([fit_axis(xy[:, axis], pitch) for axis in (0, 1)])
-    phase, spacing = fitted[:, 0], fitted[:, 1]
-    steps = (xy - phase) / spacing
-    points = np.rint(steps)
-    error = float(np.abs(steps - points).max())
+    points, error, phase, spacing = square_points(xy, pitch)
     if error >= TOLERANCE:
         raise ConfigError(
             "grid.method lattice needs a lattice",

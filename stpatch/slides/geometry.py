@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
+from stpatch.slides.axis_fit import rounds_to_square
 from stpatch.slides.formats.places import nearest_distance
 from stpatch.slides.formats.tenx.lattice import PITCH_UM, is_hexagonal, row_column_ratio, row_step, scale_of
 from stpatch.slides.lattice_fit import LatticeFit, find_lattice
@@ -64,6 +65,13 @@ class Settled:
     def pitch_um(self) -> float | None:
         """Distance of neighbouring spots in micrometres, None where unknown."""
         return None if self.um_per_unit is None or self.pitch is None else self.um_per_unit * self.pitch
+
+
+def seen_geometry(settled: Settled, xy: NDArray[np.float64]) -> str:
+    """Return a probe's geometry: "" where spots without array indices round to a square lattice all the same."""
+    if settled.geometry != "irregular" or settled.pitch is None:
+        return settled.geometry
+    return "" if rounds_to_square(xy, settled.pitch) else "irregular"
 
 
 def compare(array: NDArray[np.int32], xy: NDArray[np.float64], *, hexagonal: bool) -> Comparison:

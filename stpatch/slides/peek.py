@@ -17,10 +17,13 @@ from stpatch.slides.source import Probe
 _HEADERS = ("st", "merscope", "cosmx")
 """Platforms whose counts tables name the genes in their header."""
 _LEAST_COLUMNS = 8
+_COLUMNS = ["name", "ensembl_id", "feature_type"]
 
 
 def peek_genes(probe: Probe) -> pd.DataFrame | None:
-    """Return the genes' ``name`` and ``ensembl_id`` as the files have them; None where only the matrix tells.
+    """Return the genes' ``name``, ``ensembl_id`` and ``feature_type`` as the files have them.
+
+    None where only the matrix tells.
 
     Control probes and other features may be among them: what is asked of the names is what most of them say.
     """
@@ -38,21 +41,26 @@ def _of_file(path: Path, platform: str) -> pd.DataFrame | None:
     if path.is_file() and is_hdf5(path):
         if is_anndata(path):
             with anndata_group(path) as group:
-                return read_genes(group, counts_key(group))[["name", "ensembl_id"]]
+                return read_genes(group, counts_key(group))[_COLUMNS]
         with hdf5_file(path) as file:
             if "matrix" in file and "features" in file["matrix"]:
-                return read_features(file["matrix"], path)[["name", "ensembl_id"]]
+                return read_features(file["matrix"], path)[_COLUMNS]
         return None
     name = path.name.lower()
     if "features.tsv" in name or "genes.tsv" in name:
         rows = [line.replace('"', "").split("\t") for line in read_lines(path)]
-        return _table([row[1] if len(row) > 1 else row[0] for row in rows], [row[0] for row in rows])
+        return _table(
+            [row[1] if len(row) > 1 else row[0] for row in rows],
+            [row[0] for row in rows],
+            [row[2].strip() if len(row) > 2 else "" for row in rows],
+        )
     if platform in _HEADERS and path.is_file():
         head = head_or_none(path)
         if head is not None and len(head.names) >= _LEAST_COLUMNS:
-            return _table(list(head.names[1:]), [""] * (len(head.names) - 1))
+            blank = [""] * (len(head.names) - 1)
+            return _table(list(head.names[1:]), blank, blank)
     return None
 
 
-def _table(names: list[str], ids: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"name": names, "ensembl_id": ids}, dtype=object)
+def _table(names: list[str], ids: list[str], types: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(dict(zip(_COLUMNS, (names, ids, types), strict=True)), dtype=object)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stpatch.config import IngestSection, TableSection
 from stpatch.errors import InputError
 from stpatch.slides.formats.names import listed
+from stpatch.slides.formats.places import nearest_distance
 from stpatch.slides.labels import natural_key
 from stpatch.slides.lattice_fit import find_lattice
 from stpatch.slides.source import SlideSource
@@ -41,6 +42,7 @@ _BARCODE = re.compile(r"^(?P<front>.*?)(?P<letters>[ACGTN]{10,})(?:[-_](?P<end>.
 _MIXED, _SAMPLED, _NEIGHBOURS, _FEWEST = 0.1, 50_000, 4, 10
 _SHARED, _MOST_SHARED = 0.05, 0.5
 _MOST_VALUES = 500
+_MOST_LATTICES, _CLOSER, _ALIKE = 20, 0.6, 1.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +173,9 @@ def refuse_joined(
 
     A column that means a section (`SECTION_COLUMNS`) tells them where its values' clouds mix: of the nearest four
     spots of a spot more than a tenth are another value's. Columns that may divide one section (field of view, region),
-    barcode suffixes and all others tell them only where spots share places and no value has a place twice. Where no
-    column does, spots that lie on no lattice may share rounded coordinates, up to half of them: that is noted.
+    barcode suffixes and all others tell them only where spots share places and no value has a place twice, or where
+    each value has a lattice of its own and these lie between one another. Where no column does, spots that lie on no
+    lattice may share rounded coordinates, up to half of them: that is noted.
 
     Parameters
     ----------
@@ -193,14 +196,17 @@ def refuse_joined(
     for name, texts in candidates.items():
         if name.lower() not in _PLACES_ONLY and _mixed(xy, texts):
             raise _joined("several sections lie over one another", name, texts, where, libraries)
+    others = {} if array is not None else {name: columns[name] for name in columns if name not in candidates}
+    if (shifted := next((name for name in others if _shifted(xy, others[name])), None)) is not None:
+        raise _joined("several lattices lie over one another", shifted, texts_of(others[shifted]), where, libraries)
     places = xy if array is None else array.astype(np.float64)
     _, place, many = np.unique(places, axis=0, return_inverse=True, return_counts=True)
     place = place.ravel()
     shared = many[place] > 1
     if shared.mean() > _SHARED:
-        others = {name: texts_of(columns[name]) for name in columns if name not in candidates}
+        rest = {name: texts_of(columns[name]) for name in columns if name not in candidates}
         parts = {name: texts_of(part) for name, part in barcode_parts(ids).items()}
-        for name, texts in {**candidates, **parts, **others}.items():
+        for name, texts in {**candidates, **parts, **rest}.items():
             most = _MOST_VALUES if name in candidates else 4 * int(many.max())
             if _separates(place, texts, shared, most=most):
                 raise _joined("spots share places: several sections are joined", name, texts, where, libraries)
@@ -274,6 +280,26 @@ def _mixed(xy: NDArray[np.float64], texts: NDArray[np.str_]) -> bool:
     shares = np.bincount(values, weights=foreign) / np.maximum(sizes, 1)
     large = sizes >= _FEWEST
     return bool(foreign.mean() > _MIXED or (shares[large] > 2.5 * _MIXED).any())
+
+
+def _shifted(xy: NDArray[np.float64], column: pd.Series) -> bool:
+    """Whether each of a column's few values is a lattice of one pitch, and all together lie closer than that.
+
+    The values of a column of one section (tissue, cluster) have the section's own pitch.
+    """
+    if len(xy) > _SAMPLED or column.nunique() > _MOST_LATTICES:
+        return False
+    texts = texts_of(column)
+    names, sizes = np.unique(texts, return_counts=True)
+    if len(names) < 2 or sizes.min() < _FEWEST:
+        return False
+    whole = nearest_distance(xy)[0]
+    near = [nearest_distance(xy[texts == name])[0] for name in names]
+    if whole is None or any(own is None or whole > _CLOSER * own for own in near):
+        return False
+    fits = [find_lattice(xy[texts == name]) for name in names]
+    pitches = [fit.pitch for fit in fits if fit is not None]
+    return len(pitches) == len(names) and max(pitches) < _ALIKE * min(pitches) and whole < _CLOSER * min(pitches)
 
 
 def _separates(

@@ -65,6 +65,10 @@ def no_patch_left(folder: Path) -> None:
     write_config(folder, crop={"min_spots": 1000})
 
 
+def too_little_tissue(folder: Path) -> None:
+    write_config(folder, crop={"min_spots": 1, "min_coverage": 1.0}, grid={"method": "fit", "size": 40})
+
+
 def far_too_fine(folder: Path) -> None:
     write_config(folder, grid={"method": "um", "pitch_um": 1e-9})
 
@@ -79,6 +83,7 @@ REQUESTS = [
     (no_gene_list, ["channels.genes", "none.txt"]),
     (far_too_fine, ["pixels", "grid.pitch_um"]),
     (no_patch_left, ["no patch is left", "min_spots"]),
+    (too_little_tissue, ["no patch is left", "crop.min_coverage"]),
 ]
 
 

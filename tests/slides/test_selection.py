@@ -25,6 +25,7 @@ from bundles.visium import (
 
 from stpatch.config import IngestSection
 from stpatch.errors import ConfigError, InputError
+from stpatch.slides.formats.places import nearest_distance
 from stpatch.slides.readers.registry import probe_source, read_source
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -198,6 +199,35 @@ def test_one_picture_is_read_as_one(tmp_path: Path, write: Callable[[Path], Path
     assert len(raw.spot_ids) in (150, 300)
     assert any("side by side" in note for note in probe.notes) == (write is side_by_side)
     assert any("have the coordinates of another" in note for note in probe.notes) == (write is rounded)
+
+
+@pytest.mark.parametrize("shift", [(13.0, 0.0), (31.0, 22.0), (0.0, 40.0)])
+@pytest.mark.parametrize("column", ["chip", "roi", "grp", "tissue_section"])
+def test_lattices_that_lie_between_one_another(tmp_path: Path, shift: tuple[float, float], column: str) -> None:
+    whole = two_hex(visium=False, column=column)
+    whole.obsm["spatial"][64:] += np.array(shift) * nearest_distance(whole.obsm["spatial"][:64])[0] / 100
+    path = write_anndata(tmp_path / "a.h5ad", whole)
+    assert f"{column}: A (64 spots), B (64 spots)" in refused(source(path), "several lattices lie over one another")
+    _, raw = read(source(path, **{f"select.{column}": "B"}))
+    assert (raw.counts != whole.X[64:]).nnz == 0
+
+
+@pytest.mark.parametrize("by", ["row", "column", "halves", "random", "checker"])
+def test_columns_of_one_lattice_are_no_sections(tmp_path: Path, by: str) -> None:
+    slide = make_anndata(rows=12, columns=12, visium=False)
+    row, column = np.divmod(np.arange(len(slide)), 12)
+    slide.obs["tissue"] = {
+        "row": row % 2,
+        "column": column % 2,
+        "halves": row // 6,
+        "random": np.random.default_rng(1).integers(0, 3, len(slide)),
+        "checker": (row + column) % 2,
+    }[by]
+    for square in (False, True):
+        if square:
+            slide.obsm["spatial"] = np.column_stack([column, row]) * 50.0
+        probe, _ = read(source(write_anndata(tmp_path / f"{square}.h5ad", slide)))
+        assert probe.geometry == ("square" if square else "hex")
 
 
 @pytest.mark.parametrize("tells", ["nothing", "suffix", "an unknown column", "region"])

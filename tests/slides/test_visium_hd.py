@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from bundles.visium import gene_rows, write_mex, write_tenx_h5
 from bundles.visium_hd import UM_PER_PX, square_counts, write_square, write_visium_hd
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError
@@ -108,6 +110,41 @@ def test_without_scale_factors_the_bins_give_the_scale(tmp_path: Path) -> None:
     _, raw = read(folder)
     assert raw.um_per_unit == pytest.approx(UM_PER_PX)
     assert "no scalefactors_json.json" in raw.notes[0]
+
+
+@pytest.mark.parametrize("gone", [("microns_per_pixel",), ("microns_per_pixel", "bin_size_um")])
+def test_scale_factors_without_a_scale_are_as_none(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    folder = write_square(tmp_path / "square_008um", bin_um=8, rows=4, columns=5)
+    file = folder / "spatial" / "scalefactors_json.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({name: value for name, value in values.items() if name not in gone}))
+    probe, raw = read(folder)
+    assert raw.um_per_unit == pytest.approx(UM_PER_PX)
+    assert "no microns_per_pixel in scalefactors_json.json" in probe.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["Protein Expression", "Antibody Capture"])
+@pytest.mark.parametrize("layout", ["h5", "mex"])
+@pytest.mark.parametrize("bin_um", [None, 16])
+def test_scaled_proteins_do_not_stop_the_genes(tmp_path: Path, kind: str, layout: str, bin_um: int | None) -> None:
+    folder = write_square(tmp_path / "square_008um", bin_um=8, rows=4, columns=5)
+    plain = read(folder, bin_um=bin_um)[1]
+    matrix = folder / "filtered_feature_bc_matrix.h5"
+    with h5py.File(matrix, "r") as file:
+        names = [text.decode() for text in file["matrix/barcodes"][:]]
+    dense = square_counts(4, 5, 6).toarray().reshape(4, 5, 6)[1:, 1:].reshape(len(names), 6).astype(np.float64)
+    scaled = sparse.csr_matrix(np.column_stack([dense, 0.5 + np.arange(len(names))]))
+    genes = [*gene_rows(6), ("P1", "P1", kind)]
+    matrix.unlink()
+    if layout == "h5":
+        write_tenx_h5(matrix, scaled, barcodes=names, genes=genes, dtype=np.float32)
+    else:
+        mtx = write_mex(matrix.with_suffix(""), scaled, barcodes=names, genes=genes, zipped=False) / "matrix.mtx"
+        mtx.write_text(mtx.read_text().replace("integer", "real", 1))
+    raw = read(folder, bin_um=bin_um)[1]
+    assert (raw.counts[:, :6] != plain.counts).nnz == 0
+    assert not raw.counts[:, [6]].toarray().any()
+    assert any(f"1 features of type {kind} hold values that are not whole numbers" in note for note in raw.notes)
 
 
 def edit(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:

@@ -7,6 +7,7 @@ vendor's own global columns do.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ class CosMx:
         if bundle is None:
             return None
         pixel = _pixel(bundle, options)
+        pixel_notes = (pixel.note,) if pixel.note else ()
         fovs = () if bundle.fovs is None else (bundle.fovs,)
         if options.bin_um is None and bundle.counts is not None and bundle.cells is not None:
             _cell_place(table_columns(bundle.cells), bundle.cells)
@@ -107,6 +109,8 @@ class CosMx:
                 unit="px",
                 um_per_unit=pixel.um,
                 spot_columns=table_columns(bundle.cells),
+                geometry="irregular",
+                notes=(*pixel_notes, *_skip_note(id_like(columns, without=KEY))),
             )
         molecules = _molecules(bundle, options)
         table = open_molecules(molecules)
@@ -119,6 +123,7 @@ class CosMx:
             unit="px",
             pitch_um=options.bin_um or DEFAULT_BIN_UM,
             um_per_unit=pixel.um,
+            notes=pixel_notes,
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:  # noqa: ARG002
@@ -243,11 +248,15 @@ def _keys(frame: pd.DataFrame, *, where: object) -> tuple[NDArray[np.object_], N
     return keys, numbers[1] == 0
 
 
+def _skip_note(names: Sequence[str]) -> tuple[str, ...]:
+    return skip_note([name for name in names if name not in USUAL_IDS])
+
+
 def _read_cells(counts_path: Path, cells_path: Path, *, fovs: Fovs | None, pixel: Pixel) -> RawSlide:
     skipped = id_like(table_columns(counts_path), without=KEY)
     dense = read_dense(counts_path, id_columns=KEY, skip=skipped)
     counts, names, notes = genes_alone(dense.counts, dense.names)
-    notes = (*skip_note([name for name in skipped if name not in USUAL_IDS]), *notes)
+    notes = (*_skip_note(skipped), *notes)
     cells = read_cells(cells_path)
     need_columns(cells.columns, KEY, where=cells_path)
     x, y = place = _cell_place(tuple(cells.columns), cells_path)

@@ -23,11 +23,11 @@ from stpatch.slides.formats.hdf5.anndata_group import (
     zarr_attributes,
 )
 from stpatch.slides.formats.hdf5.files import looks_hdf5
-from stpatch.slides.formats.hdf5.layers import counts_key, named_key, read_counts, read_features
+from stpatch.slides.formats.hdf5.layers import choice_notes, counts_key, named_key, read_counts, read_features
 from stpatch.slides.formats.names import check_unique
 from stpatch.slides.formats.places import check_finite, named_axes
 from stpatch.slides.formats.tenx.lattice import is_hexagonal
-from stpatch.slides.geometry import Settled, compare, settle
+from stpatch.slides.geometry import Settled, compare, seen_geometry, settle
 from stpatch.slides.readers.registry import register
 from stpatch.slides.selection import refuse_joined, select_rows, wishes_of
 from stpatch.slides.slide import RawSlide
@@ -123,9 +123,14 @@ def probe_group(group: AnnDataGroup, source: SlideSource, options: IngestSection
         spot_columns=tuple(str(name) for name in obs.columns),
         um_per_unit=placed.settled.um_per_unit,
         pitch_um=placed.settled.pitch_um,
-        geometry=placed.settled.geometry,
-        notes=placed.notes,
+        geometry=seen_geometry(placed.settled, placed.xy),
+        notes=(*placed.notes, *matrix_notes(group, key, options)),
     )
+
+
+def matrix_notes(group: AnnDataGroup, key: str, options: IngestSection) -> tuple[str, ...]:
+    """Return why the counts are from this matrix, as reading them says."""
+    return () if options.values == "normalized" else choice_notes(group, key, layer=options.layer)
 
 
 def _coordinates_key(group: AnnDataGroup, columns: list[str]) -> str:

@@ -73,14 +73,17 @@ class Merscope:
             columns = table_columns(bundle.cells)
             _id_column(columns, bundle.cells)
             need_columns(columns, PLACE, where=bundle.cells)
+            _, skipped = _ids_and_facts(bundle.counts)
             return Probe(
                 platform=self.platform,
                 reason=f"{bundle.counts.name} beside {bundle.cells.name} with {' and '.join(PLACE)}",
                 files=(bundle.counts, *parquet_parts(bundle.cells)),
-                n_genes=len(set(table_columns(bundle.counts)) - set(id_like(table_columns(bundle.counts)))),
+                n_genes=len(table_columns(bundle.counts)) - 1 - len(skipped),
                 unit="um",
                 um_per_unit=1.0,
                 spot_columns=columns,
+                geometry="irregular",
+                notes=skip_note(skipped),
             )
         transcripts = _transcripts(bundle, options)
         need_columns(open_molecules(transcripts).columns, TRANSCRIPT_COLUMNS, where=transcripts)
@@ -195,10 +198,15 @@ def _transcripts(bundle: Bundle, options: IngestSection) -> Path:
     )
 
 
-def _read_cells(counts_path: Path, cells_path: Path) -> RawSlide:
-    columns = table_columns(counts_path)
+def _ids_and_facts(counts: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the column of ids of a table of counts, and further columns that are no genes by their names."""
+    columns = table_columns(counts)
     id_name = next((name for name in COUNT_IDS if name in columns), columns[0])
-    skipped = id_like(columns, without=(id_name,))
+    return id_name, id_like(columns, without=(id_name,))
+
+
+def _read_cells(counts_path: Path, cells_path: Path) -> RawSlide:
+    id_name, skipped = _ids_and_facts(counts_path)
     dense = read_dense(counts_path, id_columns=[id_name], skip=skipped)
     counts, names, notes = genes_alone(dense.counts, dense.names)
     cells = read_cells(cells_path)

@@ -8,6 +8,7 @@ samplesheet name) and `read_source` reads with the one that recognized the files
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from stpatch.config import IngestSection
@@ -104,8 +105,11 @@ def read_probed(source: SlideSource, options: IngestSection, probe: Probe) -> Ra
     raw = reader_of(probe.platform).read(place, slide_options(source, options), probe)
     if probe.path is None:
         return raw
-    below = probe.path.relative_to(source.path)
-    return replace(raw, notes=(f"the slide is in {below} of the folder that was given", *raw.notes))
+    return replace(raw, notes=(_below_note(source, probe.path), *raw.notes))
+
+
+def _below_note(source: SlideSource, folder: Path) -> str:
+    return f"the slide is in {folder.relative_to(source.path)} of the folder that was given"
 
 
 def _ask_all(source: SlideSource, options: IngestSection) -> tuple[list[Probe], list[StpatchError]]:
@@ -141,7 +145,7 @@ def _below(source: SlideSource, options: IngestSection, *, asked: tuple[str, ...
                 except StpatchError:
                     continue  # what is wrong in a folder that nobody named is no problem of this one
                 if probe is not None:
-                    found.append(replace(probe, path=folder))
+                    found.append(replace(probe, path=folder, notes=(_below_note(source, folder), *probe.notes)))
         if len(found) == 1:
             return found[0]
         if found:

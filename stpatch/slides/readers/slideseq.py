@@ -8,15 +8,17 @@ header). Curio's h5ad is read as h5ad.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.barcodes import BASES
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
-from stpatch.slides.formats.text.coordinates import has_header, joined_rows, read_coordinates
+from stpatch.slides.formats.text.coordinates import Coordinates, has_header, joined_rows, read_coordinates
 from stpatch.slides.formats.text.dense import read_dense, transposed
 from stpatch.slides.formats.text.lines import Head, head_or_none
 from stpatch.slides.readers.registry import register
@@ -57,13 +59,19 @@ class SlideSeqReader:
         if _SUFFIXED.fullmatch(head.names[1]) and source.coordinates is None and not _beside(head.path):
             return None  # barcodes of another platform
         locations = _locations(source, head.path)
+        names = np.array(head.names[1:], dtype=object)
+        check_unique(names, what="a barcode", where=head.path)
+        placed = _placed(names, source, locations)
+        um_per_unit = options.um_per_unit or UM_PER_PIXEL
         return Probe(
             platform=self.platform,
             reason=f"bead barcodes such as {head.names[1]} as columns, with locations in {locations.name}",
             files=(head.path, locations),
-            n_spots=len(head.names) - 1,
+            n_spots=len(names),
             unit="px",
-            um_per_unit=options.um_per_unit or UM_PER_PIXEL,
+            um_per_unit=um_per_unit,
+            geometry="irregular" if options.pitch_um is None else "",
+            notes=_notes(placed, options),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
@@ -71,41 +79,59 @@ class SlideSeqReader:
         path, locations = probe.files
         table = read_dense(path, normalized=options.values == "normalized")
         check_unique(table.names, what="a barcode", where=path)
-        beads = read_coordinates(locations)
-        if beads.id_column is None:
-            raise InputError(
-                "the bead locations have no column of barcodes",
-                where=locations,
-                expected="a column named barcode (or barcodes)",
-            )
-        row, join_notes = joined_rows(table.names, beads.table[beads.id_column], where=locations)
-        placed = row >= 0
-        if not placed.any():
-            raise InputError(
-                "no bead of the counts has a location: the tables belong to different pucks",
-                where=f"slide {source.slide_id}, {locations}",
-                found=f"barcodes such as {listed(beads.table[beads.id_column].head(3).tolist())}",
-                expected=f"barcodes such as {listed(table.names[:3])}",
-            )
+        placed = _placed(table.names, source, locations)
         counts = transposed(table.counts)
-        lost = counts[~placed]
-        dropped = {"no_coordinates": {"spots": int((~placed).sum()), "counts": int(lost.sum())}}
+        has_place = placed.rows >= 0
+        lost = counts[~has_place]
+        dropped = {"no_coordinates": {"spots": int((~has_place).sum()), "counts": int(lost.sum())}}
         um_per_unit = options.um_per_unit or UM_PER_PIXEL
-        notes = [] if options.um_per_unit else [f"um per pixel is the platform's usual {UM_PER_PIXEL}, not measured"]
-        notes += join_notes
-        empty = len(beads.table) - int(placed.sum())
-        if empty:
-            notes.append(f"{empty} rows of {locations.name} have no counts")
         return RawSlide(
-            counts=counts if placed.all() else counts[placed],
-            spot_ids=table.names[placed],
+            counts=counts if has_place.all() else counts[has_place],
+            spot_ids=table.names[has_place],
             genes=gene_frame(table.row_ids),
-            xy=np.ascontiguousarray(beads.xy[row[placed]]),
+            xy=np.ascontiguousarray(placed.beads.xy[placed.rows[has_place]]),
             um_per_unit=um_per_unit,
             pitch=options.pitch_um / um_per_unit if options.pitch_um else None,
-            notes=tuple(notes),
-            dropped={} if placed.all() else dropped,
+            notes=_notes(placed, options),
+            dropped={} if has_place.all() else dropped,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """The table of locations, the row of each bead in it (-1 without one), and how the two were joined."""
+
+    beads: Coordinates
+    rows: NDArray[np.int64]
+    joins: tuple[str, ...]
+
+
+def _placed(names: NDArray[np.object_], source: SlideSource, locations: Path) -> _Placed:
+    """Join the counts' beads to their locations."""
+    beads = read_coordinates(locations)
+    if beads.id_column is None:
+        raise InputError(
+            "the bead locations have no column of barcodes",
+            where=locations,
+            expected="a column named barcode (or barcodes)",
+        )
+    rows, joins = joined_rows(names, beads.table[beads.id_column], where=locations)
+    if not (rows >= 0).any():
+        raise InputError(
+            "no bead of the counts has a location: the tables belong to different pucks",
+            where=f"slide {source.slide_id}, {locations}",
+            found=f"barcodes such as {listed(beads.table[beads.id_column].head(3).tolist())}",
+            expected=f"barcodes such as {listed(names[:3])}",
+        )
+    return _Placed(beads=beads, rows=rows, joins=joins)
+
+
+def _notes(placed: _Placed, options: IngestSection) -> tuple[str, ...]:
+    notes = [] if options.um_per_unit else [f"um per pixel is the platform's usual {UM_PER_PIXEL}, not measured"]
+    notes += placed.joins
+    if empty := len(placed.beads.table) - int((placed.rows >= 0).sum()):
+        notes.append(f"{empty} rows of {placed.beads.path.name} have no counts")
+    return tuple(notes)
 
 
 def _texts(folder: Path) -> list[Path]:

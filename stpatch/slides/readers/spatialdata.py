@@ -16,7 +16,8 @@ from stpatch.config import IngestSection
 from stpatch.errors import InputError, InputMissingError, MissingExtraError
 from stpatch.slides.formats.hdf5.anndata_group import AnnDataGroup, anndata_group, zarr_attributes
 from stpatch.slides.formats.hdf5.files import attribute_text, faults
-from stpatch.slides.readers.h5ad import SPATIAL_KEYS, matrix_key, read_group, read_places
+from stpatch.slides.geometry import seen_geometry
+from stpatch.slides.readers.h5ad import SPATIAL_KEYS, matrix_key, matrix_notes, read_group, read_places
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -59,14 +60,14 @@ class SpatialData:
             annotation = read_annotation(group)
             region = choose_region(annotation, source, place)
             key = matrix_key(group, normalized=options.values == "normalized", layer=options.layer)
-            n_spots, n_genes = group.shape(key)
+            n_genes = group.shape(key)[1]
             has_spatial = any(group.has(name) for name in SPATIAL_KEYS)
             columns = group.columns("obs") if group.has("obs") else []
-            placed = None
-            if has_spatial:
-                obs = group.frame("obs")
-                select = _rows_of(obs, annotation, region, place)
-                placed = read_places(group, obs, source, options, select=select, bin_um=_bin_size(place))
+            obs = group.frame("obs")
+            select = _rows_of(obs, annotation, region, place)
+            xy = None if has_spatial else _centroids(obs, annotation, region, select, place)
+            placed = read_places(group, obs, source, options, select=select, xy=xy, bin_um=_bin_size(place))
+            notes = (*placed.notes, *matrix_notes(group, key, options))
         name = place.table.name
         files = [item for item in place.table.rglob("*") if item.is_file()]
         where = "obsm/spatial"
@@ -74,26 +75,20 @@ class SpatialData:
             shapes = _shapes_folder(place, region)
             files += [item for item in shapes.rglob("*") if item.is_file()]
             where = f"the centroids of shapes/{shapes.name}"
-        probe = Probe(
+        settled = placed.settled
+        return Probe(
             platform=self.platform,
             reason=f"SpatialData store, table {name}" + (f", region {region}" if region else "") + f", {where}",
             files=tuple(sorted(files)),
             version=_version(place.store),
-            n_spots=n_spots if len(annotation.regions) < 2 else None,
+            n_spots=len(placed.obs),
             n_genes=n_genes,
             unit="px" if {"array_row", "array_col"} <= set(columns) else "unknown",
             spot_columns=tuple(columns),
-        )
-        if placed is None:
-            return probe
-        settled = placed.settled
-        return replace(
-            probe,
-            n_spots=len(placed.obs),
             um_per_unit=settled.um_per_unit,
             pitch_um=settled.pitch_um,
-            geometry=settled.geometry,
-            notes=placed.notes,
+            geometry=seen_geometry(settled, placed.xy),
+            notes=notes if has_spatial else (*notes, _shapes_note(region)),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
@@ -115,9 +110,12 @@ class SpatialData:
                 xy = _centroids(obs, annotation, region, select, place)
             raw = read_group(group, source, options, select=select, xy=xy, bin_um=_bin_size(place))
         if xy is not None:
-            note = f"coordinates are the centroids of shapes/{region} in its own units, before any transformation"
-            raw = replace(raw, notes=(*raw.notes, note))
+            raw = replace(raw, notes=(*raw.notes, _shapes_note(region)))
         return replace(raw, version=probe.version)
+
+
+def _shapes_note(region: str) -> str:
+    return f"coordinates are the centroids of shapes/{region} in its own units, before any transformation"
 
 
 def find_table(path: Path, options: IngestSection) -> Place | None:

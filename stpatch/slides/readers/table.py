@@ -7,6 +7,7 @@ Swapped x and y do not show in a table: look at the picture that ``stpatch repor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from stpatch.config import IngestSection, TableSection
 from stpatch.errors import ConfigError, InputError, InputMissingError
 from stpatch.slides.feature_types import CONTROL_NAMES
 from stpatch.slides.formats.barcodes import flags
-from stpatch.slides.formats.hdf5.loom import is_loom, loom_shape, read_loom
-from stpatch.slides.formats.molecules.plain import PlainMolecules, find_molecules
-from stpatch.slides.formats.molecules.slide import DEFAULT_BIN_UM, bin_table, bins_slide, default_bin_note
+from stpatch.slides.formats.hdf5.loom import is_loom, loom_cells, loom_genes, read_loom
+from stpatch.slides.formats.molecules.plain import PlainMolecules, find_molecules, plain_slide
+from stpatch.slides.formats.molecules.slide import DEFAULT_BIN_UM
 from stpatch.slides.formats.names import check_unique, gene_frame, listed
 from stpatch.slides.formats.parquet import parquet_parts
 from stpatch.slides.formats.places import nearest_distance, square_pitch
@@ -36,10 +37,10 @@ from stpatch.slides.formats.text.coordinates import (
     rows_of,
 )
 from stpatch.slides.formats.text.delimited import numbers, read_table
-from stpatch.slides.formats.text.dense import DenseTable, read_dense, transposed
-from stpatch.slides.formats.text.lines import first_cells, read_head
+from stpatch.slides.formats.text.dense import DenseTable, read_dense, read_ids, transposed
+from stpatch.slides.formats.text.lines import Head, read_head
 from stpatch.slides.formats.text.not_genes import genes_alone, id_like, skip_note
-from stpatch.slides.geometry import Settled, settle
+from stpatch.slides.geometry import Settled, seen_geometry, settle
 from stpatch.slides.readers.registry import register
 from stpatch.slides.selection import Wish, refuse_joined, select_rows, wishes_of
 from stpatch.slides.slide import RawSlide
@@ -85,63 +86,43 @@ class TableReader:
         extra = tuple(path for path in (source.coordinates, source.labels) if path is not None)
         for path in extra:
             _check_file(path, "table", None)
-        n_spots = n_genes = None
         if (molecules := _molecules(source, settings)) is not None:
-            _refuse_unnamed(source, settings)
             _refuse_picked(source, options, settings)
             return _probe_molecules(molecules, source, options)
         if is_loom(source.path):
-            n_spots, n_genes, attributes = loom_shape(source.path)
-            if source.coordinates is None:
-                find_xy(attributes, x=settings.x_column, y=settings.y_column, where=source.path)
+            n_genes: int | None = loom_genes(source.path)
             reason = "a loom file"
         else:
             head = read_head(source.path, delimiter=settings.delimiter)
-            if settings.genes_in != "auto":
-                width = len(head.names) - 1
-                n_spots, n_genes = (width, None) if settings.genes_in == "rows" else (None, width)
-            if source.coordinates is None:
-                _inner_xy(head.names, settings, source)
+            n_genes = len(head.names) - 1 if settings.genes_in == "columns" else None
             beside = "its own x and y" if source.coordinates is None else f"coordinates in {source.coordinates.name}"
             reason = f"a table of {len(head.names)} columns with {beside}"
         _refuse_unnamed(source, settings)
-        settled, notes = _looked_at(source, settings, options)
-        if settled is not None:
-            return Probe(
-                platform=self.platform,
-                reason=reason,
-                files=(source.path, *extra),
-                n_spots=n_spots,
-                n_genes=n_genes,
-                pitch_um=settled.pitch_um,
-                um_per_unit=settled.um_per_unit,
-                geometry=settled.geometry,
-                notes=notes,
-            )
+        spots, settled = _looked_at(source, settings, options)
         return Probe(
             platform=self.platform,
             reason=reason,
             files=(source.path, *extra),
-            n_spots=n_spots,
+            n_spots=len(spots.ids),
             n_genes=n_genes,
-            pitch_um=options.pitch_um,
-            um_per_unit=options.um_per_unit,
+            pitch_um=settled.pitch_um,
+            um_per_unit=settled.um_per_unit,
+            geometry=seen_geometry(settled, spots.xy),
+            notes=settled.notes,
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
         """Read and join the tables, and take the slide's own rows where several slides share them."""
         settings = settings_of(source, options)
         if (molecules := _molecules(source, settings)) is not None:
-            return _read_molecules(molecules, options)
+            return plain_slide(molecules, bin_um=options.bin_um, um_per_unit=options.um_per_unit)
         normalized = options.values == "normalized"
         read = _read_loom if is_loom(probe.files[0]) else _read_tables
         spots = read(source, settings, normalized=normalized)
         own_columns = list(dict.fromkeys([*spots.columns, "in_tissue"]))
         spots = _own_rows(_with_labels(spots, source, settings), source, settings)
         spots = _selected(spots, source, options, settings)
-        check_unique(spots.ids, what="a spot", where=source.path)
-        settled, notes = _settled(spots.xy, spots.columns, spots.ids, source, options)
-        spots.notes.extend(note for note in notes if note not in spots.notes)
+        settled = _settled(spots, source, options)
         return RawSlide(
             counts=spots.counts,
             spot_ids=spots.ids,
@@ -153,7 +134,7 @@ class TableReader:
             pitch=settled.pitch,
             spots=_typed(spots.columns[[name for name in own_columns if name in spots.columns]], source),
             control_patterns=CONTROL_NAMES,
-            notes=tuple(spots.notes),
+            notes=settled.notes,
             dropped=spots.dropped,
         )
 
@@ -179,36 +160,20 @@ def _probe_molecules(molecules: PlainMolecules, source: SlideSource, options: In
 
 def _refuse_picked(source: SlideSource, options: IngestSection, settings: TableSection) -> None:
     """Raise where rows are to be picked of a table of molecules, which is read whole."""
-    wishes = [wish for wish in wishes_of(source, options, settings) if wish.needed]
+    wishes = [
+        f"{wish.column} = {', '.join(wish.values)} ({wish.where})"
+        for wish in wishes_of(source, options, settings)
+        if wish.needed
+    ]
+    if not wishes and settings.slide_column is not None:
+        wishes = [f"slide_column {settings.slide_column}"]
     if wishes:
         raise ConfigError(
             "rows of a table of molecules cannot be picked",
             where=f"slide {source.slide_id}, {source.path}",
-            found="; ".join(f"{wish.column} = {', '.join(wish.values)} ({wish.where})" for wish in wishes),
+            found="; ".join(wishes),
             hint="write each section's molecules to a file of its own",
         )
-
-
-def _read_molecules(molecules: PlainMolecules, options: IngestSection) -> RawSlide:
-    bin_um, um_per_unit = options.bin_um or DEFAULT_BIN_UM, options.um_per_unit or 1.0
-    pitch = bin_um / um_per_unit
-    binned = bin_table(
-        molecules.table, gene=molecules.gene, x=molecules.x, y=molecules.y, pitch=pitch, count=molecules.count
-    )
-    notes = [] if options.bin_um else [default_bin_note(bin_um)]
-    if options.um_per_unit is None:
-        notes.append("coordinates are taken for micrometres: ingest.um_per_unit is not set")
-    if not molecules.table.has_header and not molecules.table.is_parquet:
-        notes.append(f"the table has no header: {molecules.x} is x, {molecules.y} is y, {molecules.gene} is the gene")
-    return bins_slide(
-        binned.bins,
-        genes=binned.genes,
-        pitch=pitch,
-        um_per_unit=um_per_unit,
-        where=molecules.table.path,
-        notes=tuple(notes),
-        control_patterns=CONTROL_NAMES,
-    )
 
 
 def settings_of(source: SlideSource, options: IngestSection) -> TableSection:
@@ -246,11 +211,21 @@ def _inner_xy(names: tuple[str, ...], settings: TableSection, source: SlideSourc
 
 def _read_loom(source: SlideSource, settings: TableSection, *, normalized: bool) -> _Spots:
     loom = read_loom(source.path, id_column=settings.id_column, normalized=normalized)
-    notes: list[str] = []
-    columns = loom.cells
+    return _placed_cells(loom.counts, loom.cell_ids, loom.genes, loom.cells, source, settings)
+
+
+def _placed_cells(
+    counts: sparse.csr_matrix,
+    ids: NDArray[np.object_],
+    genes: pd.DataFrame,
+    columns: pd.DataFrame,
+    source: SlideSource,
+    settings: TableSection,
+) -> _Spots:
+    """Return a loom's cells with coordinates of a table beside it, else of two of their attributes."""
     if source.coordinates is not None:
-        places = _coordinates(source.coordinates, settings)
-        return _joined(loom.counts, loom.cell_ids, loom.genes, places, columns=columns)
+        return _joined(counts, ids, genes, _coordinates(source.coordinates, settings), columns=columns)
+    notes: list[str] = []
     x, y = find_xy([str(name) for name in columns], x=settings.x_column, y=settings.y_column, where=source.path)
     xy = np.column_stack([numbers(columns[name].astype(str), where=source.path, first_row=1) for name in (x, y)])
     columns = columns.drop(columns=[x, y])
@@ -258,9 +233,7 @@ def _read_loom(source: SlideSource, settings: TableSection, *, normalized: bool)
         columns = columns.rename(columns={"Valid": "in_tissue"})
         invalid = int((numbers(columns["in_tissue"].astype(str), where=source.path, first_row=1) == 0).sum())
         notes.append(f"{invalid} cells with Valid = 0 count as outside tissue (kept with ingest.qc.in_tissue: false)")
-    return _Spots(
-        counts=loom.counts, ids=loom.cell_ids, genes=loom.genes, xy=xy, columns=columns, notes=notes, dropped={}
-    )
+    return _Spots(counts=counts, ids=ids, genes=genes, xy=xy, columns=columns, notes=notes, dropped={})
 
 
 def _coordinates(path: Path, settings: TableSection) -> Coordinates:
@@ -286,6 +259,15 @@ def _read_tables(source: SlideSource, settings: TableSection, *, normalized: boo
 
 def _read_one_table(source: SlideSource, settings: TableSection, *, normalized: bool) -> _Spots:
     head = read_head(source.path, delimiter=settings.delimiter)
+    wanted = _own_columns(head, source, settings)
+    skipped = id_like(head.names, without=wanted)
+    table = read_dense(source.path, delimiter=head.delimiter, id_columns=wanted, skip=skipped, normalized=normalized)
+    counts, names, notes = genes_alone(table.counts, table.names)
+    return _placed_rows(counts, names, table.ids, source, notes=[*skip_note(skipped), *notes])
+
+
+def _own_columns(head: Head, source: SlideSource, settings: TableSection) -> list[str]:
+    """Return the columns of a counts table that are the ids, x, y and what tells slides apart."""
     x, y = _inner_xy(head.names, settings, source)
     ids = settings.id_column if settings.id_column is not None else head.names[0]
     if ids in (x, y):
@@ -295,18 +277,26 @@ def _read_one_table(source: SlideSource, settings: TableSection, *, normalized: 
             found=f"columns {listed(head.names)}",
             hint="name it: ingest.table.id_column",
         )
-    wanted = [ids, x, y, *([settings.slide_column] if settings.slide_column in head.names else [])]
-    skipped = id_like(head.names, without=wanted)
-    table = read_dense(source.path, delimiter=head.delimiter, id_columns=wanted, skip=skipped, normalized=normalized)
-    counts, names, notes = genes_alone(table.counts, table.names)
-    xy = np.column_stack([numbers(table.ids[name], where=source.path) for name in (x, y)])
+    return [ids, x, y, *([settings.slide_column] if settings.slide_column in head.names else [])]
+
+
+def _placed_rows(
+    counts: sparse.csr_matrix,
+    names: Sequence[str] | NDArray[np.object_],
+    ids: pd.DataFrame,
+    source: SlideSource,
+    *,
+    notes: Sequence[str] = (),
+) -> _Spots:
+    """Return rows whose id columns are those of `_own_columns`."""
+    xy = np.column_stack([numbers(ids.iloc[:, i], where=source.path) for i in (1, 2)])
     return _Spots(
         counts=counts,
-        ids=table.row_ids,
+        ids=ids.iloc[:, 0].to_numpy(object),
         genes=gene_frame(names),
         xy=xy,
-        columns=table.ids[[name for name in wanted if name not in (ids, x, y)]],
-        notes=[*skip_note(skipped), *notes],
+        columns=ids.iloc[:, 3:],
+        notes=list(notes),
         dropped={},
     )
 
@@ -479,47 +469,51 @@ def _wishes(source: SlideSource, options: IngestSection, settings: TableSection)
     return [wish for wish in wishes if wish.column != settings.slide_column]
 
 
-def _settled(
-    xy: NDArray[np.float64], table: pd.DataFrame, ids: NDArray[np.object_], source: SlideSource, options: IngestSection
-) -> tuple[Settled, tuple[str, ...]]:
-    """Settle where spots lie, and return that and notes."""
+def _settled(spots: _Spots, source: SlideSource, options: IngestSection) -> Settled:
+    """Settle where spots lie; the notes are those on the spots and on their places."""
+    check_unique(spots.ids, what="a spot", where=source.path)
     where = source.path if source.coordinates is None else f"{source.path} and {source.coordinates}"
-    array, _ = array_of(table, where=where)
-    columns = {str(name): table[name] for name in table.columns if name not in ("array_row", "array_col")}
-    notes = refuse_joined(xy, columns, ids, where=where, array=array if options.places != "coordinates" else None)
-    settled = settle(xy, array, ids=ids, options=options, where=where, visium=False)
+    array, _ = array_of(spots.columns, where=where)
+    columns = {str(name): spots.columns[name] for name in spots.columns if name not in ("array_row", "array_col")}
+    notes = refuse_joined(
+        spots.xy, columns, spots.ids, where=where, array=array if options.places != "coordinates" else None
+    )
+    settled = settle(spots.xy, array, ids=spots.ids, options=options, where=where, visium=False)
     if settled.array is None:  # no lattice, but perhaps spots that lie evenly
-        pitch, um_per_unit = _scale(xy, options)
+        pitch, um_per_unit = _scale(spots.xy, options)
         settled = replace(settled, pitch=pitch, um_per_unit=um_per_unit)
-    return settled, (*notes, *settled.notes)
+    return replace(settled, notes=tuple(dict.fromkeys((*spots.notes, *notes, *settled.notes))))
 
 
-def _looked_at(
-    source: SlideSource, settings: TableSection, options: IngestSection
-) -> tuple[Settled | None, tuple[str, ...]]:
-    """Settle where the spots of a coordinates table lie that the counts table has too, by its names alone."""
-    if source.coordinates is None or is_loom(source.path):
-        return None, ()
-    places = _coordinates(source.coordinates, settings)
-    head = read_head(source.path, delimiter=settings.delimiter)
-    names = set(head.names) | set(first_cells(source.path, head.delimiter))
-    key = places.id_column or matching_column(places.table, places.others, np.array(sorted(names), dtype=object))[0]
-    ids = np.arange(len(places.xy)).astype(str).astype(object) if key is None else places.table[key].to_numpy(object)
-    own = np.ones(len(ids), bool) if key is None else np.isin(ids.astype(str), sorted(names))
-    if settings.slide_column is not None:
-        if settings.slide_column not in places.table:  # in the table of labels, which only `read` joins
-            return None, ()
-        own &= (places.table[settings.slide_column].astype(str) == _slide_value(source, settings)).to_numpy()
-    if not own.any():  # `read` says what is wrong
-        return None, ()
-    table = places.table.loc[own, [name for name in places.others if name != key]].reset_index(drop=True)
-    columns = {str(name): table[name] for name in table.columns}
-    picked, notes = select_rows(columns, ids[own], _wishes(source, options, settings), where=source.path)
-    xy, ids = places.xy[own], ids[own]
-    if picked is not None:
-        xy, ids, table = xy[picked], ids[picked], table[picked].reset_index(drop=True)
-    settled, more = _settled(xy, table, ids, source, options)
-    return settled, (*notes, *more)
+def _looked_at(source: SlideSource, settings: TableSection, options: IngestSection) -> tuple[_Spots, Settled]:
+    """Settle where the slide's spots lie, as `read` does but without a count."""
+    if is_loom(source.path):
+        ids, columns = loom_cells(source.path, id_column=settings.id_column)
+        spots = _placed_cells(_no_counts(len(ids)), ids, gene_frame([]), columns, source, settings)
+    elif source.coordinates is not None:
+        spots = _joined_names(source.path, _coordinates(source.coordinates, settings), settings)
+    else:
+        head = read_head(source.path, delimiter=settings.delimiter)
+        rows = read_ids(source.path, delimiter=head.delimiter, id_columns=_own_columns(head, source, settings))
+        spots = _placed_rows(_no_counts(len(rows)), [], rows, source)
+    spots = _own_rows(_with_labels(spots, source, settings), source, settings)
+    spots = _selected(spots, source, options, settings)
+    return spots, _settled(spots, source, options)
+
+
+def _joined_names(path: Path, places: Coordinates, settings: TableSection) -> _Spots:
+    """Join coordinates to the names of the counts' rows or columns, whichever are the spots."""
+    head = read_head(path, delimiter=settings.delimiter)
+    rows = read_ids(path, delimiter=head.delimiter)
+    skipped = () if settings.genes_in == "rows" else id_like(head.names[1:])
+    columns = np.array([name for name in head.names[1:] if name not in skipped], dtype=object)
+    names = DenseTable(ids=rows, names=columns, counts=sparse.csr_matrix((len(rows), len(columns)), dtype=np.uint16))
+    ids = columns if _genes_in(names, places, settings, path) == "rows" else names.row_ids
+    return _joined(_no_counts(len(ids)), ids, gene_frame([]), places)
+
+
+def _no_counts(n_spots: int) -> sparse.csr_matrix:
+    return sparse.csr_matrix((n_spots, 0), dtype=np.uint16)
 
 
 def _scale(xy: NDArray[np.float64], options: IngestSection) -> tuple[float | None, float | None]:

@@ -96,6 +96,7 @@ class Xenium:
                 unit="um",
                 um_per_unit=1.0,
                 spot_columns=table_columns(bundle.cells),
+                geometry="irregular",
             )
         transcripts = _transcripts(bundle, options)
         need_columns(table_columns(transcripts), TRANSCRIPT_COLUMNS, where=transcripts)

@@ -115,20 +115,34 @@ def read_counts(group: AnnDataGroup, *, layer: str | None = None) -> tuple[str, 
                 ) from error
             fractions.append(key)
             continue
-        notes = []
-        if fractions or (layer is None and key not in (USUAL, "raw/X", "X")):
-            why = (
-                f": {', '.join(fractions)} {'hold' if len(fractions) > 1 else 'holds'} fractions"
-                if fractions
-                else ", by its name"
-            )
-            notes.append(f"counts are from {key}{why}; ingest.layer names another")
-        if layer is None and key != "X" and (rest := [other for other in _whole(group) if other != key]):
-            notes.append(f"whole numbers are also in {', '.join(rest)}")
-        return key, matrix, tuple(notes)
+        return key, matrix, _why(group, key, fractions=fractions, layer=layer)
     if not keys:
         raise InputError("the AnnData file has no matrix", where=group.path, expected="layers/counts, raw/X or X")
     raise no_counts(group)
+
+
+def choice_notes(group: AnnDataGroup, key: str, *, layer: str | None) -> tuple[str, ...]:
+    """Return the notes that `read_counts` gives on its choice of a matrix, by a look at the first values."""
+    tried = [] if layer is not None else candidates(group)
+    fractions = [
+        other for other in tried[: tried.index(key) if tried else 0] if _kind(group, other).startswith("fractions")
+    ]
+    return _why(group, key, fractions=fractions, layer=layer)
+
+
+def _why(group: AnnDataGroup, key: str, *, fractions: list[str], layer: str | None) -> tuple[str, ...]:
+    """Return why counts are from this matrix, and which others might hold some."""
+    notes = []
+    if fractions or (layer is None and key not in (USUAL, "raw/X", "X")):
+        why = (
+            f": {', '.join(fractions)} {'hold' if len(fractions) > 1 else 'holds'} fractions"
+            if fractions
+            else ", by its name"
+        )
+        notes.append(f"counts are from {key}{why}; ingest.layer names another")
+    if layer is None and key != "X" and (rest := [other for other in _whole(group) if other != key]):
+        notes.append(f"whole numbers are also in {', '.join(rest)}")
+    return tuple(notes)
 
 
 def read_features(group: AnnDataGroup, key: str) -> Any:

@@ -40,11 +40,10 @@ def is_loom(path: Path) -> bool:
         return "matrix" in file and "row_attrs" in file and "col_attrs" in file
 
 
-def loom_shape(path: Path) -> tuple[int, int, list[str]]:
-    """Return the numbers of cells and genes, and the names of the cells' attributes."""
+def loom_genes(path: Path) -> int:
+    """Return the number of genes."""
     with hdf5_file(path) as file, faults(path):
-        genes, cells = file["matrix"].shape
-        return int(cells), int(genes), sorted(file["col_attrs"])
+        return int(file["matrix"].shape[0])
 
 
 def read_loom(path: Path, *, id_column: str | None = None, normalized: bool = False) -> Loom:
@@ -58,8 +57,7 @@ def read_loom(path: Path, *, id_column: str | None = None, normalized: bool = Fa
     with hdf5_file(path) as file, faults(path):
         n_genes, n_cells = file["matrix"].shape
         rows = _attributes(file["row_attrs"], n_genes, path)
-        cells = _attributes(file["col_attrs"], n_cells, path)
-        cell_key = _only(cells, (id_column,) if id_column else CELL_IDS, path, "cells")
+        ids, cells = _cells(file, path, id_column)
         name_key = next((key for key in GENE_NAMES if key in rows), None)
         id_key = next((key for key in GENE_IDS if key in rows), None)
         if name_key is None and id_key is None:
@@ -80,8 +78,19 @@ def read_loom(path: Path, *, id_column: str | None = None, normalized: bool = Fa
             where=f"{path}, key matrix",
             normalized=normalized,
         )
-    ids = _text(cells[cell_key]).to_numpy(object)
-    return Loom(counts=transposed(counts), genes=genes, cell_ids=ids, cells=cells.drop(columns=cell_key))
+    return Loom(counts=transposed(counts), genes=genes, cell_ids=ids, cells=cells)
+
+
+def loom_cells(path: Path, *, id_column: str | None = None) -> tuple[NDArray[np.object_], pd.DataFrame]:
+    """Return ids and attributes of the cells as `read_loom` does, without the matrix."""
+    with hdf5_file(path) as file, faults(path):
+        return _cells(file, path, id_column)
+
+
+def _cells(file: Any, path: Path, id_column: str | None) -> tuple[NDArray[np.object_], pd.DataFrame]:
+    cells = _attributes(file["col_attrs"], file["matrix"].shape[1], path)
+    key = _only(cells, (id_column,) if id_column else CELL_IDS, path, "cells")
+    return _text(cells[key]).to_numpy(object), cells.drop(columns=key)
 
 
 def _attributes(group: Any, size: int, path: Path) -> pd.DataFrame:

@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stpatch.errors import InputError
+from stpatch.slides.feature_types import CONTROL_NAMES
+from stpatch.slides.formats.molecules.slide import DEFAULT_BIN_UM, bin_table, bins_slide, default_bin_note
 from stpatch.slides.formats.molecules.table import MoleculeTable, open_molecules
 from stpatch.slides.formats.names import listed
+from stpatch.slides.slide import RawSlide
 
 PLACES = (
     ("x", "y"), ("x_location", "y_location"), ("global_x", "global_y"), ("x_global_px", "y_global_px"),
@@ -100,3 +103,26 @@ def need_molecules_of(path: Path, *, x: str | None, y: str | None) -> PlainMolec
             expected="columns x, y and gene (and count), or without a header x, y[, z], gene",
         )
     return found
+
+
+def plain_slide(molecules: PlainMolecules, *, bin_um: float | None, um_per_unit: float | None) -> RawSlide:
+    """Sum molecules to bins; without `um_per_unit` coordinates are taken for micrometres, which is noted."""
+    side, scale = bin_um or DEFAULT_BIN_UM, um_per_unit or 1.0
+    pitch = side / scale
+    binned = bin_table(
+        molecules.table, gene=molecules.gene, x=molecules.x, y=molecules.y, pitch=pitch, count=molecules.count
+    )
+    notes = [] if bin_um else [default_bin_note(side)]
+    if um_per_unit is None:
+        notes.append("coordinates are taken for micrometres: ingest.um_per_unit is not set")
+    if not molecules.table.has_header and not molecules.table.is_parquet:
+        notes.append(f"the table has no header: {molecules.x} is x, {molecules.y} is y, {molecules.gene} is the gene")
+    return bins_slide(
+        binned.bins,
+        genes=binned.genes,
+        pitch=pitch,
+        um_per_unit=scale,
+        where=molecules.table.path,
+        notes=tuple(notes),
+        control_patterns=CONTROL_NAMES,
+    )

@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import InputError
-from stpatch.slides.formats.counts import as_counts, csr_of, read_indices, read_pointers, read_values
+from stpatch.slides.formats.counts import (
+    as_counts,
+    csr_of,
+    fraction_notes,
+    read_indices,
+    read_pointers,
+    read_values,
+    without_fractions,
+)
 from stpatch.slides.formats.hdf5.files import child, hdf5_file
 from stpatch.slides.formats.places import check_finite
-from stpatch.slides.formats.tenx.matrix import TenxMatrix
+from stpatch.slides.formats.tenx.matrix import TenxMatrix, no_genes
 from stpatch.slides.formats.tenx.positions import COLUMNS, read_positions
 from stpatch.slides.formats.tenx.read import matrix_group, matrix_shape, probe_tenx, read_features, read_tenx
 
@@ -234,12 +242,13 @@ def read_coarse(path: Path, positions: Path, *, factor: int, size_um: float) -> 
     A coarse bin is in tissue where one of its bins is; its coordinates are the mean of its bins'. An HDF5 matrix whose
     bins come by row, as Space Ranger writes them, is summed strip by strip: the fine matrix is never held whole.
     """
+    notes: tuple[str, ...]
     if path.is_dir():
         matrix = read_tenx(path)
         bins = bins_of(matrix.barcodes, positions, path, size_um=size_um)
         columns, coarse = _coarse_of(bins.array, factor)
         pieces = iter([_summed(matrix.counts, coarse)])
-        genes, version = matrix.genes, matrix.version
+        genes, version, notes = matrix.genes, matrix.version, matrix.notes
         counts, numbers = _joined(pieces, matrix.counts.shape[1])
     else:
         version = probe_tenx(path)[2]
@@ -252,7 +261,9 @@ def read_coarse(path: Path, positions: Path, *, factor: int, size_um: float) -> 
                 raise InputError("the matrix and its names differ in size", where=path, expected=(n_bins, n_genes))
             bins = bins_of(barcodes, positions, path, size_um=size_um)
             columns, coarse = _coarse_of(bins.array, factor)
-            counts, numbers = _joined(_strips(group, path, coarse, columns=columns, n_genes=n_genes), n_genes)
+            others = _Others(mask=no_genes(genes), left_out=np.zeros(n_genes, bool))
+            counts, numbers = _joined(_strips(group, path, coarse, columns=columns, others=others), n_genes)
+            notes = fraction_notes(others.left_out, genes["feature_type"])
     fine = np.searchsorted(numbers, coarse)
     members = np.bincount(fine, minlength=len(numbers))
     array = np.column_stack(np.divmod(numbers, columns)).astype(np.int32)
@@ -261,7 +272,7 @@ def read_coarse(path: Path, positions: Path, *, factor: int, size_um: float) -> 
     size = round(size_um * factor)
     ids = np.array([f"s_{size:03d}um_{row:05d}_{column:05d}-1" for row, column in array.tolist()], dtype=object)
     coarse_bins = Bins(array=array, xy=xy / np.maximum(members, 1)[:, None], in_tissue=in_tissue)
-    return TenxMatrix(counts=counts, barcodes=ids, genes=genes, version=version), coarse_bins
+    return TenxMatrix(counts=counts, barcodes=ids, genes=genes, version=version, notes=notes), coarse_bins
 
 
 def _coarse_of(array: NDArray[np.int32], factor: int) -> tuple[int, NDArray[np.int64]]:
@@ -274,7 +285,23 @@ def _coarse_of(array: NDArray[np.int32], factor: int) -> tuple[int, NDArray[np.i
 Piece = tuple[NDArray[np.int64], sparse.csr_matrix]
 
 
-def _strips(group: Any, path: Path, coarse: NDArray[np.int64], *, columns: int, n_genes: int) -> Iterator[Piece]:
+@dataclass(frozen=True, kw_only=True)
+class _Others:
+    """Which of (features,) features are no genes, and which of those held fractions and were left out."""
+
+    mask: NDArray[np.bool_]
+    left_out: NDArray[np.bool_]
+
+    def values(self, stored: Any, indices: NDArray[Any]) -> Any:
+        """Return stored values without the fractions of features that are no genes."""
+        if stored.dtype.kind != "f" or not self.mask.any():
+            return stored
+        values, left_out = without_fractions(stored, indices, self.mask)
+        self.left_out[left_out] = True
+        return values
+
+
+def _strips(group: Any, path: Path, coarse: NDArray[np.int64], *, columns: int, others: _Others) -> Iterator[Piece]:
     """Yield sums of strips of whole coarse rows; the whole matrix as one strip where bins do not come by row."""
     where = f"{path}, key {group.name}"
     data, indices = child(group, "data", path), child(group, "indices", path)
@@ -299,11 +326,12 @@ def _strips(group: Any, path: Path, coarse: NDArray[np.int64], *, columns: int, 
             continue
         first, last = int(cuts[start]), int(cuts[i])
         a, b = int(indptr[first]), int(indptr[last])
+        features = read_indices(indices[a:b], where=f"{where}/indices", limit=len(others.mask))
         block = csr_of(
-            read_values(data[a:b], where=f"{where}/data"),
-            read_indices(indices[a:b], where=f"{where}/indices", limit=n_genes),
+            read_values(others.values(data[a:b], features), where=f"{where}/data"),
+            features,
             indptr[first : last + 1] - a,
-            (last - first, n_genes),
+            (last - first, len(others.mask)),
         )
         yield _summed(block, coarse[first:last])
         start = i

@@ -96,12 +96,35 @@ def read_dense(
     ids: list[list[str]] = [[] for _ in range(int((kinds <= digits.ID).sum()))]
     parts = list(_parts(head, kinds, ids, normalized=normalized))
     if not parts or not len(ids[0] if ids else parts[0][2]):
-        raise InputError("the table has a header but no rows", where=path, hint="fetch the file again, or repair it")
+        raise _no_rows(path)
+    return DenseTable(
+        ids=_id_frame(head, kinds, ids), names=names, counts=_joined(parts, len(columns), normalized=normalized)
+    )
+
+
+def read_ids(path: Path, *, delimiter: str | None = None, id_columns: int | Sequence[str] = 1) -> pd.DataFrame:
+    """Read the id columns of a dense table as `read_dense` does, whatever the cells of its other columns hold."""
+    head = read_head(path, delimiter=delimiter)
+    kinds = _kinds(head, id_columns, set())
+    kinds[kinds >= 0] = digits.SKIPPED
+    ids: list[list[str]] = [[] for _ in range(int((kinds <= digits.ID).sum()))]
+    for _ in _parts(head, kinds, ids, normalized=False):
+        pass
+    if not ids or not ids[0]:
+        raise _no_rows(path)
+    return _id_frame(head, kinds, ids)
+
+
+def _no_rows(path: Path) -> InputError:
+    return InputError("the table has a header but no rows", where=path, hint="fetch the file again, or repair it")
+
+
+def _id_frame(head: Head, kinds: NDArray[np.int32], ids: list[list[str]]) -> pd.DataFrame:
+    """Return (rows, ids) text of the id columns, in the order in which they were asked for."""
     order = np.argsort(-kinds[kinds <= digits.ID])
-    id_names = [head.names[i] for i in np.flatnonzero(kinds <= digits.ID)[order]]
     frame = pd.DataFrame({i: np.array(column, dtype=object) for i, column in enumerate(ids)}, dtype=object)
-    frame.columns = pd.Index(id_names, dtype=object)
-    return DenseTable(ids=frame, names=names, counts=_joined(parts, len(columns), normalized=normalized))
+    frame.columns = pd.Index([head.names[i] for i in np.flatnonzero(kinds <= digits.ID)[order]], dtype=object)
+    return frame
 
 
 def transposed(counts: sparse.csr_matrix) -> sparse.csr_matrix:

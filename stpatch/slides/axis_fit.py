@@ -45,6 +45,30 @@ def fit_axis(values: NDArray[np.float64], pitch: float) -> tuple[float, float]:
     return float(values.mean() - spacing * points.mean()), spacing
 
 
+def square_points(
+    xy: NDArray[np.float64], pitch: float
+) -> tuple[NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64]]:
+    """Round coordinates to the square lattice along the axes that they lie on.
+
+    Returns
+    -------
+    points, error, phase, spacing
+        (spots, 2) whole numbers; the largest distance of a spot from its point, in spacings; (2,) place and spacing of
+        the lattice along each axis. Nothing here says that the points fit: see `TOLERANCE`.
+    """
+    fitted = np.array([fit_axis(xy[:, axis], pitch) for axis in (0, 1)])
+    phase, spacing = fitted[:, 0], fitted[:, 1]
+    steps = (xy - phase) / spacing
+    points = np.rint(steps)
+    return points, float(np.abs(steps - points).max()), phase, spacing
+
+
+def rounds_to_square(xy: NDArray[np.float64], pitch: float) -> bool:
+    """Whether coordinates round to a square lattice of about this pitch, one spot per point."""
+    points, error, _, _ = square_points(xy, pitch)
+    return error < TOLERANCE and len(np.unique(points, axis=0)) == len(points)
+
+
 def _turns(values: NDArray[np.float64], spacing: float) -> complex:
     return complex(np.exp(2j * np.pi * ((values - values[0]) / spacing)).sum())
 

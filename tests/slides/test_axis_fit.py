@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpatch.image.lattice import fit_axis
+from stpatch.slides.axis_fit import fit_axis
 
 
 @given(st.integers(2, 120), st.floats(0.01, 1000), st.floats(-1000, 1000), st.floats(0.92, 1.08))
