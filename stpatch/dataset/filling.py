@@ -74,7 +74,7 @@ class Filler:
     ) -> None:
         self._reader = reader
         self._layout = layout
-        self._stores_no_zeros = request.values == "sparse" and ENCODINGS.get(layout.encoding).counts_only
+        self._stores_no_zeros = request.leaves_out_zeros and ENCODINGS.get(layout.encoding).counts_only
         self._request = request
         self._panel = panel
         self._computes = request.values == "normalized" and np.dtype(layout.dtype).kind == "u"
@@ -106,7 +106,7 @@ class Filler:
             out[plane.name] = np.empty((n, *plane.shape), plane.dtype)
             if self._layout.variable:
                 out[plane.name][...] = plane.fill
-        if self._request.values != "sparse":
+        if not self._request.leaves_out_zeros:
             out[X] = self._empty_x(n)
         nonzeros: list[Entries | None] = [None] * n
         parts = np.array_split(np.arange(n), max(1, min(threads, n)))
@@ -132,7 +132,7 @@ class Filler:
     ) -> None:
         layout, request = self._layout, self._request
         scratch = _Scratch(layout)
-        plain = request.dtype == layout.dtype and request.genes is None and request.values != "sparse"
+        plain = request.dtype == layout.dtype and request.genes is None and not request.leaves_out_zeros
         direct = plain and not self._computes
         for row in rows:
             place = places[row]
@@ -156,7 +156,7 @@ class Filler:
             )
             if entries is not None:
                 nonzeros[row] = Entries(self._padded(entries.positions, shape), entries.values)
-            elif request.values == "sparse":
+            elif request.leaves_out_zeros:
                 nonzeros[row] = self._nonzeros(scratch, shape)
             elif not direct:
                 self._finish(scratch, stored, planes, place, out[X][row])

@@ -208,7 +208,7 @@ class Dataset:
         chosen = self._resolve(numbers)
         places, slides = self._places(chosen), self._slide_of[chosen]
         stacked, nonzeros = self._filler.fill(places, pool=self._threads(), threads=self.threads)
-        sparse = self.request.values == "sparse"
+        sparse = self.request.leaves_out_zeros
         planes = by_kind(stacked if not sparse else {X: None, **stacked}, self._layout)
         x, genes = planes.pop("x"), planes.pop("genes")
         if genes is None:

@@ -13,6 +13,8 @@ Values = Literal["counts", "normalized", "sparse"]
 VALUES: tuple[Values, ...] = ("counts", "normalized", "sparse")
 FLOATS = ("float32", "float16")
 COUNTS = "counts"
+NO_ZEROS: Values = "sparse"
+"""The values that are batches of counts without the zeros, whatever encoding the shards have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,11 @@ class Request:
     values: Values
     dtype: str
     genes: tuple[int, ...] | None = None
+
+    @property
+    def leaves_out_zeros(self) -> bool:
+        """Whether batches are sparse."""
+        return self.values == NO_ZEROS
 
 
 def resolve_request(
@@ -68,7 +75,7 @@ def resolve_request(
             found="normalized values",
             hint="open it with values='normalized', or build it with shards.values: counts",
         )
-    if values == "sparse" and (dtype is not None or genes is not None):
+    if values == NO_ZEROS and (dtype is not None or genes is not None):
         raise DatasetError(
             "sparse batches hold the stored counts",
             where=where,

@@ -85,7 +85,7 @@ class TensorMaker:
     def __init__(self, dataset: Dataset, augment: Augment) -> None:
         self.dataset = dataset
         self.augment = augment
-        if dataset.request.values == "sparse":
+        if dataset.request.leaves_out_zeros:
             raise ConfigError(
                 "tensors are made of dense samples", where="stpatch.open", found="values='sparse'",
                 hint="open the dataset with values='normalized', or expand its sparse batches by stpatch.torch.densify",

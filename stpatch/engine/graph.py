@@ -320,7 +320,7 @@ def _system_error(error: MemoryError | OSError, *, where: str, said: StpatchErro
             "there is not enough memory",
             where=place,
             found=str(error) or None,
-            hint="run the same command again with fewer workers, or where there is more memory; if this unit fails "
+            hint="set a lower run.workers, crop.size, crop.density or channels.n, see stpatch plan; if this unit fails "
             "alone too, its file may claim a size that it does not have",
         )
     return UnitsFailedError(

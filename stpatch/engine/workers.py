@@ -193,7 +193,8 @@ def _start_first(pool: ProcessPoolExecutor) -> None:
     """Start the pool's first worker, and the fork server before it, deaf to Ctrl-C from their first moment on."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, and of the processes it starts
-    with suppress(OSError, RuntimeError):  # which the first unit meets too, where it can be told
+    # which the first unit meets too, where it can be told; EOFError: the fork server was stopped meanwhile
+    with suppress(OSError, RuntimeError, EOFError):
         pool.submit(os.getpid)
 
 

@@ -262,5 +262,5 @@ def test_a_signal_while_workers_start_leaves_no_traceback(
     time.sleep(seconds)
     os.killpg(process.pid, end)
     _, err = process.communicate()  # to the end of the last process that could write to it
-    assert "Traceback" not in err.decode()
+    assert "Traceback" not in err.decode(), err.decode()
     assert "leaked" not in err.decode()
