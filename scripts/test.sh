@@ -14,12 +14,14 @@ if [ "${1:-}" = --fast ]; then
   shift
 fi
 
+echo "== kernels, beside ruff and mypy"
+"$PYTHON" -c "from stpatch.engine.preload import preload; preload()" &
+kernels=$!
 echo "== ruff"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 echo "== mypy"
 "$PYTHON" -m mypy
-echo "== kernels"
-"$PYTHON" -c "from stpatch.engine.preload import preload; preload()"
+wait "$kernels"
 echo "== pytest"
-exec "$PYTHON" -m pytest -n "${STPATCH_TEST_WORKERS:-2}" "${lane[@]}" "$@"
+exec "$PYTHON" -m pytest -n "${STPATCH_TEST_WORKERS:-2}" --dist worksteal "${lane[@]}" "$@"
