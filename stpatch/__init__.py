@@ -104,7 +104,8 @@ def open(  # noqa: A001
     genes
         Names or gene ids: every sample's channels are these, 0 and not measured where a sample lacks one.
     threads
-        How many threads fill a batch.
+        How many threads fill a batch. Normalizing runs on several at once; decoding a Blosc frame does not, as its
+        library keeps Python's lock, so that worker processes (`stpatch.torch`) gain more.
 
     Returns
     -------
