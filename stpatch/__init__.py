@@ -85,7 +85,6 @@ def open(  # noqa: A001
     values: str | None = None,
     dtype: str | None = None,
     genes: Sequence[str | int] | None = None,
-    threads: int = 1,
 ) -> Dataset:
     """Open one split of a built dataset.
 
@@ -103,9 +102,6 @@ def open(  # noqa: A001
         normalized values.
     genes
         Names or gene ids: every sample's channels are these, 0 and not measured where a sample lacks one.
-    threads
-        How many threads fill a batch. Normalizing runs on several at once; decoding a Blosc frame does not, as its
-        library keeps Python's lock, so that worker processes (`stpatch.torch`) gain more.
 
     Returns
     -------
@@ -119,4 +115,4 @@ def open(  # noqa: A001
     """
     from stpatch.dataset.reader import open_dataset
 
-    return open_dataset(path, split, values=values, dtype=dtype, genes=genes, threads=threads)
+    return open_dataset(path, split, values=values, dtype=dtype, genes=genes)

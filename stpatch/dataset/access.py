@@ -13,8 +13,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stpatch.dataset.entries import FileEntry, ShardEntry
-from stpatch.dataset.formats.base import Arrays, Entries, Stored
+from stpatch.dataset.entries import FileEntry
+from stpatch.dataset.formats.base import Address, Entries, Stored
 from stpatch.dataset.layout import Layout
 from stpatch.errors import DatasetError
 from stpatch.registry import FORMATS
@@ -44,36 +44,13 @@ class ShardReader:
         self._files.close()
         self._reader.forget()
 
-    def read(
-        self,
-        shard: ShardEntry,
-        *,
-        index: int,
-        byte_range: tuple[int, int],
-        key: str,
-        size: tuple[int, int] | None = None,
-    ) -> Arrays:
-        """Return a sample's arrays by plane name; see `formats.base.SampleReader.read`."""
-        return self._reader.read(shard, index=index, byte_range=byte_range, key=key, size=size).arrays
+    def read(self, address: Address) -> Stored:
+        """Return a sample's arrays and, where the format stores it, its meta.json; see `formats.base.SampleReader`."""
+        return self._reader.read(address)
 
-    def read_into(
-        self,
-        shard: ShardEntry,
-        out: Mapping[str, NDArray[Any]],
-        *,
-        index: int,
-        byte_range: tuple[int, int],
-        key: str,
-        size: tuple[int, int] | None = None,
-    ) -> Entries | None:
+    def read_into(self, address: Address, out: Mapping[str, NDArray[Any]]) -> Entries | None:
         """Read a sample's planes to arrays that are there already; see `formats.base.SampleReader.read_into`."""
-        return self._reader.read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
-
-    def stored(
-        self, shard: ShardEntry, *, index: int, byte_range: tuple[int, int], key: str, size: tuple[int, int] | None
-    ) -> Stored:
-        """Return a sample's arrays and, where the format stores it, its meta.json."""
-        return self._reader.read(shard, index=index, byte_range=byte_range, key=key, size=size)
+        return self._reader.read_into(address, out)
 
 
 class OpenFiles:

@@ -6,50 +6,20 @@ and then normalizing all of it, would fetch it from memory twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.access import ShardReader
-from stpatch.dataset.entries import ShardEntry
-from stpatch.dataset.formats.base import Entries
+from stpatch.dataset.formats.base import Address, Arrays, Entries
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import GENES, TOTALS, X
 from stpatch.dataset.request import Request
 from stpatch.errors import DatasetError
 from stpatch.image.values import PatchNormalizer
 from stpatch.kernels.formula import METHODS, Formula
-from stpatch.registry import ENCODINGS
-
-Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a sample is.
-
-    Attributes
-    ----------
-    shard, index, byte_range
-        As `formats.base.SampleReader.read` takes them.
-    key
-        The sample's.
-    size
-        (height, width) where samples vary.
-    target_sum
-        What the normalization scales its slide to; NaN where it has none.
-    """
-
-    shard: ShardEntry
-    index: int
-    byte_range: tuple[int, int]
-    key: str
-    size: tuple[int, int] | None
-    target_sum: float
 
 
 class Filler:
@@ -74,7 +44,6 @@ class Filler:
     ) -> None:
         self._reader = reader
         self._layout = layout
-        self._stores_no_zeros = request.leaves_out_zeros and ENCODINGS.get(layout.encoding).counts_only
         self._request = request
         self._panel = panel
         self._computes = request.values == "normalized" and np.dtype(layout.dtype).kind == "u"
@@ -86,37 +55,45 @@ class Filler:
         self._method = METHODS.get(method, 0)
         self._channel_of = None if request.genes is None else _positions(request.genes)
 
-    def fill(
-        self, places: Sequence[Place], *, pool: ThreadPoolExecutor | None, threads: int
-    ) -> tuple[Arrays, list[Entries]]:
+    def fill(self, addresses: Sequence[Address], target_sums: NDArray[np.float64]) -> tuple[Arrays, list[Entries]]:
         """Return the samples' planes stacked, and for sparse values their counts instead of x.
 
         Parameters
         ----------
-        places
-            The samples.
-        pool, threads
-            Fill that many parts of the batch at the same time; without a pool, here.
+        addresses
+            (B,) the samples'.
+        target_sums
+            (B,) what the normalization scales each sample's slide to; NaN where it has none.
         """
-        n = len(places)
+        layout, request = self._layout, self._request
         out: Arrays = {}
-        for plane in self._layout.planes:
-            if plane.name == X:
+        for plane in layout.planes:
+            if plane.name != X:
+                out[plane.name] = np.empty((len(addresses), *plane.shape), plane.dtype)
+                if layout.variable:
+                    out[plane.name][...] = plane.fill
+        nonzeros = []
+        if not request.leaves_out_zeros:
+            out[X] = self._empty_x(len(addresses))
+        scratch = _Scratch(layout)
+        direct = request.dtype == layout.dtype and request.genes is None and not self._computes
+        for row, address in enumerate(addresses):
+            planes = {name: array[row] for name, array in out.items()}
+            if address.size is not None:
+                shapes = {plane.name: plane.shape_at(address.size) for plane in layout.planes}
+                planes = {name: array[_corner(shapes[name])] if name != X else array for name, array in planes.items()}
+            shape = layout.planes[0].shape_at(address.size)
+            x = planes.pop(X, None)
+            if x is None:
+                entries = self._reader.read_into(address, planes)
+                if entries is not None:
+                    nonzeros.append(Entries(self._padded(entries.positions, shape), entries.values))
                 continue
-            out[plane.name] = np.empty((n, *plane.shape), plane.dtype)
-            if self._layout.variable:
-                out[plane.name][...] = plane.fill
-        if not self._request.leaves_out_zeros:
-            out[X] = self._empty_x(n)
-        nonzeros: list[Entries | None] = [None] * n
-        parts = np.array_split(np.arange(n), max(1, min(threads, n)))
-        if pool is None or len(parts) == 1:
-            self._fill_rows(places, range(n), out, nonzeros)
-        else:
-            jobs = [pool.submit(self._fill_rows, places, part.tolist(), out, nonzeros) for part in parts]
-            for job in jobs:
-                job.result()
-        return out, [found for found in nonzeros if found is not None]
+            stored = x[_corner(shape)] if direct else scratch.stored(shape)
+            self._reader.read_into(address, {X: stored, **planes})
+            if not direct:
+                self._finish(scratch, stored, planes, float(target_sums[row]), x)
+        return out, nonzeros
 
     def _empty_x(self, n: int) -> NDArray[Any]:
         channels, height, width = self._layout.shape
@@ -127,42 +104,8 @@ class Filler:
             return np.zeros((n, channels, height, width), dtype)
         return np.empty((n, channels, height, width), dtype)
 
-    def _fill_rows(
-        self, places: Sequence[Place], rows: Sequence[int], out: Arrays, nonzeros: list[Entries | None]
-    ) -> None:
-        layout, request = self._layout, self._request
-        scratch = _Scratch(layout)
-        plain = request.dtype == layout.dtype and request.genes is None and not request.leaves_out_zeros
-        direct = plain and not self._computes
-        for row in rows:
-            place = places[row]
-            planes = {name: array[row] for name, array in out.items() if name != X}
-            if place.size is not None:
-                shapes = {plane.name: plane.shape_at(place.size) for plane in layout.planes}
-                planes = {name: array[_corner(shapes[name])] for name, array in planes.items()}
-                shape = shapes[X]
-            else:
-                shape = layout.shape
-            stored = out[X][row] if direct else scratch.stored(shape)
-            if direct and place.size is not None:
-                stored = stored[_corner(shape)]
-            entries = self._reader.read_into(
-                place.shard,
-                planes if self._stores_no_zeros else {X: stored, **planes},
-                index=place.index,
-                byte_range=place.byte_range,
-                key=place.key,
-                size=place.size,
-            )
-            if entries is not None:
-                nonzeros[row] = Entries(self._padded(entries.positions, shape), entries.values)
-            elif request.leaves_out_zeros:
-                nonzeros[row] = self._nonzeros(scratch, shape)
-            elif not direct:
-                self._finish(scratch, stored, planes, place, out[X][row])
-
     def _finish(
-        self, scratch: _Scratch, stored: NDArray[Any], planes: Mapping[str, NDArray[Any]], place: Place, x: NDArray[Any]
+        self, scratch: _Scratch, stored: NDArray[Any], planes: Arrays, target_sum: float, x: NDArray[Any]
     ) -> None:
         """Bring a decoded patch to its place in the batch, `x` (C, H, W)."""
         whole = stored.shape == x.shape and self._channel_of is None
@@ -170,8 +113,7 @@ class Filler:
         if self._computes:
             into = whole and x.dtype == np.float32
             normalized = x if into else scratch.values(stored.shape)
-            target = 1.0 if np.isnan(place.target_sum) else place.target_sum
-            formula = Formula(method=self._method, target_sum=target)
+            formula = Formula(method=self._method, target_sum=1.0 if np.isnan(target_sum) else target_sum)
             scratch.normalizer.write(stored, np.ascontiguousarray(planes[TOTALS]), formula, out=normalized)
             if into:
                 return
@@ -187,15 +129,6 @@ class Filler:
         _, height, width = stored.shape
         x[channels[taken], :height, :width] = values[taken]
 
-    def _nonzeros(self, scratch: _Scratch, shape: tuple[int, ...]) -> Entries:
-        from stpatch.kernels.patches import patch_nonzeros
-
-        size = int(np.prod(shape))
-        positions, counts = scratch.nonzeros()
-        words, lanes = scratch.words(size)
-        found = patch_nonzeros(words, lanes, positions, counts)
-        return Entries(self._padded(positions[:found].copy(), shape), counts[:found].copy())
-
     def _padded(self, positions: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
         """Return the positions in a patch of the largest shape."""
         if shape == self._layout.shape:
@@ -204,40 +137,21 @@ class Filler:
 
 
 class _Scratch:
-    """Arrays that one thread uses for all patches of its part of a batch, so that they stay in the cache."""
+    """Arrays that all patches of a batch go through, so that they stay in the cache."""
 
     def __init__(self, layout: Layout) -> None:
-        self._dtype = np.dtype(layout.dtype)
-        self._size = int(np.prod(layout.shape))
-        # whole words, since kernels look at eight bytes at a time
-        self._words = np.zeros(-(-self._size * self._dtype.itemsize // 8), np.uint64)
-        self._values: NDArray[np.float32] | None = None
+        size = int(np.prod(layout.shape))
+        self._stored = np.empty(size, layout.dtype)
+        self._values = np.empty(size, np.float32)
         self.normalizer = PatchNormalizer()
-        self._found: tuple[NDArray[np.int32], NDArray[Any]] | None = None
 
     def stored(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return the array that a patch is decoded to."""
-        size = int(np.prod(shape))
-        flat = self._words.view(self._dtype)
-        flat[size : size + 8] = 0  # what a larger patch left behind in the last word
-        return flat[:size].reshape(shape)
-
-    def words(self, size: int) -> tuple[NDArray[np.uint64], int]:
-        """Return the decoded patch as words, and how many counts each holds."""
-        lanes = 8 // self._dtype.itemsize
-        return self._words[: -(-size // lanes)], lanes
+        return self._stored[: int(np.prod(shape))].reshape(shape)
 
     def values(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return room for a patch's normalized values."""
-        if self._values is None:
-            self._values = np.empty(self._size, np.float32)
         return self._values[: int(np.prod(shape))].reshape(shape)
-
-    def nonzeros(self) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        """Return room for the positions and values of all counts."""
-        if self._found is None:
-            self._found = np.empty(self._size, np.int32), np.empty(self._size, self._dtype)
-        return self._found
 
 
 def _positions(genes: tuple[int, ...]) -> NDArray[np.int64]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +19,8 @@ from numpy.typing import NDArray
 
 from stpatch.dataset.access import ShardReader
 from stpatch.dataset.batch import Batch, SparseBatch
-from stpatch.dataset.filling import Filler, Place
+from stpatch.dataset.filling import Filler
+from stpatch.dataset.formats.base import Address
 from stpatch.dataset.genes import PAD_NAME, gene_ids, projected, read_panel, read_vocabulary
 from stpatch.dataset.manifest import Manifest, read_manifest
 from stpatch.dataset.order import Order
@@ -49,7 +48,6 @@ def open_dataset(
     values: str | None = None,
     dtype: str | None = None,
     genes: Sequence[str | int] | None = None,
-    threads: int = 1,
 ) -> Dataset:
     """Open one split of a built dataset; see `stpatch.open`."""
     folder = Path(path)
@@ -64,11 +62,9 @@ def open_dataset(
             found=split,
             expected=" or ".join(names) or "a dataset with splits",
         )
-    if threads < 1:
-        raise ValueError(f"a batch is filled by at least one thread, not {threads}")
     ids = None if genes is None else gene_ids(genes, read_vocabulary(folder, manifest), where=folder)
     request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=folder)
-    return Dataset(folder, manifest=manifest, split=split, request=request, threads=threads)
+    return Dataset(folder, manifest=manifest, split=split, request=request)
 
 
 class Dataset:
@@ -84,13 +80,11 @@ class Dataset:
         Which values, dtype and genes were asked for.
     """
 
-    def __init__(self, folder: Path, *, manifest: Manifest, split: str, request: Request, threads: int = 1) -> None:
+    def __init__(self, folder: Path, *, manifest: Manifest, split: str, request: Request) -> None:
         self.folder = folder
         self.manifest = manifest
         self.split = split
         self.request = request
-        self.threads = threads
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._layout = manifest.layout
         self._reader = ShardReader(folder, manifest.layout)
         self._shards = manifest.splits[split].shards
@@ -206,8 +200,9 @@ class Dataset:
     def batch(self, numbers: Sequence[Any] | NDArray[np.integer[Any]]) -> Any:
         """Return some samples, by number or key, stacked: a `Batch`, or a `SparseBatch` for ``values="sparse"``."""
         chosen = self._resolve(numbers)
-        places, slides = self._places(chosen), self._slide_of[chosen]
-        stacked, nonzeros = self._filler.fill(places, pool=self._threads(), threads=self.threads)
+        addresses, slides = self._addresses(chosen), self._slide_of[chosen]
+        target_sums = self._slides.target_sums[slides]
+        stacked, nonzeros = self._filler.fill(addresses, target_sums)
         sparse = self.request.leaves_out_zeros
         planes = by_kind(stacked if not sparse else {X: None, **stacked}, self._layout)
         x, genes = planes.pop("x"), planes.pop("genes")
@@ -217,7 +212,7 @@ class Dataset:
         if self.request.genes is not None:
             genes, measured = projected(genes, measured, self.request.genes)
         common = {
-            "keys": [place.key for place in places],
+            "keys": [address.key for address in addresses],
             "numbers": chosen,
             "slides": slides,
             "genes": genes,
@@ -231,7 +226,7 @@ class Dataset:
             indptr=np.cumsum([0, *(len(found.values) for found in nonzeros)], dtype=np.int64),
             positions=np.concatenate([np.empty(0, np.int32), *(found.positions for found in nonzeros)]),
             counts=np.concatenate([np.empty(0, self._layout.dtype), *(found.values for found in nonzeros)]),
-            target_sums=self._slides.target_sums[slides],
+            target_sums=target_sums,
             method=str(self.manifest.normalization["method"]),
             **common,
         )
@@ -315,11 +310,8 @@ class Dataset:
         return self._panel if self.manifest.scope == "panel" else None
 
     def close(self) -> None:
-        """Close the shards' files and end the threads; a later read starts them again."""
+        """Close the shards' files; a later read opens them again."""
         self._reader.close()
-        if self._pool is not None and self._pool[0] == os.getpid():
-            self._pool[1].shutdown()
-        self._pool = None
 
     def __enter__(self) -> Self:
         return self
@@ -331,7 +323,7 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to a spawned worker as the request to open the dataset again."""
-        return (_reopen, (self.folder, self.split, self.request, self.threads, self._chosen))
+        return (_reopen, (self.folder, self.split, self.request, self._chosen))
 
     def __repr__(self) -> str:
         channels = self._layout.shape[0] if self.request.genes is None else len(self.request.genes)
@@ -369,29 +361,15 @@ class Dataset:
         at = pc.index_in(wanted, value_set=self._rows["key"].take(rows)).to_pylist()
         return np.array([-1 if found is None else rows[found].as_py() for found in at], dtype=np.int64)
 
-    def _places(self, chosen: NDArray[np.int64]) -> list[Place]:
+    def _addresses(self, chosen: NDArray[np.int64]) -> list[Address]:
         shards, indexes = np.divmod(self._at[chosen], self._layout.patches)
-        columns = {name: self._columns[name][chosen].tolist() for name in ("offset", "nbytes")}
+        offsets, lengths = (self._columns[name][chosen].tolist() for name in ("offset", "nbytes"))
         keys = self._rows["key"].take(indices(chosen)).to_pylist()
-        targets = self._slides.target_sums[self._slide_of[chosen]].tolist()
+        sizes = map(self._size, chosen)
         return [
-            Place(
-                shard=self._shards[shard],
-                index=index,
-                byte_range=(offset, nbytes),
-                key=key,
-                size=self._size(number),
-                target_sum=target,
-            )
-            for shard, index, offset, nbytes, key, number, target in zip(
-                shards.tolist(),
-                indexes.tolist(),
-                columns["offset"],
-                columns["nbytes"],
-                keys,
-                chosen,
-                targets,
-                strict=True,
+            Address(shard=self._shards[shard], index=index, byte_range=byte_range, key=key, size=size)
+            for shard, index, byte_range, key, size in zip(
+                shards.tolist(), indexes.tolist(), zip(offsets, lengths, strict=True), keys, sizes, strict=True
             )
         ]
 
@@ -399,14 +377,6 @@ class Dataset:
         if not self._layout.variable:
             return None
         return int(self._columns["height"][number]), int(self._columns["width"][number])
-
-    def _threads(self) -> ThreadPoolExecutor | None:
-        """Return the threads that fill batches, made where they are first used: a fork does not inherit them."""
-        if self.threads == 1:
-            return None
-        if self._pool is None or self._pool[0] != os.getpid():
-            self._pool = (os.getpid(), ThreadPoolExecutor(self.threads, thread_name_prefix="stpatch-read"))
-        return self._pool[1]
 
     @cached_property
     def _panel(self) -> NDArray[np.int32]:
@@ -437,6 +407,6 @@ class Dataset:
         return np.array([known[name] for name in names], dtype=np.int64)[used]
 
 
-def _reopen(folder: Path, split: str, request: Request, threads: int, chosen: NDArray[np.int64] | None) -> Dataset:
-    dataset = Dataset(folder, manifest=read_manifest(folder), split=split, request=request, threads=threads)
+def _reopen(folder: Path, split: str, request: Request, chosen: NDArray[np.int64] | None) -> Dataset:
+    dataset = Dataset(folder, manifest=read_manifest(folder), split=split, request=request)
     return dataset if chosen is None else dataset.subset(chosen)

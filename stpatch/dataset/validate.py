@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stpatch.dataset import content
 from stpatch.dataset.access import ShardReader
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
+from stpatch.dataset.formats.base import Address
 from stpatch.dataset.manifest import MANIFEST, Manifest, read_manifest
 from stpatch.dataset.tables import GENES, SLIDES, codes, numbers, patch_columns, read_table
 from stpatch.errors import DatasetError
@@ -275,7 +276,8 @@ def _check_samples(
             yield DatasetError("a sample's size is wrong", where=key, found=size, expected=layout.shape[1:])
             continue
         try:
-            stored = reader.stored(shard, index=index, byte_range=byte_range, key=key, size=size)
+            address = Address(shard=shard, index=index, byte_range=byte_range, key=key, size=size)
+            stored = reader.read(address)
         except DatasetError as problem:
             yield problem
             continue

@@ -50,7 +50,7 @@ class SparseCodec(ArrayBytesCodec):
         return chunk_spec.prototype.buffer.from_bytes(frame)
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
-        """Raise: the size depends on the counts."""
+        """Raise what zarr asks of a codec whose bytes differ in number from chunk to chunk; it has no size to tell."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Loops over a decoded patch of counts: its normalized values, and its counts without the zeros."""
+"""The loop over a decoded patch of counts that makes its normalized values."""
 
 from __future__ import annotations
 
@@ -87,40 +87,3 @@ def patch_values(
             for pixel in range(pixels):
                 if counts[pixel] >= SMALL:
                     row[pixel] = _value(counts[pixel], scale[pixel], method)
-
-
-def _sparse_examples(counts_dtype: np.dtype[Any]) -> Iterator[tuple[Any, ...]]:
-    words = np.zeros(1, np.uint64)
-    yield words, 8 // counts_dtype.itemsize, np.zeros(4, np.int32), np.zeros(4, counts_dtype)
-
-
-@kernel(examples=_sparse_examples)
-def patch_nonzeros(words: NDArray[np.uint64], lanes: int, positions: NDArray[np.int32], counts: NDArray[Any]) -> int:
-    """Write the positions and the values of a patch's counts that are not zero; return how many there are.
-
-    Parameters
-    ----------
-    words
-        The patch's (channels, pixels) counts in C order as little-endian words, zeros behind the last one. Most counts
-        are zero, and where a word is zero, so are its counts.
-    lanes
-        Counts per word: 4 (uint16) or 2 (uint32).
-    positions, counts
-        Long enough for all counts of the patch; positions are those in its flat (channels, pixels) array, ascending.
-    """
-    bits = np.uint64(64 // lanes)
-    mask = (np.uint64(1) << bits) - np.uint64(1)
-    found = 0
-    for k in range(len(words)):
-        word = words[k]
-        at = k * lanes
-        if word:
-            # Every count of the word is written, and the next one overwrites it where it was zero: that is faster than
-            # a branch, which would be wrong at every third count or so. `found` never passes the count's own position.
-            for lane in range(min(lanes, len(positions) - at)):
-                count = word & mask
-                positions[found] = at + lane
-                counts[found] = count
-                found += int(count != 0)
-                word >>= bits
-    return found

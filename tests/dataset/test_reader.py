@@ -237,19 +237,6 @@ def test_sparse_batches_hold_the_counts(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", READS, ids=str)
-@pytest.mark.parametrize("values", ["counts", "normalized", "sparse"])
-def test_threads_change_nothing(tmp_path, kind, values):
-    write_dataset(tmp_path, **kind)
-    one, three = (stpatch.open(tmp_path, "train", values=values, threads=n) for n in (1, 3))
-    with three:
-        for left, right in zip(one.batches(4), three.batches(4), strict=True):
-            assert left.keys == right.keys
-            name = "positions" if values == "sparse" else "x"
-            np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
-            np.testing.assert_array_equal(left.totals, right.totals)
-
-
-@pytest.mark.parametrize("kind", READS, ids=str)
 @pytest.mark.parametrize("values", ["counts", "normalized"])
 def test_samples_are_projected_onto_given_genes(tmp_path, kind, values):
     write_dataset(tmp_path, **kind)
@@ -287,8 +274,6 @@ def test_what_cannot_be_read_so(tmp_path):
     ):
         with pytest.raises(DatasetError, match=words):
             stpatch.open(tmp_path, "train", **options)
-    with pytest.raises(ValueError, match="at least one thread"):
-        stpatch.open(tmp_path, "train", threads=0)
 
 
 def test_a_dataset_of_normalized_values_has_no_counts(tmp_path):

@@ -8,7 +8,6 @@ from hypothesis.extra.numpy import arrays
 
 from stpatch.image.values import PatchNormalizer
 from stpatch.kernels.formula import METHODS, Formula
-from stpatch.kernels.patches import patch_nonzeros
 
 COUNTS = st.one_of(st.integers(0, 20), st.sampled_from([0, 15, 16, 17, 255, 65535]))
 
@@ -41,16 +40,3 @@ def test_large_patches_and_one_normalizer_for_several(pixels: tuple[int, int]) -
         normalizer.write(counts, totals, Formula(method=METHODS["log1p_total"], target_sum=1e4), out=out)
         expected = np.log1p(counts * (1e4 / np.maximum(totals.astype(np.float64), 1)))
         np.testing.assert_array_max_ulp(out, expected.astype(np.float32), maxulp=1)
-
-
-@settings(max_examples=60, deadline=None)
-@given(arrays(np.uint16, st.integers(1, 40), elements=COUNTS), st.booleans())
-def test_nonzeros_are_numpys(counts: np.ndarray, wide: bool) -> None:
-    counts = counts.astype(np.uint32) if wide else counts
-    lanes = 8 // counts.dtype.itemsize
-    words = np.zeros(-(-len(counts) // lanes), np.uint64)
-    words.view(counts.dtype)[: len(counts)] = counts
-    positions, values = np.empty(len(counts), np.int32), np.empty(len(counts), counts.dtype)
-    found = patch_nonzeros(words, lanes, positions, values)
-    np.testing.assert_array_equal(positions[:found], np.flatnonzero(counts))
-    np.testing.assert_array_equal(values[:found], counts[counts > 0])

@@ -97,7 +97,8 @@ class Encoding(ABC):
         An encoding that stores no zeros does this without making the array.
         """
         flat = self.decode(data, dtype=dtype, shape=shape, where=where).reshape(-1)
-        index = np.flatnonzero(flat).astype(np.int32)
+        # NumPy finds what is true among booleans three times as fast as what is not zero among integers
+        index = np.flatnonzero(flat != 0).astype(np.int32)
         return index, flat[index]
 
     def encode_chunk(self, array: NDArray[Any]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -36,6 +37,36 @@ class Entries(NamedTuple):
     values: NDArray[Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a sample is, and what must be there.
+
+    Attributes
+    ----------
+    shard
+        Its shard.
+    index
+        Its number in the shard.
+    byte_range
+        (offset, nbytes) in the shard's file, from patches.parquet.
+    key
+        Its key.
+    size
+        (height, width) where samples vary.
+    """
+
+    shard: ShardEntry
+    index: int
+    byte_range: tuple[int, int]
+    key: str
+    size: tuple[int, int] | None = None
+
+    @property
+    def where(self) -> str:
+        """The shard's file and the key, for messages."""
+        return where_of(self.shard, self.key)
+
+
 class ByteRanges(Protocol):
     """Reads byte ranges of a dataset's files."""
 
@@ -48,29 +79,8 @@ class SampleReader(ABC):
     """Reads single samples of one dataset; it may keep what serves several samples, and must be safe in threads."""
 
     @abstractmethod
-    def read(
-        self,
-        shard: ShardEntry,
-        *,
-        index: int,
-        byte_range: tuple[int, int],
-        key: str,
-        size: tuple[int, int] | None,
-    ) -> Stored:
+    def read(self, address: Address) -> Stored:
         """Return one sample.
-
-        Parameters
-        ----------
-        shard
-            Its shard.
-        index
-            Its number in the shard.
-        byte_range
-            (offset, nbytes) in the shard's file, from patches.parquet.
-        key
-            Its key.
-        size
-            (height, width) where samples vary.
 
         Raises
         ------
@@ -78,25 +88,16 @@ class SampleReader(ABC):
             A file is missing, cut short or damaged, or holds another sample there.
         """
 
-    def read_into(
-        self,
-        shard: ShardEntry,
-        out: Mapping[str, NDArray[Any]],
-        *,
-        index: int,
-        byte_range: tuple[int, int],
-        key: str,
-        size: tuple[int, int] | None,
-    ) -> Entries | None:
+    def read_into(self, address: Address, out: Mapping[str, NDArray[Any]]) -> Entries | None:
         """Read one sample's planes to arrays that are there already, such as a sample's part of a batch.
 
         Parameters
         ----------
-        out
-            Writable arrays by plane name, each of the plane's dtype and of its shape at `size`. Planes that are not
-            in it are left out.
-        shard, index, byte_range, key, size
+        address
             As for `read`.
+        out
+            Writable arrays by plane name, each of the plane's dtype and of its shape at the sample's size. Planes that
+            are not in it are left out.
 
         Returns
         -------
@@ -108,12 +109,12 @@ class SampleReader(ABC):
         DatasetError
             As for `read`.
         """
-        stored = self.read(shard, index=index, byte_range=byte_range, key=key, size=size).arrays
+        stored = self.read(address).arrays
         for name, array in out.items():
             array[...] = stored[name]
         if X in out:
             return None
-        positions = np.flatnonzero(stored[X]).astype(np.int32)
+        positions = np.flatnonzero(stored[X] != 0).astype(np.int32)
         return Entries(positions, stored[X].reshape(-1)[positions])
 
     def forget(self) -> None:  # noqa: B027 - most readers keep nothing

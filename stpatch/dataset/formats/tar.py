@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
-from stpatch.dataset.formats.base import ByteRanges, Entries, SampleReader, ShardFormat, Stored, check_count, where_of
+from stpatch.dataset.formats.base import Address, ByteRanges, Entries, SampleReader, ShardFormat, Stored, check_count
 from stpatch.dataset.index import write_index
 from stpatch.dataset.layout import META, Layout
 from stpatch.dataset.planes import Plane, X
@@ -148,20 +148,13 @@ class TarReader(SampleReader):
         ]
         self._decoders = [(plane, plane.member, ENCODINGS.get(plane.encoding)) for plane in layout.planes]
 
-    def read(
-        self,
-        shard: ShardEntry,
-        *,
-        index: int,  # noqa: ARG002 - the byte range says where the sample is
-        byte_range: tuple[int, int],
-        key: str,
-        size: tuple[int, int] | None,
-    ) -> Stored:
+    def read(self, address: Address) -> Stored:
         """Return one sample; see `SampleReader.read`."""
-        where = where_of(shard, key)
-        found, fields = parse_sample(self._files.read(shard, *byte_range, where=where), where=where)
-        if found != key:
-            raise DatasetError("a byte range holds another sample", where=where, found=found, expected=key)
+        where = address.where
+        data = self._files.read(address.shard, *address.byte_range, where=where)
+        found, fields = parse_sample(data, where=where)
+        if found != address.key:
+            raise DatasetError("a byte range holds another sample", where=where, found=found, expected=address.key)
         if tuple(fields) != self._layout.fields:
             raise DatasetError(
                 "a sample has other fields than the dataset",
@@ -171,31 +164,22 @@ class TarReader(SampleReader):
             )
         arrays = {
             plane.name: encoding.decode(
-                fields[member], dtype=plane.dtype, shape=plane.shape_at(size), where=f"{where}, {plane.name}"
+                fields[member], dtype=plane.dtype, shape=plane.shape_at(address.size), where=f"{where}, {plane.name}"
             )
             for plane, member, encoding in self._decoders
         }
         return Stored(arrays, bytes(fields[META]))
 
-    def read_into(
-        self,
-        shard: ShardEntry,
-        out: Mapping[str, NDArray[Any]],
-        *,
-        index: int,
-        byte_range: tuple[int, int],
-        key: str,
-        size: tuple[int, int] | None,
-    ) -> Entries | None:
+    def read_into(self, address: Address, out: Mapping[str, NDArray[Any]]) -> Entries | None:
         """Read members to arrays; see `SampleReader.read_into`.
 
         A sample whose headers are not, byte for byte but for size and checksum, those that the writer makes for this
         key is left to `read`, which says what is wrong.
         """
-        where = where_of(shard, key)
-        data = self._files.read(shard, *byte_range, where=where)
+        where = address.where
+        data = self._files.read(address.shard, *address.byte_range, where=where)
         entries: Entries | None = None
-        view, offset, name = memoryview(data), 0, key.encode("ascii")
+        view, offset, name = memoryview(data), 0, address.key.encode("ascii")
         for plane, end, encoding in self._ends:
             # the headers of a sample's members differ in the ends of their names, in their sizes and checksums only
             start = offset + BLOCK
@@ -212,12 +196,12 @@ class TarReader(SampleReader):
                 encoding.decode_into(view[start:stop], out[plane], where=f"{where}, {plane}")
             elif plane == X:
                 x = self._layout.planes[0]
-                shape = x.shape_at(size)
+                shape = x.shape_at(address.size)
                 entries = Entries(*encoding.decode_entries(view[start:stop], dtype=x.dtype, shape=shape, where=where))
             offset = stop + (start - stop) % BLOCK
         else:
             return entries
-        return super().read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
+        return super().read_into(address, out)
 
 
 def header(name: bytes, size: int) -> bytes:

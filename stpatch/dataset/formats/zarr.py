@@ -21,7 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard, write_file
-from stpatch.dataset.formats.base import ByteRanges, Entries, SampleReader, ShardFormat, Stored, check_count, where_of
+from stpatch.dataset.formats.base import (
+    Address,
+    ByteRanges,
+    Entries,
+    SampleReader,
+    ShardFormat,
+    Stored,
+    check_count,
+    where_of,
+)
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import Sample, fitting_arrays
@@ -154,43 +163,37 @@ class ZarrReader(SampleReader):
         """Let go of the shard indexes."""
         self._indexes = {}
 
-    def read(
-        self, shard: ShardEntry, *, index: int, byte_range: tuple[int, int], key: str, size: tuple[int, int] | None
-    ) -> Stored:
+    def read(self, address: Address) -> Stored:
         """Return one sample; see `SampleReader.read`. Chunks have no key, so it is not compared."""
         arrays = {}
         for plane in self._layout.planes:
-            file = shard if plane.name == X else shard.parts[plane.name]
-            where = f"{where_of(file, key)}, {plane.name}"
-            offset, nbytes = byte_range if plane.name == X else self._chunk(file, index, where)
-            data = self._files.read(file, offset, nbytes, where=where)
+            data, where = self._bytes(plane.name, address)
             array = self._encoding.decode_chunk(data, dtype=plane.dtype, shape=plane.shape, where=where)
-            arrays[plane.name] = array if size is None else array[tuple(map(slice, plane.shape_at(size)))]
+            shape = plane.shape_at(address.size)
+            arrays[plane.name] = array if address.size is None else array[tuple(map(slice, shape))]
         return Stored(arrays, None)
 
-    def read_into(
-        self,
-        shard: ShardEntry,
-        out: Mapping[str, NDArray[Any]],
-        *,
-        index: int,
-        byte_range: tuple[int, int],
-        key: str,
-        size: tuple[int, int] | None,
-    ) -> Entries | None:
+    def read_into(self, address: Address, out: Mapping[str, NDArray[Any]]) -> Entries | None:
         """Read chunks to arrays; see `SampleReader.read_into`."""
-        if size is not None:  # chunks are padded to the largest sample, so they do not fit
-            return super().read_into(shard, out, index=index, byte_range=byte_range, key=key, size=size)
+        # Chunks are padded to the largest sample, so that those of smaller ones do not fit; and only an encoding of
+        # counts has chunks that are its members.
+        if address.size is not None or (X not in out and not self._encoding.counts_only):
+            return super().read_into(address, out)
         for name, array in out.items():
-            file = shard if name == X else shard.parts[name]
-            where = f"{where_of(file, key)}, {name}"
-            offset, nbytes = byte_range if name == X else self._chunk(file, index, where)
-            self._encoding.decode_chunk_into(self._files.read(file, offset, nbytes, where=where), array, where=where)
+            data, where = self._bytes(name, address)
+            self._encoding.decode_chunk_into(data, array, where=where)
         if X in out:
             return None
-        x, where = self._layout.planes[0], where_of(shard, key)
-        data = self._files.read(shard, *byte_range, where=where)
+        data, where = self._bytes(X, address)
+        x = self._layout.planes[0]
         return Entries(*self._encoding.decode_entries(data, dtype=x.dtype, shape=x.shape, where=where))
+
+    def _bytes(self, name: str, address: Address) -> tuple[bytes, str]:
+        """Return the chunk of a sample's plane, and the words for where it is."""
+        file = address.shard if name == X else address.shard.parts[name]
+        where = f"{where_of(file, address.key)}, {name}"
+        offset, nbytes = address.byte_range if name == X else self._chunk(file, address.index, where)
+        return self._files.read(file, offset, nbytes, where=where), where
 
     def shard_index(self, file: FileEntry) -> NDArray[np.uint64]:
         """Return the (patches, 2) offsets and lengths of a shard file."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from stpatch.dataset.codecs.base import Encoding
 from stpatch.dataset.entries import ShardEntry, WrittenShard
-from stpatch.dataset.formats.base import SampleReader, ShardFormat, Stored, check_count, where_of
+from stpatch.dataset.formats.base import SampleReader, ShardFormat, Stored, check_count
 from stpatch.dataset.sample import fitting_arrays
 from stpatch.errors import DatasetError
 from stpatch.storage import atomic_file
@@ -42,12 +42,12 @@ class _Reader(SampleReader):
     def __init__(self, files: Any, layout: Any) -> None:
         self.files, self.layout, self.raw = files, layout, Raw()
 
-    def read(self, shard, *, index, byte_range, key, size):
-        where = where_of(shard, key)
-        data = self.files.read(shard, *byte_range, where=where)
+    def read(self, address):
+        where = address.where
+        data = self.files.read(address.shard, *address.byte_range, where=where)
         arrays, at = {}, 0
         for plane in self.layout.planes:
-            shape = plane.shape_at(size)
+            shape = plane.shape_at(address.size)
             nbytes = math.prod(shape) * np.dtype(plane.dtype).itemsize
             arrays[plane.name] = self.raw.decode(data[at : at + nbytes], dtype=plane.dtype, shape=shape, where=where)
             at += nbytes
