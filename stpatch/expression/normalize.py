@@ -1,4 +1,4 @@
-"""Normalizations of a slide: resolved from the config's words, and applied to sparse slides and dense batches.
+"""Normalizations of a slide: resolved from the config's words, and applied to sparse slides.
 
 What a normalization computes stands in `stpatch.kernels.formula` and, for residuals, in `stpatch.image.values`.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stpatch.errors import ConfigError, InputError
-from stpatch.image.values import Recipe, Residuals, dense_values
+from stpatch.image.values import Recipe, Residuals
 from stpatch.kernels.formula import METHODS, NONE, SCALED_METHODS, Formula, normalize_array, spot_scale
 
 BLOCK_VALUES = 1 << 22
@@ -237,31 +237,3 @@ def normalize_csr(
     for start, stop, values in value_blocks(counts, totals, normalization):
         data[start:stop] = values
     return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
-
-
-def normalize_dense(
-    x: NDArray[Any],
-    totals: NDArray[np.floating[Any]],
-    normalization: Normalization,
-    *,
-    out: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
-    """Normalize patches of counts: equal to `normalize_csr` of the same spots up to float32 rounding.
-
-    Parameters
-    ----------
-    x
-        (..., C, H, W) counts. A spot-wise matrix is ``x[..., None, None]``.
-    totals
-        (..., H, W), counts over all measured genes; 0 marks an empty pixel.
-    normalization
-        For ``pearson_residuals`` its `gene_sums` are the C channels' (see `Normalization.of_genes`).
-    out
-        Written to when given.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, shape of `x`; empty pixels are 0, and so is a channel that the slide has no count of.
-    """
-    return dense_values(x, totals, normalization.recipe, out=out)

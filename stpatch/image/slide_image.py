@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError
 from stpatch.image.moments import Moments, WindowMoments, dense_moments
-from stpatch.image.values import PatchNormalizer, Recipe, Residuals, dense_values
+from stpatch.image.values import PatchNormalizer, Recipe, Residuals
 from stpatch.kernels import gather as kernels
 from stpatch.kernels.formula import NONE, Formula
 from stpatch.kernels.window import GeneNumbers, SlideArrays, Window
@@ -204,10 +204,7 @@ class SlideImage:
 
     def values_of(self, counts: NDArray[Any], window: Window, genes: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the normalized values of a window's counts, which the caller has already."""
-        recipe = self.recipe
-        if isinstance(recipe, Residuals) or counts.dtype.kind != "u":  # input that is normalized already is float
-            of_genes = recipe.of_genes(genes) if isinstance(recipe, Residuals) else recipe
-            return dense_values(counts, self.totals(window), of_genes)
+        recipe = self.recipe.of_genes(genes) if isinstance(self.recipe, Residuals) else self.recipe
         out = np.empty(counts.shape, dtype=np.float32)
         self._normalizer.write(np.ascontiguousarray(counts), self.totals(window), recipe, out=out)
         return out

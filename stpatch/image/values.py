@@ -1,6 +1,6 @@
 """Normalized values of dense counts: windows, and the batches that a reader asks for.
 
-No compiler is imported before a patch is normalized by `PatchNormalizer`.
+No compiler is imported before counts are normalized.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.kernels.formula import NONE, Formula, normalize_array, spot_scale
+from stpatch.kernels.formula import NONE, Formula, spot_scale
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,41 +42,8 @@ Recipe = Formula | Residuals
 """A slide's normalization with every number resolved, as images and readers apply it."""
 
 
-def dense_values(
-    x: NDArray[Any], totals: NDArray[np.floating[Any]], recipe: Recipe, *, out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """Normalize patches of counts.
-
-    Parameters
-    ----------
-    x
-        (..., C, H, W) counts.
-    totals
-        (..., H, W), counts over all measured genes; 0 marks an empty pixel.
-    recipe
-        `Residuals` are those of the C channels.
-    out
-        Written to when given.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, shape of `x`; empty pixels are 0, and so is a channel that the slide has no count of.
-    """
-    out = np.empty(x.shape, dtype=np.float32) if out is None else out
-    spread = totals[..., None, :, :]
-    if isinstance(recipe, Residuals):
-        mu = recipe.shares[:, None, None] * np.asarray(spread, dtype=np.float64)
-        out[...] = residuals(x, mu, theta=recipe.theta, clip=recipe.clip)
-    elif recipe.method == NONE:
-        np.multiply(x, spread > 0, out=out, dtype=np.float32, casting="same_kind")
-    else:
-        normalize_array(x, spot_scale(spread, recipe.target_sum).astype(np.float32), recipe.method, out=out)
-    return out
-
-
 class PatchNormalizer:
-    """Normalizes patches of counts one after the other, each value computed in float64 and rounded once.
+    """Normalizes patches one after the other, each value computed in float64 and rounded once.
 
     Writers and readers of datasets use it alike, so that values computed at reading are, to the last bit, those that
     would have been stored. It holds what the loop needs between patches: one for each thread.
@@ -86,26 +53,38 @@ class PatchNormalizer:
         self._tables: tuple[NDArray[np.float32], NDArray[Any]] | None = None
 
     def write(
-        self, counts: NDArray[Any], totals: NDArray[np.floating[Any]], formula: Formula, *, out: NDArray[np.float32]
+        self, counts: NDArray[Any], totals: NDArray[np.floating[Any]], recipe: Recipe, *, out: NDArray[np.float32]
     ) -> None:
-        """Write a patch's normalized values.
+        """Write a patch's values.
 
         Parameters
         ----------
         counts
-            (C, H, W) of an unsigned dtype, in C order.
+            (C, H, W) in C order, of an unsigned dtype; or values that are normalized already, which are floating and
+            go with the method ``none``.
         totals
             (H, W), counts over all measured genes; 0 marks an empty pixel.
-        formula
-            The normalization.
+        recipe
+            The normalization; `Residuals` are those of the C channels.
         out
-            (C, H, W) float32, in C order.
+            (C, H, W) float32, in C order; empty pixels are 0, and so is a channel that the slide has no count of.
         """
+        if isinstance(recipe, Residuals):
+            mu = recipe.shares[:, None, None] * np.asarray(totals, dtype=np.float64)
+            out[...] = residuals(counts, mu, theta=recipe.theta, clip=recipe.clip)
+        elif counts.dtype.kind != "u":
+            if recipe.method != NONE:
+                raise ValueError(f"values that are no counts cannot be normalized, by {recipe}")
+            np.multiply(counts, totals > 0, out=out, dtype=np.float32, casting="same_kind")
+        elif counts.size:
+            self._write_counts(counts, totals, recipe, out)
+
+    def _write_counts(
+        self, counts: NDArray[Any], totals: NDArray[np.floating[Any]], formula: Formula, out: NDArray[np.float32]
+    ) -> None:
         from stpatch.kernels.patches import SMALL, patch_values
 
         channels, pixels = counts.shape[0], totals.size
-        if not counts.size:
-            return
         if self._tables is None or self._tables[0].shape[1] != pixels:
             index_dtype = np.uint16 if SMALL * pixels <= 2**16 else np.uint32
             self._tables = np.empty((SMALL, pixels), np.float32), np.empty((2, pixels), index_dtype)

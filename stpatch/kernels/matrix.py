@@ -219,20 +219,3 @@ def column_sums(
         sums[indices[j]] += data[j]
         stored[indices[j]] += data[j] != 0
     return sums, stored
-
-
-def _stored_in_rows_examples(counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
-    return [(*_canonical(counts)[1:], np.empty(0, np.bool_), 1)]
-
-
-@kernel(stage="ingest", examples=_stored_in_rows_examples)
-def stored_in_rows(
-    indices: NDArray[Any], indptr: NDArray[np.int64], rows: NDArray[np.bool_], n_columns: int
-) -> NDArray[np.int64]:
-    """Return (columns,) how many values are stored in the rows that `rows` marks."""
-    stored = np.zeros(n_columns, np.int64)
-    for row in range(len(rows)):
-        if rows[row]:
-            for j in range(indptr[row], indptr[row + 1]):
-                stored[indices[j]] += 1
-    return stored

@@ -88,11 +88,6 @@ def row_facts(csr: Csr) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.asarray(sums), np.asarray(maxima)
 
 
-def stored_in_rows(csr: Csr, rows: NDArray[np.bool_], n_columns: int) -> NDArray[np.int64]:
-    """Return (columns,) how many values are stored in the rows that `rows` marks."""
-    return np.asarray(kernels.stored_in_rows(csr[1], csr[2], rows, n_columns))
-
-
 def column_sums(csr: Csr, n_columns: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return (columns,) sums and numbers of nonzero values."""
     sums, stored = kernels.column_sums(csr[0], csr[1], n_columns)

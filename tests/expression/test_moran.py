@@ -9,10 +9,11 @@ from scipy import sparse
 
 from stpatch.errors import MismatchError
 from stpatch.expression.moran import MoranSums, neighbour_weights
-from stpatch.expression.normalize import normalize_csr, normalize_dense
+from stpatch.expression.normalize import normalize_csr
 from stpatch.expression.pool import pool_statistics
 from stpatch.expression.rules.base import RuleSpec
 from stpatch.expression.select import select_panel
+from stpatch.image.values import PatchNormalizer
 
 RULE = RuleSpec(method="moran", n=5)
 
@@ -42,8 +43,10 @@ def dense_values(slide, normalization):
     totals = np.asarray(slide.counts.sum(axis=1)).ravel().astype(float)
     if normalization.keeps_zeros:
         return normalize_csr(slide.counts, totals, normalization).toarray()
-    full = normalize_dense(slide.counts.toarray()[..., None, None], totals[:, None, None], normalization)
-    return full[..., 0, 0].astype(np.float64)
+    counts = np.ascontiguousarray(slide.counts.toarray().T[..., None], np.uint32)
+    full = np.empty(counts.shape, np.float32)
+    PatchNormalizer().write(counts, totals[:, None], normalization.recipe, out=full)
+    return full[..., 0].T.astype(np.float64)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")

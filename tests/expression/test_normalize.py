@@ -18,10 +18,10 @@ from stpatch.expression.normalize import (
     Normalization,
     corpus_median,
     normalize_csr,
-    normalize_dense,
     resolve_normalization,
     spot_totals,
 )
+from stpatch.image.values import PatchNormalizer
 
 SPARSE_METHODS = ["none", "total", "log1p_total", "sqrt_total"]
 matrices = hnp.arrays(
@@ -33,6 +33,13 @@ def resolved(method, counts, **options):
     return resolve_normalization(method, counts=counts, totals=spot_totals(counts), **options)
 
 
+def patch_values(x, totals, normalization):
+    """Return the (C, H, W) values of a patch's counts, by a normalizer of its own."""
+    out = np.full(x.shape, np.nan, dtype=np.float32)
+    PatchNormalizer().write(np.ascontiguousarray(x, np.uint32), totals, normalization.recipe, out=out)
+    return out
+
+
 @pytest.mark.parametrize("method", SPARSE_METHODS)
 @given(dense=matrices)
 def test_patches_equal_the_sparse_slide(method, dense):
@@ -42,24 +49,34 @@ def test_patches_equal_the_sparse_slide(method, dense):
     want = normalize_csr(counts, totals, normalization)
     assert want.dtype == np.float64
     # the slide's spots as the pixels of one row: (genes, 1, spots)
-    found = normalize_dense(dense.T[:, None, :], totals.astype(np.float32)[None], normalization)
+    found = patch_values(dense.T[:, None, :], totals.astype(np.float32)[None], normalization)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:, 0].T, want.toarray(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", [*SPARSE_METHODS, "pearson_residuals"])
-def test_batches_of_any_shape_and_empty_pixels(method):
+def test_patches_one_after_the_other_and_empty_pixels(method):
     rng = np.random.default_rng(0)
-    x = rng.poisson(2.0, (2, 3, 5, 4, 6)).astype(np.uint32)
+    x = rng.poisson(2.0, (3, 5, 4, 6)).astype(np.uint32)
     x[..., 1, 2] = 0
-    totals = x.sum(axis=2).astype(np.float32)
-    counts = sparse.csr_matrix(x[0, 0].reshape(5, -1).T)
-    normalization = resolved(method, counts)
-    out = np.full(x.shape, np.nan, dtype=np.float32)
-    found = normalize_dense(x, totals, normalization, out=out)
-    assert found is out
-    assert (found[..., 1, 2] == 0).all()
-    np.testing.assert_array_equal(found[1, 2], normalize_dense(x[1, 2], totals[1, 2], normalization))
+    totals = x.sum(axis=1).astype(np.float32)
+    recipe = resolved(method, sparse.csr_matrix(x[0].reshape(5, -1).T)).recipe
+    normalizer, out = PatchNormalizer(), np.full(x.shape, np.nan, dtype=np.float32)
+    for number in range(3):
+        normalizer.write(x[number], totals[number], recipe, out=out[number])
+    assert (out[..., 1, 2] == 0).all()
+    alone = np.empty(x.shape[1:], np.float32)
+    PatchNormalizer().write(x[2], totals[2], recipe, out=alone)
+    np.testing.assert_array_equal(out[2], alone)
+
+
+def test_values_that_are_normalized_already():
+    x, totals = np.array([[[0.5, 2.0]]], np.float32), np.array([[0.0, 1.0]], np.float32)
+    out = np.empty(x.shape, np.float32)
+    PatchNormalizer().write(x, totals, Normalization(method="none").recipe, out=out)
+    np.testing.assert_array_equal(out, [[[0.0, 2.0]]])  # an empty pixel holds nothing
+    with pytest.raises(ValueError, match="no counts"):
+        PatchNormalizer().write(x, totals, Normalization(method="total", target_sum=1.0).recipe, out=out)
 
 
 @pytest.mark.parametrize("target_sum", [1e4, "slide_median"])
@@ -82,21 +99,18 @@ def test_pearson_residuals_equal_scanpy(data_dir, theta):
     sc.experimental.pp.normalize_pearson_residuals(adata, theta=theta)
     normalization = resolved("pearson_residuals", counts, theta=theta)
     some = np.array([5, 900, 17])
-    found = normalize_dense(
-        counts[:, some].toarray()[..., None, None],
-        spot_totals(counts)[:, None, None],
-        normalization.of_genes(some),
-    )
-    np.testing.assert_allclose(found[..., 0, 0], adata.X[:, some], rtol=1e-5, atol=1e-6)
+    x = counts[:, some].toarray().T[..., None]  # (genes, spots, 1): the spots as the pixels of a column
+    found = patch_values(x, spot_totals(counts)[:, None], normalization.of_genes(some))
+    np.testing.assert_allclose(found[..., 0].T, adata.X[:, some], rtol=1e-5, atol=1e-6)
 
 
 def test_pad_channels_of_residuals_are_zero():
     counts = sparse.csr_matrix(np.array([[1, 2], [3, 0]]))
     normalization = resolved("pearson_residuals", counts).of_genes(np.array([1, -1]))
-    x = np.array([[2, 0], [0, 0]])[..., None, None]
-    found = normalize_dense(x, np.array([3.0, 3.0])[:, None, None], normalization)
-    assert (found[:, 1] == 0).all()
-    assert (found[:, 0] != 0).all()
+    x = np.array([[2, 0], [0, 0]])[..., None]
+    found = patch_values(x, np.array([3.0, 3.0])[:, None], normalization)
+    assert (found[1] == 0).all()
+    assert (found[0] != 0).all()
 
 
 @given(st.lists(hnp.arrays(np.int64, st.integers(0, 9), elements=st.integers(0, 12)), min_size=1, max_size=5))

@@ -17,7 +17,6 @@ from stpatch.slides.matrix import (
     relabel,
     row_facts,
     row_sums,
-    stored_in_rows,
 )
 
 
@@ -106,13 +105,3 @@ def test_sums(counts: sparse.csr_matrix) -> None:
     np.testing.assert_array_equal(totals, counts.toarray().sum(axis=1))
     assert maxima.tolist() == [max([0, *counts.data[a:b]]) for a, b in pairwise(counts.indptr)]
     assert is_canonical(csr) == all((np.diff(counts.indices[a:b].astype(int)) > 0).all() for a, b in pairwise(csr[2]))
-
-
-@given(counts=matrices(), data=st.data())
-def test_stored_values_are_counted_in_some_rows(counts: sparse.csr_matrix, data: st.DataObject) -> None:
-    n_rows, n_columns = counts.shape
-    rows = np.array(data.draw(st.lists(st.booleans(), min_size=n_rows, max_size=n_rows)))
-    kept = np.repeat(rows, np.diff(counts.indptr))
-    expected = np.bincount(counts.indices[kept], minlength=n_columns)
-    csr = (counts.data, counts.indices, counts.indptr)
-    np.testing.assert_array_equal(stored_in_rows(csr, rows, n_columns), expected)

@@ -71,12 +71,6 @@ def positions_in(folder: Path) -> dict[str, Path]:
     return {prefix: min(items)[2] for prefix, items in found.items()}
 
 
-def find_positions(spatial: Path) -> Path | None:
-    """Return the only positions table in a ``spatial`` folder, or the one without a prefix; None if there is none."""
-    found = positions_in(spatial)
-    return found.get("") or (next(iter(found.values())) if len(found) == 1 else None)
-
-
 def first_barcode(path: Path) -> str:
     """Return the first spot's barcode, "" in an empty table."""
     if path.suffix == ".parquet":
