@@ -27,7 +27,7 @@ from stpatch.dataset.order import Order
 from stpatch.dataset.planes import X
 from stpatch.dataset.request import Request, resolve_request
 from stpatch.dataset.sample import Sample, by_kind
-from stpatch.dataset.selection import rows_with
+from stpatch.dataset.selection import column_codes, rows_with
 from stpatch.dataset.slide_rows import SlideRows
 from stpatch.dataset.tables import codes, indices, numbers, patch_columns, read_table
 from stpatch.errors import DatasetError
@@ -260,6 +260,13 @@ class Dataset:
             There is no such column.
         """
         return self.subset(rows_with(columns, samples=self._rows, slides=self.slides, slide_of=self._slide_of))
+
+    def codes(self, column: str) -> tuple[NDArray[np.int32], list[Any]]:
+        """Return (samples,) positions of each sample's value in the list of a column's different values.
+
+        Columns are those of `select`; a missing value is None.
+        """
+        return column_codes(column, samples=self._rows, slides=self.slides, slide_of=self._slide_of)
 
     # -- the dataset ----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Which samples have given values in the columns of a dataset's tables."""
+"""Samples by the columns of a dataset's tables: what each holds, and which hold given values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpatch.dataset.tables import codes
 from stpatch.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -17,15 +18,15 @@ SHORT = {"slide": "slide_id"}
 """Short names of columns."""
 
 
-def rows_with(
-    columns: Mapping[str, Any], *, samples: pa.Table, slides: pa.Table, slide_of: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the numbers of the samples whose columns have the wanted values, ascending.
+def column_codes(
+    name: str, *, samples: pa.Table, slides: pa.Table, slide_of: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], list[Any]]:
+    """Return (samples,) positions of each sample's value in the list of a column's different values.
 
     Parameters
     ----------
-    columns
-        By name of a column of either table, a value or a list, tuple, set or array of values.
+    name
+        Of a column of either table; ``slide`` is short for ``slide_id``.
     samples
         One row per sample.
     slides
@@ -38,23 +39,34 @@ def rows_with(
     DatasetError
         There is no such column.
     """
+    column = SHORT.get(name, name)
+    if column in samples.column_names:
+        return codes(samples[column])
+    if column in slides.column_names:
+        of_slide, values = codes(slides[column])
+        return of_slide[slide_of], values
+    raise DatasetError(
+        "there is no such column",
+        found=name,
+        expected=", ".join(dict.fromkeys([*samples.column_names, *slides.column_names])),
+    )
+
+
+def rows_with(
+    columns: Mapping[str, Any], *, samples: pa.Table, slides: pa.Table, slide_of: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the numbers of the samples whose columns have the wanted values, ascending.
+
+    Parameters
+    ----------
+    columns
+        By name of a column, a value or a list, tuple, set or array of values.
+    samples, slides, slide_of
+        As for `column_codes`.
+    """
     wanted = np.ones(len(slide_of), dtype=bool)
     for name, value in columns.items():
-        column = SHORT.get(name, name)
         allowed = set(value) if isinstance(value, (list, tuple, set, frozenset, np.ndarray)) else {value}
-        if column in slides.column_names:  # first: a slide's values are few, its samples' many
-            wanted &= _held(slides, column, allowed)[slide_of]
-        elif column in samples.column_names:
-            wanted &= _held(samples, column, allowed)
-        else:
-            raise DatasetError(
-                "there is no such column",
-                where="select",
-                found=name,
-                expected=", ".join(dict.fromkeys([*samples.column_names, *slides.column_names])),
-            )
+        of_sample, values = column_codes(name, samples=samples, slides=slides, slide_of=slide_of)
+        wanted &= np.array([value in allowed for value in values], dtype=bool)[of_sample]
     return np.flatnonzero(wanted)
-
-
-def _held(table: pa.Table, column: str, allowed: set[Any]) -> NDArray[np.bool_]:
-    return np.array([value in allowed for value in table[column].to_pylist()], dtype=bool)

@@ -213,15 +213,15 @@ def indices(rows: NDArray[np.int64]) -> pa.Array:
     return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
 
 
-def codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
-    """Return a text column as (rows,) positions in the list of its different texts."""
-    texts: dict[str, int] = {}
+def codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[Any]]:
+    """Return a column as (rows,) positions in the list of its different values, as they come; None for nulls."""
+    values: dict[Any, int] = {}
     parts = [np.empty(0, np.int32)]
     for chunk in column.chunks:
-        encoded = chunk.dictionary_encode()
-        known = [texts.setdefault(text, len(texts)) for text in encoded.dictionary.to_pylist()]
+        encoded = chunk.dictionary_encode(null_encoding="encode")
+        known = [values.setdefault(value, len(values)) for value in encoded.dictionary.to_pylist()]
         parts.append(np.array(known, dtype=np.int32)[_values(encoded.indices, np.dtype(np.int32))])
-    return np.concatenate(parts), list(texts)
+    return np.concatenate(parts), list(values)
 
 
 def _values(array: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:

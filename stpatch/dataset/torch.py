@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data import Dataset as MapDataset
 
 from stpatch.dataset.augment import Symmetry
-from stpatch.dataset.categories import categories
 from stpatch.dataset.order import Balance, Epoch, Last, Order, State
 from stpatch.dataset.reader import Dataset
 from stpatch.dataset.tensors import TensorBatch, shared_numbers, tensor_maker
@@ -48,7 +47,9 @@ class PatchDataset(IterableDataset[TensorBatch]):
     Raises
     ------
     ConfigError
-        A value is out of range, there is no such column, or the symmetry is not exact.
+        A value is out of range, or the symmetry is not exact.
+    DatasetError
+        There is no such column.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class PatchDataset(IterableDataset[TensorBatch]):
             raise ConfigError("balance and temperature are given together", found=f"{balance}, {temperature}")
         drawn = None
         if balance is not None and temperature is not None:
-            drawn = Balance(codes=categories(dataset, balance), temperature=temperature)
+            drawn = Balance(codes=dataset.codes(balance)[0], temperature=temperature)
         self.order = Order(
             samples=len(dataset), batch_size=batch_size, seed=seed, shuffle=shuffle, last=last, balance=drawn
         )

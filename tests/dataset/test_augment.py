@@ -6,7 +6,6 @@ from bundles.dataset import write_dataset
 
 import stpatch
 from stpatch.dataset.augment import Arrays, Augment, check_symmetry
-from stpatch.dataset.categories import categories
 from stpatch.errors import ConfigError
 
 B, C, SIZE = 40, 5, 3
@@ -103,13 +102,3 @@ def test_shapes_that_cannot_turn(tmp_path, changes, symmetry, message):
     write_dataset(tmp_path, **changes)
     with pytest.raises(ConfigError, match=message):
         check_symmetry(symmetry, stpatch.open(tmp_path, "train"), strict=False)
-
-
-def test_categories(tmp_path):
-    write_dataset(tmp_path)
-    dataset = stpatch.open(tmp_path, "train")
-    assert categories(dataset, "slide_id").tolist() == [0, 1, 0, 1, 0, 1]
-    assert categories(dataset, "platform").tolist() == [0] * 6
-    assert categories(dataset, "target_sum").tolist() == [0, 1, 0, 1, 0, 1]
-    with pytest.raises(ConfigError, match=r"no such column(.|\n)*tissue"):
-        categories(dataset, "tissue")

@@ -8,10 +8,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from bundles.dataset import genes_table, make_sample, write_dataset
 
 import stpatch
+from stpatch.dataset import tables
 from stpatch.dataset.reader import PAD_NAME
 from stpatch.dataset.tables import GENES, write_table
 from stpatch.errors import DatasetError
@@ -335,3 +337,25 @@ def test_a_header_of_another_sample_is_told(tmp_path):
     with pytest.raises(DatasetError, match="header is damaged"):
         dataset.batch([0])
     np.testing.assert_array_equal(dataset.batch([1]).x[0], dataset[1].x)
+
+
+def test_the_values_of_a_column_by_sample(tmp_path):
+    write_dataset(tmp_path)
+    dataset = stpatch.open(tmp_path, "train")
+    for column, codes, values in (
+        ("slide_id", [0, 1, 0, 1, 0, 1], ["s1", "s2"]),
+        ("target_sum", [0, 1, 0, 1, 0, 1], [10000.0, 5000.0]),
+        ("row", [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]),
+    ):
+        found = dataset.codes(column)
+        assert (found[0].tolist(), found[1]) == (codes, values)
+    assert dataset[2:4].codes("slide")[0].tolist() == [0, 1]
+    with pytest.raises(DatasetError, match=r"no such column(.|\n)*tissue"):
+        dataset.codes("tissue")
+
+
+def test_a_missing_value_is_a_value_of_its_own():
+    column = pa.chunked_array([["a", None], [None, "b", "a"]])
+    codes, values = tables.codes(column)
+    assert [values[code] for code in codes] == ["a", None, None, "b", "a"]
+    assert len(values) == 3
