@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.dataset.tables import SLIDES, codes, read_table
 from stpatch.errors import ConfigError
 from stpatch.seeds import Keys, below, raw_draws
 
@@ -201,7 +200,8 @@ def check_symmetry(symmetry: Symmetry, dataset: Dataset, *, strict: bool = True)
         found, expected = f"samples of {height} x {width} pixels", "square samples, or symmetry flips"
     elif strict:
         hint += ", or pass symmetry_check='off' where you know the lattice or accept the error"
-        other = sorted(_platforms(dataset) - set(SQUARE_PLATFORMS))
+        used, platforms = dataset.codes("platform")
+        other = sorted({platforms[code] for code in np.unique(used)} - set(SQUARE_PLATFORMS))
         if method == "fit" and symmetry != "flips":
             found, expected = "grid fit, which scales each axis on its own", "grid um, or symmetry flips"
         elif method not in ("um", "lattice", "fit"):
@@ -217,11 +217,3 @@ def check_symmetry(symmetry: Symmetry, dataset: Dataset, *, strict: bool = True)
             expected=expected,
             hint=hint,
         )
-
-
-def _platforms(dataset: Dataset) -> set[str]:
-    path = dataset.folder / dataset.manifest.tables["slides"].path
-    slides = read_table(path, {name: SLIDES[name] for name in ("slide_id", "platform")})
-    used = set(codes(dataset.table["slide_id"])[1])
-    rows = zip(slides["slide_id"].to_pylist(), slides["platform"].to_pylist(), strict=True)
-    return {platform for slide, platform in rows if slide in used}
