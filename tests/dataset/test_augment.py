@@ -88,7 +88,7 @@ def test_symmetry_only_where_it_is_exact(tmp_path):
     ]:
         dataset.manifest = dataset.manifest.model_copy(update={"grid": {"method": method}})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("stpatch.dataset.augment._platforms", lambda _, platform=platform: {platform})
+            patch.setattr(dataset, "codes", lambda _, platform=platform: (np.zeros(6, np.int32), [platform]))
             with pytest.raises(ConfigError, match=message):
                 check_symmetry(symmetry, dataset)
             check_symmetry(symmetry, dataset, strict=False)
