@@ -12,11 +12,6 @@ MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "<na>", "unknown", 
 """Cells that name nobody, in lower case."""
 
 
-def is_donor_column(name: str) -> bool:
-    """Whether a column's name says that it names donors: ``donor``, ``PatientID``, ``animal-id``, ``Mouse`` ..."""
-    return _word(name) is not None
-
-
 def _word(name: str) -> str | None:
     plain = re.sub(r"[^a-z0-9]", "", name.strip().lower())
     for word in DONOR_WORDS:

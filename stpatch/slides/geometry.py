@@ -26,7 +26,6 @@ COLLIDED = 0.05
 _WRONG, _FAR_SHARE, _PAIR, _PAIR_SHARE = 0.75, 0.01, 0.75, 0.005
 _SQUARE = 0.05
 _LISTED = 5
-_LOOKED_AT, _BLOCK = 400_000, 32
 _FEWEST = 8
 
 
@@ -98,16 +97,6 @@ def compare(array: NDArray[np.int32], xy: NDArray[np.float64], *, hexagonal: boo
         return Comparison(verdict="bent", rows=none, farthest=farthest)
     rows = np.flatnonzero(away > HALF) if not straight else np.unique(pairs[0])
     return Comparison(verdict="disagree", rows=rows, farthest=farthest)
-
-
-def _spread_blocks(array: NDArray[np.int32]) -> NDArray[np.intp]:
-    """Return the rows of at most `_LOOKED_AT` spots, those of every so manieth block of array places."""
-    block = (array - array.min(axis=0)) // _BLOCK
-    for every in range(2, 1000):
-        part = np.flatnonzero((block[:, 0] + block[:, 1] * 7) % every == 0)
-        if len(part) <= _LOOKED_AT:
-            return part
-    return part[:_LOOKED_AT]
 
 
 def _trimmed(places: NDArray[np.float64], xy: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

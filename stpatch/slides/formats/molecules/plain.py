@@ -13,7 +13,6 @@ from stpatch.errors import InputError
 from stpatch.slides.feature_types import CONTROL_NAMES
 from stpatch.slides.formats.molecules.slide import DEFAULT_BIN_UM, bin_table, bins_slide, default_bin_note
 from stpatch.slides.formats.molecules.table import MoleculeTable, open_molecules
-from stpatch.slides.formats.names import listed
 from stpatch.slides.slide import RawSlide
 
 PLACES = (
@@ -90,19 +89,6 @@ def _without_header(table: MoleculeTable) -> PlainMolecules | None:
         gene=names[gene],
         count=None if counts is None else names[counts],
     )
-
-
-def need_molecules_of(path: Path, *, x: str | None, y: str | None) -> PlainMolecules:
-    """Return the columns of a table of molecules; another table is an `InputError` that lists its columns."""
-    found = find_molecules(path, x=x, y=y)
-    if found is None:
-        raise InputError(
-            "this is not a table of molecules",
-            where=path,
-            found=f"columns {listed(open_molecules(path).columns)}",
-            expected="columns x, y and gene (and count), or without a header x, y[, z], gene",
-        )
-    return found
 
 
 def plain_slide(molecules: PlainMolecules, *, bin_um: float | None, um_per_unit: float | None) -> RawSlide:
