@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -149,27 +149,37 @@ def _coordinates_key(group: AnnDataGroup, columns: list[str]) -> str:
     )
 
 
+class Given(NamedTuple):
+    """What is known of a group's rows from elsewhere.
+
+    Attributes
+    ----------
+    select
+        (rows,) which rows may be the slide's; None = all.
+    xy
+        (rows, 2) coordinates; None = the group's own.
+    bin_um
+        Micrometres of a bin's side and what tells them, where it is not the group.
+    """
+
+    select: NDArray[np.bool_] | None = None
+    xy: NDArray[np.float64] | None = None
+    bin_um: tuple[float, str] | None = None
+
+
+NOTHING_GIVEN = Given()
+
+
 def read_places(
     group: AnnDataGroup,
     obs: pd.DataFrame,
     source: SlideSource,
     options: IngestSection,
     *,
-    select: NDArray[np.bool_] | None = None,
-    xy: NDArray[np.float64] | None = None,
-    bin_um: tuple[float, str] | None = None,
+    given: Given = NOTHING_GIVEN,
 ) -> Placed:
-    """Pick the slide's rows and settle where they lie; what `probe` tells and what `read` uses.
-
-    Parameters
-    ----------
-    select
-        (rows,) which rows may be the slide's; None = all.
-    xy
-        (rows, 2) coordinates from elsewhere; None = the group's own.
-    bin_um
-        Micrometres of a bin's side and what tells them, where it is not the group.
-    """
+    """Pick the slide's rows and settle where they lie; what `probe` tells and what `read` uses."""
+    select, xy, bin_um = given
     all_ids: NDArray[np.object_] = obs.index.to_numpy(dtype=object)
     rows = np.ones(len(obs), bool) if select is None else select
     wishes = wishes_of(source, options)
@@ -228,21 +238,9 @@ def read_group(
     source: SlideSource,
     options: IngestSection,
     *,
-    select: NDArray[np.bool_] | None = None,
-    xy: NDArray[np.float64] | None = None,
-    bin_um: tuple[float, str] | None = None,
+    given: Given = NOTHING_GIVEN,
 ) -> RawSlide:
-    """Read an AnnData group as one slide.
-
-    Parameters
-    ----------
-    select
-        (rows,) which rows may be the slide's; None = all.
-    xy
-        (rows, 2) coordinates from elsewhere; None = the group's own.
-    bin_um
-        Micrometres of a bin's side and what tells them, where it is not the group.
-    """
+    """Read an AnnData group as one slide."""
     obs = group.frame("obs")
     notes: tuple[str, ...] = ()
     if options.values == "normalized":
@@ -258,7 +256,7 @@ def read_group(
             found=f"{counts.shape[0]} x {counts.shape[1]}",
             expected=f"{len(obs)} x {len(genes)}, the rows of obs and var",
         )
-    placed = read_places(group, obs, source, options, select=select, xy=xy, bin_um=bin_um)
+    placed = read_places(group, obs, source, options, given=given)
     settled = placed.settled
     return RawSlide(
         counts=counts if placed.rows is None else sparse.csr_matrix(counts[placed.rows]),

@@ -17,7 +17,7 @@ from stpatch.errors import InputError, InputMissingError, MissingExtraError
 from stpatch.slides.formats.hdf5.anndata_group import AnnDataGroup, anndata_group, zarr_attributes
 from stpatch.slides.formats.hdf5.files import attribute_text, faults
 from stpatch.slides.geometry import seen_geometry
-from stpatch.slides.readers.h5ad import SPATIAL_KEYS, matrix_key, matrix_notes, read_group, read_places
+from stpatch.slides.readers.h5ad import SPATIAL_KEYS, Given, matrix_key, matrix_notes, read_group, read_places
 from stpatch.slides.readers.registry import register
 from stpatch.slides.slide import RawSlide
 from stpatch.slides.source import Probe, SlideSource
@@ -61,17 +61,15 @@ class SpatialData:
             region = choose_region(annotation, source, place)
             key = matrix_key(group, normalized=options.values == "normalized", layer=options.layer)
             n_genes = group.shape(key)[1]
-            has_spatial = any(group.has(name) for name in SPATIAL_KEYS)
             columns = group.columns("obs") if group.has("obs") else []
             obs = group.frame("obs")
-            select = _rows_of(obs, annotation, region, place)
-            xy = None if has_spatial else _centroids(obs, annotation, region, select, place)
-            placed = read_places(group, obs, source, options, select=select, xy=xy, bin_um=_bin_size(place))
+            given = _given(group, obs, annotation, region, place)
+            placed = read_places(group, obs, source, options, given=given)
             notes = (*placed.notes, *matrix_notes(group, key, options))
         name = place.table.name
         files = [item for item in place.table.rglob("*") if item.is_file()]
         where = "obsm/spatial"
-        if not has_spatial:
+        if given.xy is not None:
             shapes = _shapes_folder(place, region)
             files += [item for item in shapes.rglob("*") if item.is_file()]
             where = f"the centroids of shapes/{shapes.name}"
@@ -88,7 +86,7 @@ class SpatialData:
             um_per_unit=settled.um_per_unit,
             pitch_um=settled.pitch_um,
             geometry=seen_geometry(settled, placed.xy),
-            notes=notes if has_spatial else (*notes, _shapes_note(region)),
+            notes=notes if given.xy is None else (*notes, _shapes_note(region)),
         )
 
     def read(self, source: SlideSource, options: IngestSection, probe: Probe) -> RawSlide:
@@ -103,15 +101,19 @@ class SpatialData:
         with anndata_group(place.table) as group:
             annotation = read_annotation(group)
             region = choose_region(annotation, source, place)
-            obs = group.frame("obs")
-            select = _rows_of(obs, annotation, region, place)
-            xy = None
-            if not any(group.has(name) for name in SPATIAL_KEYS):
-                xy = _centroids(obs, annotation, region, select, place)
-            raw = read_group(group, source, options, select=select, xy=xy, bin_um=_bin_size(place))
-        if xy is not None:
+            given = _given(group, group.frame("obs"), annotation, region, place)
+            raw = read_group(group, source, options, given=given)
+        if given.xy is not None:
             raw = replace(raw, notes=(*raw.notes, _shapes_note(region)))
         return replace(raw, version=probe.version)
+
+
+def _given(group: AnnDataGroup, obs: pd.DataFrame, annotation: Annotation, region: str, place: Place) -> Given:
+    """Return the rows of the region, and the centroids of its shapes where the table has no coordinates."""
+    select = _rows_of(obs, annotation, region, place)
+    own = any(group.has(name) for name in SPATIAL_KEYS)
+    xy = None if own else _centroids(obs, annotation, region, select, place)
+    return Given(select=select, xy=xy, bin_um=_bin_size(place))
 
 
 def _shapes_note(region: str) -> str:
