@@ -25,6 +25,7 @@ def measure_ratios(folder: Path, *, samples: int = SAMPLES, repeats: int = REPEA
     """Return microseconds per patch of the codec and of every way to read, and their ratios to the codec."""
     import stpatch
 
+    blosc.use_threads = False  # one thread here, as in the reader
     datasets = {values: stpatch.open(folder, "train", values=values) for values in ("counts", "normalized", "sparse")}
     counts = datasets["counts"]
     count = min(samples, len(counts))
@@ -52,7 +53,7 @@ def measure_ratios(folder: Path, *, samples: int = SAMPLES, repeats: int = REPEA
 
 
 def stored_frames(folder: Path, count: int) -> list[bytes]:
-    """Return the Blosc frames of the first samples, by webdataset's own rules for the names of members."""
+    """Return the Blosc frames of the first samples, by Python's own reader of archives."""
     import tarfile
 
     frames: list[bytes] = []
@@ -78,7 +79,6 @@ def read(dataset: Any, order: Any) -> None:
 
 
 def main() -> None:
-    blosc.use_threads = False
     for name in sys.argv[1:]:
         found = measure_ratios(Path(name))
         print(f"{name}: {found['samples']} samples, {found['frame bytes']:,.0f} bytes per frame")
