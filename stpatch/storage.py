@@ -233,6 +233,24 @@ def _sync(temporary: Path, path: Path) -> None:
             raise
 
 
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, atomically, in place of what may have had it; its bytes are on the disk already.
+
+    Raises
+    ------
+    OSError
+        The file system (or its owner's rights) has no second names for this file.
+    """
+    make_folder(target.parent)
+    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{target.name}")
+    try:
+        os.link(source, temporary)
+        temporary.replace(target)
+        sync_folder(target.parent)
+    finally:  # a rename between two names of one file does nothing
+        temporary.unlink(missing_ok=True)
+
+
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What file systems answer that have nothing to sync of a folder."""
 

@@ -35,6 +35,7 @@ from stpatch.slides.reference import read_reference
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
 from stpatch.stages.normalize import panel_rules
+from stpatch.stages.parent import parent_problems
 from stpatch.stages.plan import check_names
 from stpatch.storage import read_json
 
@@ -246,6 +247,22 @@ def require_corpus(job: Job) -> None:
         raise one_or_many(problems)
 
 
+def require_parent(job: Job) -> None:
+    """Refuse to extend a dataset that the config contradicts, or that lacks what a new version goes on from."""
+    if job.parent is None:
+        return
+    listed = {slide_id: source.path for slide_id, source in job.listed.items()}
+    if problems := parent_problems(job.parent, job.config, listed):
+        raise one_or_many(problems)
+    if not job.sources and not job.config.slides.withdraw:
+        raise ConfigError(
+            "there is nothing new: the dataset that is extended has every slide",
+            where="key slides",
+            found=f"{len(job.listed)} slides, all in {job.parent.folder}",
+            hint="add slides, or withdraw some (slides.withdraw)",
+        )
+
+
 def require_output(job: Job) -> None:
     """Refuse an output folder that holds something this job did not make, or that cannot be made.
 
@@ -319,6 +336,7 @@ def _dataset_of(manifest: Path) -> str:
 
 SETTINGS: tuple[Callable[[Job], object], ...] = (
     require_output,
+    require_parent,
     require_gene_files,
     require_rules,
     require_columns,

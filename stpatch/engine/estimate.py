@@ -16,7 +16,7 @@ from stpatch.slides.readers.registry import probe_source
 from stpatch.slides.source import Probe
 from stpatch.stages.channels import read_channels
 from stpatch.stages.job import Job
-from stpatch.stages.plan import read_plan
+from stpatch.stages.plan import read_plan, shard_tasks
 from stpatch.stages.shard import dataset_layout
 
 GUESSED_GENES = 20000
@@ -78,9 +78,9 @@ def plan_outlook(job: Job) -> Outlook:
         samples_by_split=dict(zip(plan.splits, by_split.tolist(), strict=True)),
         shape=(read_channels(job.channels_path).n_channels, *layout.shape[1:]),
         dtype=layout.dtype,
-        tasks=len(plan.tasks()),
+        tasks=len(shard_tasks(job)),
         bytes=_stored_bytes(len(plan.split), layout.shape, layout.dtype, layout.encoding),
-        memory=int(1.5 * max(spots) + 400e6),
+        memory=int(1.5 * max(spots, default=0) + 400e6),
     )
 
 

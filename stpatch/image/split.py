@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,9 @@ GIVEN_COLUMN = "split"
 _LISTED = 8
 
 
-def assign_splits(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> dict[str, str]:
+def assign_splits(
+    slides: pd.DataFrame, *, section: SplitSection, seed: int, known: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Give every slide its split.
 
     The first of these that applies: ``section.column`` names the samplesheet column that holds the split;
@@ -39,12 +42,21 @@ def assign_splits(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> 
     of that column, as nearly as whole groups allow, while the shares of the whole stay what they are; a group with
     several values is a stratum of its own kind.
 
+    In a corpus that grows, a group with a slide of a known split stays in that split, and the others are dealt one by
+    one, in the order of their hashes, each to the split that lacks most of its fraction of all groups.
+
+    With ``section.method: hash`` a group's split depends on the seed and that group's name alone: a number in [0, 1)
+    that a hash gives it, and the cumulative fractions. Shares are kept on average only, and no group ever moves,
+    whatever other groups come or go.
+
     Parameters
     ----------
     slides
         Index: slide ids, unique. Columns: the samplesheet's metadata, and ``split`` where it has one.
     section, seed
         The rule, and the dataset's seed.
+    known
+        Splits that slides of an earlier version have: slide id -> split.
 
     Returns
     -------
@@ -58,28 +70,110 @@ def assign_splits(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> 
         spans given splits, fewer groups than folds; a donor-like column whose values span splits and that
         ``section.allow_leak`` does not list.
     """
-    split_of = _assigned(slides, section=section, seed=seed)
+    split_of = _assigned(slides, section=section, seed=seed, known=known or {})
     _refuse_leaks(slides, split_of, section)
     return split_of
 
 
-def _assigned(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> dict[str, str]:
+def _assigned(slides: pd.DataFrame, *, section: SplitSection, seed: int, known: Mapping[str, str]) -> dict[str, str]:
     slide_ids = [str(slide_id) for slide_id in slides.index]
     if len(set(slide_ids)) < len(slide_ids):
         twice = sorted({slide_id for slide_id in slide_ids if slide_ids.count(slide_id) > 1})
         raise ConfigError("slide ids are not unique", found=_listed(twice))
     group_of, by = _groups(slides, section)
     if section.column is not None:
-        return _given(slides, section.column, group_of, key="split.column", by=by)
+        return _given(_with_known(slides, section.column, known), section.column, group_of, key="split.column", by=by)
     if section.blocks is not None:
         return dict.fromkeys(slide_ids, "")
     if section.folds is None and GIVEN_COLUMN in slides.columns and not _is_missing(slides[GIVEN_COLUMN]).all():
-        return _given(slides, GIVEN_COLUMN, group_of, key="slides.sheet", by=by)
+        return _given(_with_known(slides, GIVEN_COLUMN, known), GIVEN_COLUMN, group_of, key="slides.sheet", by=by)
+    kept = _kept(group_of, known, by=by)
     strata = _strata(slides, group_of, section.stratify)
     # A group's place in the deal is a hash of its name: no other group, and no order, can move it.
     dealt = [sorted(groups, key=lambda group: key_of(seed, "split", group)) for groups in strata]
-    split_of_group = _folds(dealt, section) if section.folds is not None else _fractions(dealt, section.fractions)
-    return {slide_id: split_of_group[group] for slide_id, group in group_of.items()}
+    if section.method == "hash":
+        split_of_group = _by_hash([group for groups in dealt for group in groups], section, seed)
+    elif kept:
+        split_of_group = _furthest_behind(dealt, kept, _shares(section))
+    elif section.folds is not None:
+        split_of_group = _folds(dealt, section)
+    else:
+        split_of_group = _fractions(dealt, section.fractions)
+    return {slide_id: kept.get(group, split_of_group[group]) for slide_id, group in group_of.items()}
+
+
+def _with_known(slides: pd.DataFrame, column: str, known: Mapping[str, str]) -> pd.DataFrame:
+    """Return the table whose column of given splits has, for slides of an earlier version, the splits they have."""
+    if not known:
+        return slides
+    given = slides[column] if column in slides.columns else [""] * len(slides)
+    values = [known.get(str(slide_id), value) for slide_id, value in zip(slides.index, given, strict=True)]
+    return slides.assign(**{column: values})
+
+
+def _kept(group_of: Mapping[str, str], known: Mapping[str, str], *, by: str) -> dict[str, str]:
+    """Return the splits of the groups that have slides of known splits."""
+    splits: dict[str, dict[str, str]] = {}
+    for slide_id, split in known.items():
+        if slide_id in group_of:
+            splits.setdefault(group_of[slide_id], {}).setdefault(split, slide_id)
+    spanning = [
+        f"{group!r} ({', '.join(f'{slide_id} in {split}' for split, slide_id in found.items())})"
+        for group, found in splits.items()
+        if len(found) > 1
+    ]
+    if spanning:
+        raise ConfigError(
+            "new slides join groups that an earlier version has in different splits",
+            where="key split.by",
+            found=_listed(spanning),
+            expected=f"each group (one {by}, and who shares a donor-like column with it) in one split",
+            hint="leave out the slides that tie them together, mend their donor-like columns, or build a dataset "
+            "without dataset.extends",
+        )
+    return {group: next(iter(found)) for group, found in splits.items()}
+
+
+def _shares(section: SplitSection) -> dict[str, float]:
+    if section.folds is None:
+        return section.fractions
+    return {f"fold{number}": 1 / section.folds for number in range(section.folds)}
+
+
+def _by_hash(groups: Iterable[str], section: SplitSection, seed: int) -> dict[str, str]:
+    """Deal each group by its own hash: the split in whose part of [0, 1) it falls."""
+    shares = {name: share for name, share in _shares(section).items() if share > 0}
+    names, bounds = list(shares), np.cumsum(list(shares.values()))[:-1]
+    return {
+        group: names[int(np.searchsorted(bounds, key_of(seed, "split", group) / 2**128, side="right"))]
+        for group in groups
+    }
+
+
+def _furthest_behind(
+    strata: Sequence[Sequence[str]], kept: Mapping[str, str], shares: Mapping[str, float]
+) -> dict[str, str]:
+    """Deal the groups without a split, each to the split that is furthest behind in its stratum, then in the whole."""
+    counts = Counter(kept.values())
+    total = len(kept)
+    dealt: dict[str, str] = {}
+    for groups in strata:
+        own = Counter(kept[group] for group in groups if group in kept)
+        size = own.total()
+        for group in groups:
+            if group in kept:
+                continue
+            size, total = size + 1, total + 1
+            behind = {
+                name: (round(share * size - own[name], 9), round(share * total - counts[name], 9))
+                for name, share in shares.items()
+                if share > 0
+            }
+            split = max(behind, key=lambda name: behind[name])
+            dealt[group] = split
+            own[split] += 1
+            counts[split] += 1
+    return {**kept, **dealt}
 
 
 def _groups(slides: pd.DataFrame, section: SplitSection) -> tuple[dict[str, str], str]:

@@ -42,8 +42,8 @@ def gene_uniforms(
 ) -> None:
     """Fill `out` with one number in (0, 1) per gene: from its key, the (4,) words of a patch's key, and a purpose.
 
-    A gene's key is a hash of its name (`stpatch.seeds.name_keys`) whose lowest bit is 0. The purpose, 0 or 1, takes that
-    bit's place, so that the four counter words hold all that a number depends on beside the patch's key.
+    A gene's key is a hash of its name (`stpatch.seeds.name_keys`) whose lowest bit is 0. The purpose, 0 or 1, takes
+    that bit's place, so that the four counter words hold all that a number depends on beside the patch's key.
     """
     key_0, key_1, counter_2, counter_3 = key_words[0], key_words[1], key_words[2], key_words[3]
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)

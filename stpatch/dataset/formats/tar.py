@@ -88,6 +88,10 @@ class Tar(ShardFormat):
         """Return a reader of members."""
         return TarReader(files, layout)
 
+    def shard_number(self, path: str) -> int:
+        """Return the number in the archive's name."""
+        return int(path.removesuffix(".tar").rpartition("-")[2])
+
     def folder(self, split: str) -> str:
         """Return the split's folder of archives."""
         return split
