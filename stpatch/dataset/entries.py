@@ -87,7 +87,6 @@ class SplitEntry(Part):
             shards=tuple(shards),
         )
 
-
     @property
     def starts(self) -> list[int]:
         """The number of samples before each shard, and that of all samples."""

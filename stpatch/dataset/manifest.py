@@ -114,7 +114,8 @@ class VersionsOfShards(Part):
 class ExtendsPart(Part):
     """The version that this one goes on from, and what changed.
 
-    ``manifest`` is the SHA-256 of that version's ``manifest.json``; ``withdrawn`` holds the keys that went, by slide.
+    ``manifest`` is the SHA-256 of that version's ``manifest.json``; ``withdrawn`` holds the keys that went, by slide;
+    ``withdrawn_before`` names the slides that went in the versions before.
     """
 
     name: Text
@@ -122,6 +123,7 @@ class ExtendsPart(Part):
     manifest: Sha256
     added: tuple[Text, ...] = ()
     withdrawn: dict[Text, tuple[Text, ...]] = Field(default_factory=dict)
+    withdrawn_before: tuple[Text, ...] = ()
 
 
 class Manifest(Part):

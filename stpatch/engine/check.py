@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from stpatch.engine.corpus_check import check_sheet
+from stpatch.engine.growth import require_parent
 from stpatch.errors import (
     ConfigError,
     InputError,
@@ -35,7 +36,6 @@ from stpatch.slides.reference import read_reference
 from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
 from stpatch.stages.normalize import panel_rules
-from stpatch.stages.parent import parent_problems
 from stpatch.stages.plan import check_names
 from stpatch.storage import read_json
 
@@ -245,22 +245,6 @@ def require_corpus(job: Job) -> None:
     """Refuse what the samplesheet as a whole has wrong: splits, organisms, folders, names of allowed exceptions."""
     if problems := check_sheet(job):
         raise one_or_many(problems)
-
-
-def require_parent(job: Job) -> None:
-    """Refuse to extend a dataset that the config contradicts, or that lacks what a new version goes on from."""
-    if job.parent is None:
-        return
-    listed = {slide_id: source.path for slide_id, source in job.listed.items()}
-    if problems := parent_problems(job.parent, job.config, listed):
-        raise one_or_many(problems)
-    if not job.sources and not job.config.slides.withdraw:
-        raise ConfigError(
-            "there is nothing new: the dataset that is extended has every slide",
-            where="key slides",
-            found=f"{len(job.listed)} slides, all in {job.parent.folder}",
-            hint="add slides, or withdraw some (slides.withdraw)",
-        )
 
 
 def require_output(job: Job) -> None:

@@ -143,6 +143,7 @@ def _extends(job: Job) -> dict[str, Any] | None:
         "manifest": parent.digest,
         "added": sorted(read_plan(job.plan_path).slides),
         "withdrawn": {slide_id: parent.keys_of(slide_id) for slide_id in sorted(job.config.slides.withdraw)},
+        "withdrawn_before": sorted(parent.withdrawn),
     }
 
 

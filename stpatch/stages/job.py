@@ -42,8 +42,13 @@ class Job:
 
     @cached_property
     def sources(self) -> dict[str, SlideSource]:
-        """The slides to build by id, in samplesheet order: those of the dataset that is extended are not among them."""
-        known = {*self.config.slides.withdraw, *(self.parent.slides if self.parent else ())}
+        """The slides to build by id, in samplesheet order.
+
+        Those that the dataset that is extended has, or had until they were withdrawn, are not among them.
+        """
+        known = set(self.config.slides.withdraw)
+        if self.parent is not None:
+            known |= {*self.parent.slides, *self.parent.withdrawn}
         return {slide_id: source for slide_id, source in self.listed.items() if slide_id not in known}
 
     @cached_property

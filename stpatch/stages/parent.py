@@ -143,6 +143,12 @@ class Parent:
             numbers[split] = max(numbers.get(split, 0), int(task.rpartition("-")[2]) + 1)
         return numbers
 
+    @property
+    def withdrawn(self) -> set[str]:
+        """The slides that went in it or in a version before: they stay out, though a samplesheet may list them."""
+        extends = self.manifest.extends
+        return set() if extends is None else {*extends.withdrawn, *extends.withdrawn_before}
+
     def facts(self, slide_id: str) -> dict[str, str]:
         """Return what the split rules may look at: a slide's samplesheet columns, platform and organism."""
         row = self.slides[slide_id]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stpatch.dataset.sample import check_key, field_names, label_name
 from stpatch.errors import ConfigError, DatasetError, InputError, StpatchError
-from stpatch.image.split import assign_blocks
+from stpatch.image.blocks import assign_blocks
 from stpatch.registry import FORMATS
 from stpatch.seeds import generator, permutation
 from stpatch.slides.labels import natural_key
