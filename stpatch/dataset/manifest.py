@@ -126,6 +126,14 @@ class ExtendsPart(Part):
     withdrawn_before: tuple[Text, ...] = ()
 
 
+class MergedPart(Part):
+    """A dataset that this one was merged from; ``manifest`` is the SHA-256 of its ``manifest.json``."""
+
+    name: Text
+    version: Text
+    manifest: Sha256
+
+
 class Manifest(Part):
     """What ``manifest.json`` holds.
 
@@ -164,6 +172,8 @@ class Manifest(Part):
         the key is there only then.
     extends
         The version that this one extends; the key is there only then.
+    merged
+        The datasets that this one was merged from; the key is there only then.
     """
 
     format: Literal["stpatch"]
@@ -186,6 +196,7 @@ class Manifest(Part):
     versions: dict[Text, Text]
     version_sets: tuple[VersionsOfShards, ...] = ()
     extends: ExtendsPart | None = None
+    merged: tuple[MergedPart, ...] = ()
 
     @classmethod
     def of(
@@ -206,6 +217,7 @@ class Manifest(Part):
         files: Sequence[FileEntry] = (),
         version_sets: Sequence[Mapping[str, Any]] = (),
         extends: Mapping[str, Any] | None = None,
+        merged: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
         """Return the manifest of finished parts; the sums are taken here.
 
@@ -242,6 +254,7 @@ class Manifest(Part):
             "versions": dict(versions),
             **({"version_sets": list(version_sets)} if version_sets else {}),
             **({"extends": dict(extends)} if extends else {}),
+            **({"merged": list(merged)} if merged else {}),
         }
         try:
             return cls.model_validate(value)
@@ -392,7 +405,8 @@ def _check_sums(manifest: Manifest, where: object) -> None:
             if found != expected:
                 raise _wrong(f"splits.{name}.{key}", found, f"{expected}, the sum over its shards", where)
         sizes = [shard.patches for shard in split.shards]
-        short = any(size != layout.patches for size in sizes[:-1]) and manifest.extends is None
+        full = manifest.extends is None and not manifest.merged  # else the last shard of each part may be short
+        short = full and any(size != layout.patches for size in sizes[:-1])
         if short or any(size > layout.patches for size in sizes):
             raise _wrong(
                 f"splits.{name}.shards", sizes, f"{layout.patches} patches per shard, fewer in the last one only", where

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stpatch.dataset import versions
 from stpatch.dataset.card import CARD, write_card
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
 from stpatch.dataset.layout import Layout
@@ -22,7 +23,7 @@ from stpatch.stages.plan import ordered_splits, read_plan, shard_tasks
 from stpatch.stages.receipts import file_of
 from stpatch.stages.rows import gene_rows, patch_rows, slide_rows
 from stpatch.stages.shard import dataset_layout
-from stpatch.storage import canonical_json, digest, remove_empty_folders, remove_temporaries
+from stpatch.storage import digest, remove_empty_folders, remove_temporaries
 
 
 def request(job: Job, _unit: str) -> dict[str, Any]:
@@ -192,27 +193,15 @@ def _versions(job: Job, layout: Layout) -> dict[str, Any]:
     """
     used = set(FORMATS.get(layout.format).libraries)
     unused = {library for name in FORMATS.own() for library in FORMATS.get(name).libraries} - used
-    sets: dict[str, tuple[dict[str, str], int]] = {}
-    written: dict[str, dict[str, str]] = {}
+    own = []
     for task in shard_tasks(job):
         receipt = job.receipt("shard", task)
         if not receipt.facts.get("taken_over"):
-            written[task] = {name: text for name, text in receipt.software.versions.items() if name not in unused}
-    if job.parent is not None:
-        sets = job.parent.version_sets(len(shard_tasks(job)) - len(written))
-    for versions in written.values():
-        key = canonical_json(versions)
-        sets[key] = (versions, sets.get(key, (versions, 0))[1] + 1)
-    merged: dict[str, list[str]] = {}
-    for versions, _ in sets.values():
-        for name, version in versions.items():
-            if version not in merged.setdefault(name, []):
-                merged[name].append(version)
-    several = [{"shards": count, "versions": versions} for versions, count in sets.values()] if len(sets) > 1 else []
-    return {
-        "versions": {**{name: ", ".join(found) for name, found in merged.items()}, **job.library_versions(["pyarrow"])},
-        "version_sets": several,
-    }
+            own.append({name: text for name, text in receipt.software.versions.items() if name not in unused})
+    sets = versions.sets_of(job.parent.manifest, len(shard_tasks(job)) - len(own)) if job.parent else {}
+    for used_versions in own:
+        versions.add(sets, used_versions, 1)
+    return versions.manifest_members(sets, tables=job.library_versions([versions.TABLES_WRITER]))
 
 
 def _notes_on_versions(job: Job) -> list[tuple[str, str]]:

@@ -19,14 +19,12 @@ from stpatch.dataset.manifest import MANIFEST, Manifest, read_manifest
 from stpatch.dataset.tables import CANDIDATE, DIGESTS, GENES, PATCHES, SLIDES, read_table
 from stpatch.errors import ConfigError, InputError, StpatchError
 from stpatch.registry import FORMATS, PANEL_RULES
-from stpatch.storage import canonical_json, key_text, sha256_file
+from stpatch.storage import key_text, sha256_file
 
 if TYPE_CHECKING:
     from stpatch.config import Config
 
 _LISTED = 6
-_TABLES_WRITER = "pyarrow"
-"""Stands among a manifest's versions beside those that wrote the shards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,27 +179,6 @@ class Parent:
 
         table = read_table(self.folder / "patches.parquet", {name: PATCHES[name] for name in ("key", "slide_id")})
         return sorted(table["key"].filter(pc.equal(table["slide_id"], slide_id)).to_pylist())
-
-    def version_sets(self, shards: int) -> dict[str, tuple[dict[str, str], int]]:
-        """Return by what versions its shards were written, and how many of the `shards` that are left by each.
-
-        Of the shards that go, no record says which versions wrote them: they are taken off the most frequent.
-        """
-        if shards == 0:
-            return {}
-        manifest = self.manifest
-        one = [(dict(manifest.versions), manifest.totals.shards)]
-        known = [(dict(item.versions), item.shards) for item in manifest.version_sets] or one
-        known.sort(key=lambda item: -item[1])
-        gone = sum(count for _, count in known) - shards
-        sets: dict[str, tuple[dict[str, str], int]] = {}
-        for versions, count in known:
-            left = count - min(gone, count)
-            gone -= count - left
-            versions.pop(_TABLES_WRITER, None)
-            if left:
-                sets[canonical_json(versions)] = (versions, left)
-        return sets
 
     def holders(self, slide_ids: Iterable[str]) -> dict[str, int]:
         """Return the tasks whose shards hold samples of some slides, each with the number of its other samples."""

@@ -8,7 +8,6 @@ is decoded and encoded again, which gives the same bytes under the same versions
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from stpatch.errors import DatasetError
 from stpatch.registry import FORMATS
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.parent import Parent
-from stpatch.storage import atomic_path, link_file
+from stpatch.storage import share_file
 
 
 def taken_over(job: Job) -> dict[str, bool]:
@@ -77,26 +76,7 @@ def _link(source: Path, target: Path, *, nbytes: int) -> None:
             expected=f"{nbytes} bytes",
             hint="stpatch validate says what else is; copy or build that dataset again",
         )
-    try:
-        link_file(source, target)
-    except OSError:  # another file system, one without hard links, or a file of somebody else's
-        with atomic_path(target) as temporary:
-            _clone(source, temporary)
-
-
-def _clone(source: Path, target: Path) -> None:
-    """Copy a file, sharing its blocks where the file system can."""
-    try:
-        import fcntl
-
-        with source.open("rb") as read, target.open("wb") as write:
-            fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
-    except (ImportError, OSError):
-        shutil.copyfile(source, target)
-
-
-_FICLONE = 0x40049409
-"""``ioctl_ficlone`` of Linux: the second file shares the first one's blocks until one of them is written to."""
+    share_file(source, target)
 
 
 def _write_anew(job: Job, task: str, *, split: str, number: int) -> Outcome:

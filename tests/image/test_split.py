@@ -77,7 +77,7 @@ def test_few_slides(n, expected):
     assert [counts[name] for name in ("train", "val", "test")] == expected
 
 
-# ---- growth and hashes ------------------------------------------------------------------------------------------------
+# ---- growth and hashes -----------------------------------------------------------------------------------------------
 
 
 @given(st.lists(names, min_size=1, max_size=30), st.lists(names, max_size=15), fractions, st.integers(0, 5))

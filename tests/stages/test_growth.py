@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from bundles.built import build, build_job, make_job, poisson_counts, square, write_counts
+import yaml
+from bundles.built import build, build_job, make_job, poisson_counts, square, write_counts, write_sheet
+from commands import built
 
 import stpatch
 from stpatch.dataset.manifest import read_manifest
@@ -184,6 +188,12 @@ def test_a_third_version_goes_on_from_holes(tmp_path: Path, format_: str) -> Non
     found = contents(third.output)
     assert {key: sample for key, sample in found.items() if key[:2] != "s4"} == kept
     assert any(key.startswith("s4-") for key in found)
+    card = (third.output / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=third.output, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[0] == next(iter(found))
     numbers = [shard.path for shard in read_manifest(third.output).splits["train"].shards]
     assert len(numbers) == len(set(numbers))
 
@@ -377,3 +387,31 @@ def test_a_dataset_of_format_1_can_be_extended(tmp_path: Path, format_: str) -> 
     after = contents(second)
     assert {key: after[key] for key in before} == before
     assert any(key.startswith("s9-") for key in after)
+
+
+def test_commands_say_what_is_new_and_what_stays(tmp_path: Path, parent: tuple[Path, list[dict[str, str]]]) -> None:
+    folder, rows = parent
+    sheet = write_sheet(tmp_path, [*rows, write_slide(tmp_path, 3)])
+    value = {
+        "dataset": {"name": "tiny", "version": "2", "output": "v2", "extends": folder.name},
+        "slides": {"sheet": sheet.name, "withdraw": ["s0"]},
+        "channels": {"n": 5},
+        "crop": {"size": [4, 4], "min_coverage": 0},
+        "run": {"workers": 1},
+        **SECTIONS,
+    }
+    config = tmp_path / "v2.yaml"
+    config.write_text(yaml.safe_dump(value))
+    for words in (("check", config), ("plan", config, "--estimate"), ("plan", config, "-q")):
+        said = built(*words).out
+        assert "extends tiny 1.0" in said
+        assert "2 slides and" in said
+        assert "withdrawn: s0; " in said
+        assert "new: 1 slides (splits: " in said
+    done = built("build", config, "-q")
+    assert "note: withdrawn: s0" in done.err
+    samples = {name: split.patches for name, split in read_manifest(tmp_path / "v2").splits.items()}
+    assert all(f"{name} {count}" in done.out for name, count in samples.items())
+    assert "up to date" in built("build", config, "-q").out
+    assert built("status", config).out
+    assert built("inspect", tmp_path / "v2").out

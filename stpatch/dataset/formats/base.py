@@ -202,6 +202,10 @@ class ShardFormat(ABC):
         """Return which of its split's shards a file is, counted from 0, from its path in the dataset's folder."""
 
     @abstractmethod
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
+        """Return the paths of a shard's files from the dataset's folder: its own by "", those of its parts by plane."""
+
+    @abstractmethod
     def folder(self, split: str) -> str:
         """Return the folder that holds a split's shards and nothing else, from the dataset's folder."""
 

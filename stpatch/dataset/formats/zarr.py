@@ -118,6 +118,10 @@ class Zarr(ShardFormat):
         """Return the shard's place on the first axis: ``<split>.zarr/x/c/<number>/0/0/0``."""
         return int(path.split("/")[3])
 
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
+        """Return the shard file of each array; that of x is the shard's own."""
+        return {"" if plane.name == X else plane.name: shard_path(split, plane, number) for plane in layout.planes}
+
     def folder(self, split: str) -> str:
         """Return the split's group."""
         return f"{split}.zarr"
@@ -136,7 +140,14 @@ class Zarr(ShardFormat):
         rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
         crop = ['x = x[:, : rows[0]["height"], : rows[0]["width"]]'] if layout.variable else []
         imports: list[str] = []
-        read = ['x, totals = arrays["x"][0], arrays["totals"][0]']
+        at, place = "0", []
+        shards = manifest.splits[split].shards
+        if [self.shard_number(shard.path) for shard in shards] != list(range(len(shards))) or any(
+            shard.patches != layout.patches for shard in shards[:-1]
+        ):  # a dataset that grew: rows that shards lack are fill values
+            at = "at"
+            place = [f'at = int(rows[0]["shard"].split("/")[3]) * {layout.patches} + rows[0]["index"]']
+        read = [*place, f'x, totals = arrays["x"][{at}], arrays["totals"][{at}]']
         encoding = ENCODINGS.get(layout.encoding)
         if encoding.zarr_serializer(np.dtype(layout.dtype)) is not None:  # plain zarr may lack the codec
             imports, lines = encoding.snippet(X, dtype=layout.dtype, shape=str(layout.shape))
@@ -145,7 +156,8 @@ class Zarr(ShardFormat):
                 '    file.seek(rows[0]["offset"])',
                 f'    sample = {{"{X}": file.read(rows[0]["nbytes"])}}',
                 *lines,
-                'totals = arrays["totals"][0]',
+                *place,
+                f'totals = arrays["totals"][{at}]',
             ]
         return [
             *imports,
