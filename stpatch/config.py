@@ -369,6 +369,7 @@ class RunSection(Section):
     workers: PositiveInt | Literal["auto"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
     max_memory: MemorySize | None = None
+    setup: list[str] = []
 
 
 class Config(Section):
