@@ -1,8 +1,8 @@
 """Slurm: batches as scripts, and their submission with sbatch.
 
 A task ends within five seconds of a request, in whatever way it comes: SIGTERM when the job is preempted or cancelled,
-SIGUSR1 some time before its time limit. Every file is whole or is not there, so that a task which does not end by itself
-is killed. What is queued again starts over with its units, of which those that are done are skipped.
+SIGUSR1 some time before its time limit. Every file is whole or is not there, so that a task which does not end by
+itself is killed. What is queued again starts over with its units, of which those that are done are skipped.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ end() {{
   kill -TERM "$task" 2>/dev/null
   (sleep 4; kill -KILL "$task") 2>/dev/null &
   wait "$task"
+  kill $! 2>/dev/null
 }}
-again() {{ scontrol requeue "${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_}}${{SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}}"; }}
+again() {{ scontrol requeue "{job_id}"; }}
 trap 'end; exit 143' TERM          # preempted: Slurm queues the job again; or cancelled
 trap 'end; again; exit 143' USR1   # the time limit is near
 
@@ -115,7 +116,10 @@ def script(batch: Batch, submission: Submission) -> str:
         options.append(f"--array={compact(batch.tasks)}{limit}")
     lines = "\n".join(f"#SBATCH {_directive(option)}" for option in [*options, *submission.options])
     body = _BODY.format(
-        setup="".join(f"{line}\n" for line in submission.setup), command=_command(batch, submission), restarts=RESTARTS
+        setup="".join(f"{line}\n" for line in submission.setup),
+        command=_command(batch, submission),
+        restarts=RESTARTS,
+        job_id="$SLURM_JOB_ID" if batch.tasks is None else "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
     )
     return f"#!/bin/bash\n{lines}\n\n{body}"
 
