@@ -170,8 +170,8 @@ def run(
     job = job_of(config, overrides)
     from stpatch.engine.run import check_upstream, run_stages
 
-    check_upstream(job, stage, share=share)
-    summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), share=share, workers=workers or 1)
+    check_upstream(job, stage, rank=share)
+    summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=share, workers=workers or 1)
     typer.echo(
         f"stage {stage}, {share}: {summary.done.get(stage, 0)} done, "
         f"{summary.skipped.get(stage, 0)} were done already, {len(summary.failures)} failed",

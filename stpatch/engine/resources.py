@@ -15,6 +15,9 @@ from stpatch.engine.workers import WORKER_BYTES
 from stpatch.errors import StpatchError
 from stpatch.stages.job import Job
 
+INGESTING, READING = 8, 1.5
+"""How many times the largest input file a worker holds that ingests, and how many times the largest stored slide after:
+compressed matrices grow, and a canonical slide is made beside the raw one."""
 START_SECONDS = 10.0
 """A process: Python, its libraries, compiled loops from the cache, the look at what is done."""
 INPUT_RATE, SLIDE_RATE = 2e6, 10e6
@@ -59,21 +62,21 @@ def job_needs(job: Job, *, planned: bool) -> Needs:
     StpatchError
         A slide's headers cannot be read, with ``run.on_error: stop``.
     """
-    largest_input = max((_size(source.path) for source in job.sources.values()), default=0)
+    largest_input = _largest_input(job)
     tasks, samples, values, memory = _planned(job) if planned else _estimated(job)
-    stored = [path.stat().st_size for path in (job.work / "slides").glob("*.h5ad")]
-    # Stored slides are compressed less than some vendors' files and more than others: the larger one counts.
-    slide = max(largest_input, *stored, int((memory - WORKER_BYTES) / 1.5), 0)
-    reading = Need(memory=int(WORKER_BYTES + 1.5 * slide), seconds=START_SECONDS + slide / SLIDE_RATE)
+    slide = max(_largest_stored(job), int((memory - WORKER_BYTES) / READING), 0)
+    reading = Need(memory=int(WORKER_BYTES + READING * slide), seconds=START_SECONDS + slide / SLIDE_RATE)
     per_task = min(samples, job.config.shards.patches)
     slides = len(job.sources)
     reduce = RECEIPT_SECONDS * slides
     corpus = Need(
-        memory=int(2 * WORKER_BYTES + SAMPLE_BYTES * samples + 1.5 * slide),
+        memory=int(2 * WORKER_BYTES + SAMPLE_BYTES * samples + READING * slide),
         seconds=START_SECONDS + reduce + slide / SLIDE_RATE + samples / 1e5,
     )
     by_stage = {
-        "ingest": Need(memory=WORKER_BYTES + 8 * largest_input, seconds=START_SECONDS + largest_input / INPUT_RATE),
+        "ingest": Need(
+            memory=WORKER_BYTES + INGESTING * largest_input, seconds=START_SECONDS + largest_input / INPUT_RATE
+        ),
         "normalize": reading,
         "select": corpus,
         "crop": reading,
@@ -106,6 +109,21 @@ def _estimated(job: Job) -> tuple[int, int, int, int]:
     unknown = len(outlook.samples_by_slide) - len(known)
     samples = sum(known) + unknown * job.config.shards.patches
     return max(outlook.tasks + unknown, 1), samples, math.prod(outlook.shape), outlook.memory
+
+
+def unit_memory(job: Job, stage: str) -> int:
+    """Return the bytes that a unit of a stage needs at most, from the files that are there when the stage begins."""
+    if stage == "ingest":
+        return WORKER_BYTES + INGESTING * _largest_input(job)
+    return int(WORKER_BYTES + READING * _largest_stored(job))
+
+
+def _largest_input(job: Job) -> int:
+    return max((_size(source.path) for source in job.sources.values()), default=0)
+
+
+def _largest_stored(job: Job) -> int:
+    return max((path.stat().st_size for path in (job.work / "slides").glob("*.h5ad")), default=0)
 
 
 def _size(path: Path) -> int:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from stpatch.engine.check import require_output
+from stpatch.engine.executors import Executor, executor_for
 from stpatch.engine.graph import CORPUS, STAGES, Stage
 from stpatch.engine.ranks import Rank
 from stpatch.engine.shares import Share
-from stpatch.engine.workers import Workers, worker_count, workers_in
+from stpatch.engine.workers import worker_count, workers_in
 from stpatch.errors import MismatchError, ProblemsError, StpatchError, UnitsFailedError
 from stpatch.stages.job import Job
 from stpatch.storage import remove_file
@@ -53,7 +54,7 @@ def run_stages(
     stages: Iterable[str],
     *,
     progress: Progress,
-    share: Share | None = None,
+    rank: Share | None = None,
     workers: int | None = None,
 ) -> Summary:
     """Run stages in order, each unit at most once, and only those that are not done.
@@ -66,7 +67,7 @@ def run_stages(
         Names, in the order of `STAGES`.
     progress
         Makes progress bars.
-    share
+    rank
         Of an array job: only these units are run. Corpus stages belong to rank 0.
     workers
         Worker processes; the config's number where None.
@@ -78,10 +79,11 @@ def run_stages(
     """
     require_output(job)
     summary = Summary()
-    with Workers(job, worker_count(job.config) if workers is None else workers) as pool:
+    count = worker_count(job.config) if workers is None else workers
+    with executor_for(job, count, local=rank is not None) as pool:
         for name in stages:
             try:
-                _run_stage(job, STAGES[name], pool, summary, progress=progress, share=share or Rank())
+                _run_stage(job, STAGES[name], pool, summary, progress=progress, rank=rank or Rank())
             except StpatchError as error:
                 if not summary.failures:
                     raise
@@ -89,8 +91,8 @@ def run_stages(
     return summary
 
 
-def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progress: Progress, share: Share) -> None:
-    units = stage.among(job, share.share(stage.numbered(job)))
+def _run_stage(job: Job, stage: Stage, pool: Executor, summary: Summary, *, progress: Progress, rank: Share) -> None:
+    units = stage.among(job, rank.share(stage.numbered(job)))
     seemingly = [unit for unit in units if stage.seems_done(job, unit)]
     if found := stage.remove_damaged(job, seemingly):
         summary.damaged += found
@@ -127,7 +129,7 @@ def _files(path: Path) -> list[Path]:
     return [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path] if path.is_file() else []
 
 
-def check_upstream(job: Job, name: str, *, share: Share | None = None) -> None:
+def check_upstream(job: Job, name: str, *, rank: Share | None = None) -> None:
     """Refuse to run a stage on what an older config made, or on what is damaged.
 
     Every receipt that the share's units stand on must answer today's config: those of the stages before, for a slide's
@@ -141,7 +143,7 @@ def check_upstream(job: Job, name: str, *, share: Share | None = None) -> None:
     """
     target = STAGES[name]
     before = list(STAGES.values())[: list(STAGES).index(name)]
-    own = (share or Rank()).share(target.numbered(job)) if target.unit == "slide" else []
+    own = (rank or Rank()).share(target.numbered(job)) if target.unit == "slide" else []
     for stage in before:
         units = stage.among(job, own) if target.unit == stage.unit == "slide" else stage.units(job)
         for unit in units:
@@ -155,7 +157,7 @@ def check_upstream(job: Job, name: str, *, share: Share | None = None) -> None:
                 )
         if stage.unit == "corpus":  # before its outputs are read to tell the units of the stages after it
             _require_whole(job, stage, units)
-    own = target.among(job, (share or Rank()).share(target.numbered(job)))
+    own = target.among(job, (rank or Rank()).share(target.numbered(job)))
     slides = _slides_of(job, target, own)
     for stage in before:
         if stage.unit == "slide":

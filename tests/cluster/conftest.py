@@ -1,4 +1,4 @@
-"""A real Slurm on the loopback device, with a folder, a key and ports of its own; started and stopped without systemd."""
+"""A real Slurm on the loopback device, with a folder, key and ports of its own; started and stopped without systemd."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=1
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 CredType=cred/munge
 SlurmUser={user}
 SlurmdUser={user}
@@ -75,7 +75,7 @@ class Slurm:
         rows = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T").split("\n")
         return dict(row.split() for row in rows if row)
 
-    def until(self, done: Callable[[dict[str, str]], bool], *, seconds: float = 60) -> dict[str, str]:
+    def until(self, done: Callable[[dict[str, str]], bool], *, seconds: float = 240) -> dict[str, str]:
         """Wait until the states satisfy a condition, and return them."""
         end = time.monotonic() + seconds
         while not done(states := self.states()):
@@ -83,7 +83,7 @@ class Slurm:
             time.sleep(0.1)
         return states
 
-    def until_all_end(self, *, seconds: float = 60) -> dict[str, str]:
+    def until_all_end(self, *, seconds: float = 240) -> dict[str, str]:
         """Wait until no job is left in the queue, and return the states."""
         return self.until(lambda states: not set(states.values()) & {*LIVING}, seconds=seconds)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from bundles.corpus import digests
-from bundles.many import spoil, write_many
+from bundles.many import write_many
 from cluster.conftest import Slurm
 from commands import Done, built, stpatch
 
 from stpatch.stages.receipts import ReceiptBook
 
-LAYERS = {"shards": {"patches": 6, "mix": 4}}
+LAYERS = {"shards": {"patches": 20, "mix": 4}}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_twelve_slides_in_windows_of_four_tasks_give_what_a_build_gives(slurm: S
     again = stpatch("submit", config)
     assert again.code == 2
     assert "still in the queue" in again.err
-    states = slurm.until_all_end(seconds=120)
+    states = slurm.until_all_end()
     assert set(states.values()) == {"COMPLETED"}, logs(tmp_path)
     built("build", config, "-q", "--set", f"dataset.output={tmp_path / 'alone'}")
     assert digests(tmp_path / "out") == digests(tmp_path / "alone")
@@ -52,3 +52,108 @@ def test_twelve_slides_in_windows_of_four_tasks_give_what_a_build_gives(slurm: S
 
 def logs(folder: Path) -> str:
     return "\n".join(f"{path.name}: {path.read_text()}" for path in sorted((folder / "out.work" / "slurm").iterdir()))
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_slide_that_fails(slurm: Slurm, tmp_path: Path, on_error: str) -> None:
+    config = write_many(tmp_path, 3, bad=(1,), run={"on_error": on_error}, **LAYERS)
+    submitted(config, "--units-per-task", "1")
+    states = slurm.until_all_end()
+    book = ReceiptBook(tmp_path / "out.work" / "receipts")
+    assert book.failure("ingest", "S01") is not None
+    assert book.receipt("normalize", "S02") is not None  # the others went their way
+    assert sorted(set(states.values())) == ["CANCELLED", "COMPLETED", "FAILED"]
+    if on_error == "skip":
+        build = stpatch("build", config, "-q", "--set", f"dataset.output={tmp_path / 'alone'}")
+        assert build.code == 1  # the slide is told
+        assert digests(tmp_path / "out") == digests(tmp_path / "alone")
+        return
+    assert book.receipt("select", "corpus") is None
+    assert not (tmp_path / "out").exists()
+    fresh = write_many(tmp_path / "fresh", 3, **LAYERS)
+    (tmp_path / "s01.h5ad").write_bytes((fresh.parent / "s01.h5ad").read_bytes())
+    jobs = submitted(config, "--units-per-task", "1")
+    assert (jobs["ingest"]["array"], jobs["normalize"]["array"], jobs["crop"]["array"]) == ("1", "1", "0-2")
+    slurm.until_all_end()
+    built("build", fresh, "-q")
+    assert digests(tmp_path / "out") == digests(fresh.parent / "out")
+
+
+SLOW = """\
+import os, pathlib, sys, time
+from stpatch.stages import ingest
+run, folder = ingest.run, pathlib.Path(sys.argv.pop(1))
+
+def slow(job, slide_id):
+    if "SLURM_RESTART_COUNT" not in os.environ:
+        (folder / f"{slide_id}.tmp").write_text(f"{os.getpid()} {os.environ['SLURM_JOB_ID']}")
+        (folder / f"{slide_id}.tmp").rename(folder / slide_id)
+        time.sleep(120)
+    return run(job, slide_id)
+
+ingest.run = slow
+sys.argv[0] = "stpatch"
+from stpatch.cli.app import main
+main()
+"""
+"""The command line, whose ingest never ends where the job runs for the first time."""
+
+
+def test_tasks_that_are_killed_warned_and_preempted_go_on(slurm: Slurm, tmp_path: Path) -> None:
+    config = write_many(tmp_path, 3, **LAYERS)
+    (tmp_path / "slow.py").write_text(SLOW)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    program = f"{sys.executable} {tmp_path / 'slow.py'} {marks}"
+    submitted(config, "--units-per-task", "1", "--program", program, "--setup", f"touch {marks}/set-up")
+    killed, warned, preempted = (mark(marks / name) for name in ("S00", "S01", "S02"))
+    os.kill(killed[0], signal.SIGKILL)
+    slurm.call("scancel", "--batch", "--signal=USR1", str(warned[1]))  # as Slurm does before the time limit
+    assert_ends_within(5, warned[0])
+    slurm.call("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap", "true")
+    assert_ends_within(5, preempted[0])
+    states = slurm.until_all_end()
+    assert "DUE TO PREEMPTION" in logs(tmp_path)
+    assert "it is queued again" in logs(tmp_path)
+    assert {state for name, state in states.items()} >= {"COMPLETED"}
+    assert (marks / "set-up").exists()
+    built("build", config, "-q", "--set", f"dataset.output={tmp_path / 'alone'}")
+    assert digests(tmp_path / "out") == digests(tmp_path / "alone")
+
+
+def mark(path: Path) -> tuple[int, int]:
+    """Wait until a unit has begun; return its process and its job."""
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, f"{path.name} did not begin"
+        time.sleep(0.05)
+    process, job = path.read_text().split()
+    return int(process), int(job)
+
+
+def assert_ends_within(seconds: float, process: int) -> None:
+    end = time.monotonic() + seconds
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < end, f"process {process} is still there after {seconds} s"
+        time.sleep(0.05)
+
+
+def test_what_slurm_refuses_leaves_nothing_in_the_queue(slurm: Slurm, tmp_path: Path) -> None:
+    config = write_many(tmp_path, 2, **LAYERS)
+    done: Done = stpatch("submit", config, "--sbatch", "--partition=nowhere")
+    assert done.code == 1
+    assert "invalid partition" in done.err
+    assert not slurm.call("squeue", "--noheader")
+
+
+def test_the_dry_run_is_a_script_that_submits(slurm: Slurm, tmp_path: Path) -> None:
+    config = write_many(tmp_path, 2, **LAYERS)
+    text = built("submit", config, "--dry-run", "--sbatch", "--hold").out
+    assert not slurm.call("squeue", "--noheader")
+    said = slurm.call("bash", given=text)
+    ids = [line.split()[1] for line in said.splitlines()]
+    assert len(ids) == 7
+    waits = slurm.call("squeue", "--noheader", "--array", "--format=%F %E")
+    assert f"aftercorr:{ids[0]}_" in waits
+    slurm.call("scancel", *ids)
+    slurm.until_all_end()
