@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +103,23 @@ def units_left(job: Job, stage: Stage) -> Left:
     StpatchError
         A stage before it must be done first, so that its units are known.
     """
+    with _many_at_once():
+        return _units_left(job, stage)
+
+
+@contextlib.contextmanager
+def _many_at_once() -> Iterator[None]:
+    """Let thousands of receipts be read without Python looking for cycles among them, which takes half of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _units_left(job: Job, stage: Stage) -> Left:
     numbered = stage.numbered(job)
     going = set(stage.among(job, numbered))
     left = [(i, unit) for i, unit in enumerate(numbered) if unit in going and not is_done(job, stage, unit)]

@@ -74,6 +74,11 @@ class Job:
         return Checksums()
 
     @cached_property
+    def known(self) -> dict[str, Any]:
+        """What stages have worked out once for all of their units, by name: from the config and the files it names."""
+        return {}
+
+    @cached_property
     def code(self) -> CodeIndex:
         """The digests of the code that stages run."""
         caches = (installation_cache(), self.work / "code.json")
