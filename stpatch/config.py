@@ -375,6 +375,15 @@ class RunSection(Section):
     workers: PositiveInt | Literal["auto"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
     max_memory: MemorySize | None = None
+    executor: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
+    setup: list[str] = []
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.scheduler is not None and self.executor != "dask":
+            raise ValueError(f"scheduler is the address of a Dask cluster; executor {self.executor} has none")
+        return self
 
 
 class Config(Section):
