@@ -27,6 +27,22 @@ _TEMPORARY = ".tmp-"
 _SEAL = "seal"
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for what can be made again: ``STPATCH_CACHE``, or ``stpatch`` in the usual place.
+
+    Raises
+    ------
+    OSError
+        The user has no home.
+    """
+    if chosen := os.environ.get("STPATCH_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stpatch"
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
 def is_safe_id(text: str) -> bool:
     """Whether `text` may become (part of) a file name: letters, digits and ``_.+-``, at most 128 of them."""
     return _ID.fullmatch(text) is not None
