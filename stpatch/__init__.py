@@ -85,6 +85,7 @@ def open(  # noqa: A001
     values: str | None = None,
     dtype: str | None = None,
     genes: Sequence[str | int] | None = None,
+    verify: bool | None = None,
 ) -> Dataset:
     """Open one split of a built dataset.
 
@@ -102,6 +103,10 @@ def open(  # noqa: A001
         normalized values.
     genes
         Names or gene ids: every sample's channels are these, 0 and not measured where a sample lacks one.
+    verify
+        Whether the bytes of every sample that is read are held against their checksum, so that no flipped bit gives
+        other numbers. Left out: yes, where the dataset has checksums; those of format 1 have none, and what is then
+        checked are sizes, keys and what the encoding itself notices.
 
     Returns
     -------
@@ -115,4 +120,4 @@ def open(  # noqa: A001
     """
     from stpatch.dataset.reader import open_dataset
 
-    return open_dataset(path, split, values=values, dtype=dtype, genes=genes)
+    return open_dataset(path, split, values=values, dtype=dtype, genes=genes, verify=verify)

@@ -369,6 +369,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def crc32c(*parts: bytes) -> int:
+    """Return the CRC-32C (Castagnoli) of bytes, as if the parts stood one after the other."""
+    import google_crc32c
+
+    whole: int = google_crc32c.value(parts[0]) if parts else 0
+    for part in parts[1:]:
+        whole = google_crc32c.extend(whole, part)
+    return whole
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:

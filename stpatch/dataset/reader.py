@@ -30,7 +30,7 @@ from stpatch.dataset.rows import SLIDE, open_rows
 from stpatch.dataset.sample import Sample, by_kind
 from stpatch.dataset.selection import Columns
 from stpatch.dataset.slide_rows import SlideRows
-from stpatch.dataset.tables import indices, patch_columns, read_table
+from stpatch.dataset.tables import CHECKSUM, indices, patch_columns, read_table
 from stpatch.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def open_dataset(
     values: str | None = None,
     dtype: str | None = None,
     genes: Sequence[str | int] | None = None,
+    verify: bool | None = None,
 ) -> Dataset:
     """Open one split of a built dataset; see `stpatch.open`."""
     folder = Path(path)
@@ -62,7 +63,7 @@ def open_dataset(
         )
     ids = None if genes is None else gene_ids(genes, read_vocabulary(folder, manifest), where=folder)
     request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=folder)
-    return Dataset(folder, manifest=manifest, split=split, request=request)
+    return Dataset(folder, manifest=manifest, split=split, request=request, verify=verify)
 
 
 class Dataset:
@@ -76,9 +77,13 @@ class Dataset:
         As opened.
     request
         Which values, dtype and genes were asked for.
+    verified
+        Whether the bytes of every sample that is read are held against their checksum in patches.parquet.
     """
 
-    def __init__(self, folder: Path, *, manifest: Manifest, split: str, request: Request) -> None:
+    def __init__(
+        self, folder: Path, *, manifest: Manifest, split: str, request: Request, verify: bool | None = None
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.split = split
@@ -90,6 +95,7 @@ class Dataset:
         self._table = folder / manifest.tables["patches"].path
         self._table_columns = patch_columns(manifest.layout, draws=manifest.draws)
         entry = manifest.tables["patches"]
+        self.verified = _verifies(self._table_columns, verify=verify, where=folder)
         self._rows = open_rows(self._table, entry, self._table_columns, split=split, rows=manifest.patches)
         self._check_rows()
         self._slides = SlideRows(folder / manifest.tables["slides"].path)
@@ -336,13 +342,14 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to a spawned worker as the request to open the dataset again."""
-        return (_reopen, (self.folder, self.split, self.request, self._chosen))
+        return (_reopen, (self.folder, self.split, self.request, {"verify": self.verified}, self._chosen))
 
     def __repr__(self) -> str:
         channels = self._layout.shape[0] if self.request.genes is None else len(self.request.genes)
         shape = ", ".join(map(str, (channels, *self._layout.shape[1:])))
         name = self.manifest.dataset.get("name")
-        return f"<stpatch.Dataset {name} {self.split}: {len(self)} x ({shape}) {self.request.values}>"
+        checked = "" if self.verified else ", not verified"
+        return f"<stpatch.Dataset {name} {self.split}: {len(self)} x ({shape}) {self.request.values}{checked}>"
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -397,20 +404,30 @@ class Dataset:
 
     def _addresses(self, at: NDArray[np.int64]) -> list[Address]:
         shards = np.searchsorted(self._shard_starts, at, "right") - 1
-        indexes = at - self._shard_starts[shards]
+        indexes, dataset = at - self._shard_starts[shards], str(self.folder)
         offsets, lengths = (self._rows[name][at].tolist() for name in ("offset", "nbytes"))
         sizes: list[tuple[int, int] | None] = [None] * len(at)
+        checksums = self._rows["crc32c"][at].tolist() if self.verified else [None] * len(at)
         if self._layout.variable:
             sides = (self._rows[name][at].tolist() for name in ("height", "width"))
             sizes = list(zip(*sides, strict=True))
         return [
-            Address(shard=self._shards[shard], index=index, byte_range=byte_range, key=key, size=size)
-            for shard, index, byte_range, key, size in zip(
+            Address(
+                shard=self._shards[shard],
+                index=index,
+                byte_range=byte_range,
+                key=key,
+                size=size,
+                checksum=checksum,
+                dataset=dataset,
+            )
+            for shard, index, byte_range, key, size, checksum in zip(
                 shards.tolist(),
                 indexes.tolist(),
                 zip(offsets, lengths, strict=True),
                 self._rows.keys(at),
                 sizes,
+                checksums,
                 strict=True,
             )
         ]
@@ -444,6 +461,22 @@ class Dataset:
         return np.array([known[name] for name in names], dtype=np.int64)
 
 
-def _reopen(folder: Path, split: str, request: Request, chosen: NDArray[np.int64] | None) -> Dataset:
-    dataset = Dataset(folder, manifest=read_manifest(folder), split=split, request=request)
+def _verifies(columns: Mapping[str, str], *, verify: bool | None, where: Path) -> bool:
+    """Return whether samples are checked: where there are checksums, unless that is not wanted."""
+    there = CHECKSUM.keys() <= columns.keys()
+    if verify and not there:
+        raise DatasetError(
+            "the dataset has no checksums of its samples, so that nothing can be checked when they are read",
+            where=where,
+            found="format 1",
+            expected="format 2 or later",
+            hint="build it again, or leave verify out and run stpatch validate once",
+        )
+    return there and verify is not False
+
+
+def _reopen(
+    folder: Path, split: str, request: Request, options: Mapping[str, Any], chosen: NDArray[np.int64] | None
+) -> Dataset:
+    dataset = Dataset(folder, manifest=read_manifest(folder), split=split, request=request, **options)
     return dataset if chosen is None else dataset.subset(chosen)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from stpatch.dataset.entries import FileEntry
 from stpatch.dataset.tables import PATCHES, codes, numbers, table_blocks
 from stpatch.errors import DatasetError
-from stpatch.storage import atomic_file, cache_folder, canonical_json, sha256_file
+from stpatch.storage import atomic_file, cache_folder, canonical_json, crc32c, sha256_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -306,7 +306,7 @@ def _write(file: Path, path: Path, columns: Mapping[str, str], *, rows: int) -> 
         }
         footer = canonical_json(value).encode()
         out.seek(text_start + text)
-        out.write(footer + TAIL.pack(len(footer), _crc32c(footer), MAGIC))
+        out.write(footer + TAIL.pack(len(footer), crc32c(footer), MAGIC))
 
 
 def _extend(splits: dict[str, tuple[int, int]], block: _Block, row: int, path: Path) -> None:
@@ -343,7 +343,7 @@ def _mapped(file: Path) -> _Table | None:
         return None
     length, checksum, magic = TAIL.unpack(data[-TAIL.size :].tobytes())
     footer = data[max(len(data) - TAIL.size - length, 0) : len(data) - TAIL.size].tobytes()
-    if magic != MAGIC or len(footer) != length or checksum != _crc32c(footer):
+    if magic != MAGIC or len(footer) != length or checksum != crc32c(footer):
         return None
     value = json.loads(footer)
     arrays = {
@@ -351,9 +351,3 @@ def _mapped(file: Path) -> _Table | None:
         for name, (dtype, start, count) in value["arrays"].items()
     }
     return _Table(arrays, value["slide_ids"], {name: tuple(place) for name, place in value["splits"].items()})
-
-
-def _crc32c(data: bytes) -> int:
-    import google_crc32c
-
-    return int(google_crc32c.value(data))

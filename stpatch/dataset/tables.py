@@ -81,13 +81,16 @@ PATCHES = {
     "n_spots": "int32",
     "coverage": "float32",  # occupied share of the pixels
 }
+CHECKSUM = {"crc32c": "uint32"}  # of the sample's stored bytes
+CHECKSUMS_SINCE = 2
+"""The first version of the format whose patches.parquet has them."""
 _NUMPY = {"float": "float32", "double": "float64"}
 _FEW_VALUES = {"platform", "organism", "split", "shard", "slide_id"}
 
 
 def patch_columns(layout: Layout, *, draws: int = 1) -> dict[str, str]:
     """Return the columns of patches.parquet: height and width where samples vary, draw where there are several."""
-    columns = dict(PATCHES)
+    columns = PATCHES | (CHECKSUM if layout.version >= CHECKSUMS_SINCE else {})
     if layout.variable:
         columns |= {"height": "int32", "width": "int32"}
     if draws > 1:
