@@ -18,19 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.access import ShardReader
+from stpatch.dataset.ahead import ahead
 from stpatch.dataset.batch import Batch, SparseBatch
 from stpatch.dataset.filling import Filler
 from stpatch.dataset.formats.base import Address
 from stpatch.dataset.genes import PAD_NAME, gene_ids, projected, read_panel, read_vocabulary
-from stpatch.dataset.manifest import Manifest, read_manifest
+from stpatch.dataset.home import Home
 from stpatch.dataset.order import AT_ONCE, Epoch, Order
 from stpatch.dataset.planes import X
-from stpatch.dataset.request import Request, resolve_request
+from stpatch.dataset.request import Request, resolve_request, verifies
 from stpatch.dataset.rows import SLIDE, open_rows
 from stpatch.dataset.sample import Sample, by_kind
 from stpatch.dataset.selection import Columns
 from stpatch.dataset.slide_rows import SlideRows
-from stpatch.dataset.tables import CHECKSUM, indices, patch_columns, read_table
+from stpatch.dataset.tables import indices, patch_columns, read_table
 from stpatch.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -47,23 +48,27 @@ def open_dataset(
     dtype: str | None = None,
     genes: Sequence[str | int] | None = None,
     verify: bool | None = None,
+    cache: str | Path | None = None,
 ) -> Dataset:
     """Open one split of a built dataset; see `stpatch.open`."""
-    folder = Path(path)
-    manifest = read_manifest(folder)
+    home = Home(path, cache=None if cache is None else Path(cache))
+    manifest = home.manifest
     names = list(manifest.splits)
     if split is None and len(names) == 1:
         split = names[0]
     if split is None or split not in manifest.splits:
         raise DatasetError(
             "name the split to open" if split is None else "there is no such split",
-            where=folder,
+            where=home.place,
             found=split,
             expected=" or ".join(names) or "a dataset with splits",
         )
-    ids = None if genes is None else gene_ids(genes, read_vocabulary(folder, manifest), where=folder)
-    request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=folder)
-    return Dataset(folder, manifest=manifest, split=split, request=request, verify=verify)
+    ids = None
+    if genes is not None:
+        home.table("genes")
+        ids = gene_ids(genes, read_vocabulary(home.folder, manifest), where=home.place)
+    request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=home.place)
+    return Dataset(home, split=split, request=request, verify=verify)
 
 
 class Dataset:
@@ -73,33 +78,41 @@ class Dataset:
 
     Attributes
     ----------
-    folder, manifest, split
-        As opened.
+    place, manifest, split
+        As opened; `place` is a folder or a URL.
+    folder
+        Where the manifest and the tables lie: the dataset's folder, or where those of a URL are kept.
     request
         Which values, dtype and genes were asked for.
     verified
         Whether the bytes of every sample that is read are held against their checksum in patches.parquet.
     """
 
-    def __init__(
-        self, folder: Path, *, manifest: Manifest, split: str, request: Request, verify: bool | None = None
-    ) -> None:
-        self.folder = folder
-        self.manifest = manifest
+    def __init__(self, home: Home, *, split: str, request: Request, verify: bool | None = None) -> None:
+        self._home = home
+        self.place, self.folder = home.place, home.folder
+        self.manifest = manifest = home.manifest
         self.split = split
         self.request = request
         self._layout = manifest.layout
-        self._reader = ShardReader(folder, manifest.layout)
+        self._reader = ShardReader(home.folder, manifest.layout, files=home.files)
         self._shards = manifest.splits[split].shards
         self._shard_starts = np.cumsum([0, *(shard.patches for shard in self._shards)], dtype=np.int64)[:-1]
-        self._table = folder / manifest.tables["patches"].path
+        self._table = home.folder / manifest.tables["patches"].path
         self._table_columns = patch_columns(manifest.layout, draws=manifest.draws)
         entry = manifest.tables["patches"]
-        self.verified = _verifies(self._table_columns, verify=verify, where=folder)
-        self._rows = open_rows(self._table, entry, self._table_columns, split=split, rows=manifest.patches)
+        self.verified = verifies(self._table_columns, verify=verify, where=home.place)
+        self._rows = open_rows(
+            self._table,
+            entry,
+            self._table_columns,
+            split=split,
+            rows=manifest.patches,
+            fetch=lambda: home.table("patches"),
+        )
         self._check_rows()
-        self._slides = SlideRows(folder / manifest.tables["slides"].path)
-        self._known_slides = self._slides_of_rows()
+        self._slides = SlideRows(home.table("slides"))
+        self._known_slides = self._slides.rows_of(self._rows.slide_ids)
         self._chosen: NDArray[np.int64] | None = None
         self._filler = Filler(
             self._reader,
@@ -209,14 +222,24 @@ class Dataset:
     def _batches(self, order: Epoch, size: int, stop: int) -> Iterator[Batch | SparseBatch]:
         for first in range(0, stop, size * AT_ONCE):
             numbers = order.samples(np.arange(first, min(first + size * AT_ONCE, stop), dtype=np.int64))
-            for start in range(0, len(numbers), size):
-                yield self.batch(numbers[start : start + size])
+            batches = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+            for chosen in self.read_ahead(batches):
+                yield self.batch(chosen)
+
+    def read_ahead(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+        """Yield batches' sample numbers; of a URL, what the next ones need is fetched while one is read."""
+        if not self._home.is_remote:
+            yield from batches
+            return
+        yield from ahead(batches, lambda numbers: self._reader.expect(self._addresses(self._rows_of(numbers))))
 
     def batch(self, numbers: Sequence[Any] | NDArray[np.integer[Any]]) -> Any:
         """Return some samples, by number or key, stacked: a `Batch`, or a `SparseBatch` for ``values="sparse"``."""
         chosen = self._resolve(numbers)
         at = self._rows_of(chosen)
         addresses, slides = self._addresses(at), self._slides_at(at)
+        if self._home.is_remote:
+            self._reader.expect(addresses)
         target_sums = self._slides.target_sums[slides]
         stacked, nonzeros = self._filler.fill(addresses, target_sums)
         sparse = self.request.leaves_out_zeros
@@ -288,7 +311,7 @@ class Dataset:
     @property
     def table(self) -> pa.Table:
         """The rows of patches.parquet, one per sample, in order; read anew each time, all of the split."""
-        table = read_table(self._table, self._table_columns, split=self.split)
+        table = read_table(self._home.table("patches"), self._table_columns, split=self.split)
         return table if self._chosen is None else table.take(indices(self._chosen))
 
     @property
@@ -321,6 +344,7 @@ class Dataset:
     @cached_property
     def vocabulary(self) -> NDArray[np.object_]:
         """Gene names by gene id; the pad's is ``<pad>``, an id that no slide measured has ``""``."""
+        self._home.table("genes")
         return read_vocabulary(self.folder, self.manifest)
 
     @cached_property
@@ -342,7 +366,7 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to a spawned worker as the request to open the dataset again."""
-        return (_reopen, (self.folder, self.split, self.request, {"verify": self.verified}, self._chosen))
+        return (_reopen, (self._home, self.split, self.request, {"verify": self.verified}, self._chosen))
 
     def __repr__(self) -> str:
         channels = self._layout.shape[0] if self.request.genes is None else len(self.request.genes)
@@ -404,7 +428,7 @@ class Dataset:
 
     def _addresses(self, at: NDArray[np.int64]) -> list[Address]:
         shards = np.searchsorted(self._shard_starts, at, "right") - 1
-        indexes, dataset = at - self._shard_starts[shards], str(self.folder)
+        indexes, dataset = at - self._shard_starts[shards], self.place
         offsets, lengths = (self._rows[name][at].tolist() for name in ("offset", "nbytes"))
         sizes: list[tuple[int, int] | None] = [None] * len(at)
         checksums = self._rows["crc32c"][at].tolist() if self.verified else [None] * len(at)
@@ -434,6 +458,7 @@ class Dataset:
 
     @cached_property
     def _panel(self) -> NDArray[np.int32]:
+        self._home.table("genes")
         return read_panel(self.folder, self.manifest)
 
     def _check_rows(self) -> None:
@@ -446,37 +471,9 @@ class Dataset:
                 expected=expected,
             )
 
-    def _slides_of_rows(self) -> NDArray[np.int64]:
-        """Return the rows of slides.parquet of the slides that the rows name."""
-        known = {slide_id: number for number, slide_id in enumerate(self._slides.ids)}
-        names = self._rows.slide_ids
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise DatasetError(
-                "a patch names an unknown slide",
-                where=self.folder / self.manifest.tables["slides"].path,
-                found=unknown[0],
-                hint="fetch the dataset's files again, or build it again",
-            )
-        return np.array([known[name] for name in names], dtype=np.int64)
-
-
-def _verifies(columns: Mapping[str, str], *, verify: bool | None, where: Path) -> bool:
-    """Return whether samples are checked: where there are checksums, unless that is not wanted."""
-    there = CHECKSUM.keys() <= columns.keys()
-    if verify and not there:
-        raise DatasetError(
-            "the dataset has no checksums of its samples, so that nothing can be checked when they are read",
-            where=where,
-            found="format 1",
-            expected="format 2 or later",
-            hint="build it again, or leave verify out and run stpatch validate once",
-        )
-    return there and verify is not False
-
 
 def _reopen(
-    folder: Path, split: str, request: Request, options: Mapping[str, Any], chosen: NDArray[np.int64] | None
+    home: Home, split: str, request: Request, options: Mapping[str, Any], chosen: NDArray[np.int64] | None
 ) -> Dataset:
-    dataset = Dataset(folder, manifest=read_manifest(folder), split=split, request=request, **options)
+    dataset = Dataset(home, split=split, request=request, **options)
     return dataset if chosen is None else dataset.subset(chosen)

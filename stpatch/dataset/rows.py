@@ -18,7 +18,7 @@ import itertools
 import json
 import struct
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,7 +104,14 @@ class Rows:
 
 
 def open_rows(
-    path: Path, entry: FileEntry, columns: Mapping[str, str], *, split: str, rows: int, cache: Path | None = None
+    path: Path,
+    entry: FileEntry,
+    columns: Mapping[str, str],
+    *,
+    split: str,
+    rows: int,
+    cache: Path | None = None,
+    fetch: Callable[[], object] = lambda: None,
 ) -> Rows:
     """Open the rows of a split.
 
@@ -120,6 +127,8 @@ def open_rows(
         Of all splits, as the manifest tells them: whether the table is large.
     cache
         Folder for the mapped columns; None: that of the user.
+    fetch
+        Called before the file is looked at.
 
     Raises
     ------
@@ -127,11 +136,13 @@ def open_rows(
         The table is missing or damaged, or is not the one that the manifest lists.
     """
     if rows < MAPPED_ROWS:
+        fetch()
         return _in_memory(path, columns, split)
     try:
         file = (cache or cache_folder() / "tables") / f"{entry.sha256}.rows"
         table = _mapped(file)
         if table is None or set(columns) - set(_TEXTS) - set(table.arrays):
+            fetch()
             sha256 = sha256_file(path)
             if sha256 != entry.sha256:
                 raise DatasetError(

@@ -200,7 +200,9 @@ class PatchDataset(IterableDataset[TensorBatch]):
         made = self._epoch
         for first in range(0, len(positions), AT_ONCE):
             some = positions[first : first + AT_ONCE]
-            for position, (numbers, valid) in zip(some, made.batches(some), strict=True):
+            batches = made.batches(some)
+            ahead = self._tensors.dataset.read_ahead([numbers for numbers, _ in batches])
+            for position, numbers, (_, valid) in zip(some, ahead, batches, strict=True):
                 places = None if self.order.balance is None else position * size + np.arange(size)
                 batch = self._tensors.make(numbers, valid=valid, epoch=start.epoch, position=position, places=places)
                 running.taken += 1

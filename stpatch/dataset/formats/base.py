@@ -73,8 +73,24 @@ class Address(NamedTuple):
         return where if self.dataset is None else f"{self.dataset}/{where}"
 
 
+class Range(NamedTuple):
+    """A byte range of a file."""
+
+    file: FileEntry
+    offset: int
+    nbytes: int
+
+
 class ByteRanges(Protocol):
     """Reads byte ranges of a dataset's files."""
+
+    def expect(self, ranges: Iterable[Range]) -> None:
+        """Take note of ranges that will be read soon, such as to fetch them."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is kept; a later read opens it again."""
+        ...
 
     def read(self, file: FileEntry, offset: int, nbytes: int, *, where: str) -> bytes:
         """Return bytes of a file; `DatasetError` where it is missing, cut short or has no such range."""
@@ -122,6 +138,10 @@ class SampleReader(ABC):
             return None
         positions = np.flatnonzero(stored[X] != 0).astype(np.int32)
         return Entries(positions, stored[X].reshape(-1)[positions])
+
+    def ranges(self, address: Address) -> list[Range]:
+        """Return the byte ranges that are read for a sample; finding them may read what serves several samples."""
+        return [Range(address.shard, *address.byte_range)]
 
     def forget(self) -> None:  # noqa: B027 - most readers keep nothing
         """Let go of what is kept."""

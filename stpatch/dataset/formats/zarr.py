@@ -25,6 +25,7 @@ from stpatch.dataset.formats.base import (
     Address,
     ByteRanges,
     Entries,
+    Range,
     SampleReader,
     ShardFormat,
     Stored,
@@ -160,6 +161,7 @@ class ZarrReader(SampleReader):
         self._layout = layout
         self._encoding = ENCODINGS.get(layout.encoding)
         self._indexes: dict[str, NDArray[np.uint64]] = {}
+        self._names = {plane.name for plane in layout.planes}
 
     def forget(self) -> None:
         """Let go of the shard indexes."""
@@ -190,6 +192,14 @@ class ZarrReader(SampleReader):
         data, where = stored[X]
         x = self._layout.planes[0]
         return Entries(*self._encoding.decode_entries(data, dtype=x.dtype, shape=x.shape, where=where))
+
+    def ranges(self, address: Address) -> list[Range]:
+        """Return the ranges of a sample's chunks, for which the shards' indexes are read."""
+        found = [Range(address.shard, *address.byte_range)]
+        for name, file in address.shard.parts.items():
+            if name in self._names:
+                found.append(Range(file, *self._chunk(file, address.index, where_of(file, address.key))))
+        return found
 
     def _chunks(self, address: Address, names: Iterable[str]) -> dict[str, tuple[bytes, str]]:
         """Return the chunks of a sample's planes and the words for where they are: all, where they are checked."""
