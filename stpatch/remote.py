@@ -79,9 +79,11 @@ class Store:
 
     def read_range(self, path: str, offset: int, nbytes: int) -> bytes:
         """Return `nbytes` bytes of a file; see `read`."""
-        return self._patiently(
-            path, lambda fs, place: _whole(bytes(fs.cat_file(place, offset, offset + nbytes)), nbytes)
-        )
+
+        def cut(fs: Any, place: str) -> bytes:  # by name: of some file systems, the second argument is a version
+            return _whole(bytes(fs.cat_file(place, start=offset, end=offset + nbytes)), nbytes)
+
+        return self._patiently(path, cut)  # type: ignore[no-any-return]
 
     def size(self, path: str = "") -> int | None:
         """Return a file's size, None where there is no such file."""
