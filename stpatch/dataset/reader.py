@@ -412,7 +412,8 @@ class Dataset:
 
     def _slides_at(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of slides.parquet for rows of patches.parquet."""
-        return self._known_slides[self._rows[SLIDE][at]]
+        slides: NDArray[np.int64] = self._known_slides[self._rows[SLIDE][at]]
+        return slides
 
     def _columns(self) -> Columns:
         at = self._all_rows()
