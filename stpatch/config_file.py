@@ -202,9 +202,11 @@ def _anchored(config: Config, base: Path) -> Config:
 
     output = config.dataset.output
     if isinstance(output, str):  # a URL: what is local lies beside the config
-        place = {"output": output, "work_dir": at(config.work_dir)}
+        place: dict[str, Any] = {"output": output, "work_dir": at(config.work_dir)}
     else:
         place = {"output": at(output), "work_dir": at(config.dataset.work_dir)}
+
+    place["extends"] = at(config.dataset.extends)
 
     def genes_at(genes: Any) -> Any:
         return at(genes) if isinstance(genes, Path) else genes

@@ -97,7 +97,7 @@ class Dataset:
         self._layout = manifest.layout
         self._reader = ShardReader(home.folder, manifest.layout, files=home.files)
         self._shards = manifest.splits[split].shards
-        self._shard_starts = np.cumsum([0, *(shard.patches for shard in self._shards)], dtype=np.int64)[:-1]
+        self._shard_starts = np.array(manifest.splits[split].starts[:-1], np.int64)
         self._table = home.folder / manifest.tables["patches"].path
         self._table_columns = patch_columns(manifest.layout, draws=manifest.draws)
         entry = manifest.tables["patches"]
