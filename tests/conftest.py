@@ -26,6 +26,7 @@ SLOW = (
     "cli/test_commands.py",
     "cli/test_places.py",
     "cluster",
+    "dataset/test_s3.py",
     "dataset/test_torch.py",
     "dataset/test_validate.py",
     "engine",

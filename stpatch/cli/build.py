@@ -237,7 +237,7 @@ def _done_text(job: Job, summary: Summary) -> str:
     parts = ", ".join(f"{name} {split.patches}" for name, split in read_manifest(job.output).splits.items())
     shards = f"{facts['shards']} shard{'s' if facts['shards'] > 1 else ''}"
     state = "up to date" if not summary.done else "finished"
-    return f"{state}: {job.output} ({parts} samples; {human_size(facts['bytes'])} in {shards})"
+    return f"{state}: {job.url or job.output} ({parts} samples; {human_size(facts['bytes'])} in {shards})"
 
 
 def _raise_failures(summary: Summary | None) -> None:

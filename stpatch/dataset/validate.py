@@ -276,7 +276,9 @@ def _check_samples(
             yield DatasetError("a sample's size is wrong", where=key, found=size, expected=layout.shape[1:])
             continue
         try:
-            address = Address(shard=shard, index=index, byte_range=byte_range, key=key, size=size)
+            address = Address(
+                shard=shard, index=index, byte_range=byte_range, key=key, size=size, checksum=told.get("crc32c")
+            )
             stored = reader.read(address)
         except DatasetError as problem:
             yield problem

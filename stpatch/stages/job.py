@@ -76,8 +76,14 @@ class Job:
 
     @property
     def output(self) -> Path:
-        """The dataset's folder."""
-        return self.config.dataset.output
+        """The folder in which the dataset is built."""
+        return self.config.output_folder
+
+    @property
+    def url(self) -> str | None:
+        """Where the finished dataset is copied to, if ``dataset.output`` is a URL."""
+        output = self.config.dataset.output
+        return output if isinstance(output, str) else None
 
     @property
     def roots(self) -> Mapping[str, Path]:

@@ -85,7 +85,7 @@ def write_rows(job: Job, task: str, written: WrittenShard) -> Path:
     path = job.rows_path(task)
     ranges = np.array(written.ranges, np.int64).reshape(-1, 2)
     with atomic_file(path) as file:
-        np.savez(file, offset=ranges[:, 0], nbytes=ranges[:, 1])
+        np.savez(file, offset=ranges[:, 0], nbytes=ranges[:, 1], crc32c=np.array(written.checksums, np.uint32))
     return path
 
 
