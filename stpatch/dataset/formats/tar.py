@@ -22,6 +22,7 @@ from stpatch.dataset.index import write_index
 from stpatch.dataset.layout import META, Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import NAME_LIMIT, Sample, encode_meta, fitting_arrays
+from stpatch.dataset.snippets import Snippet, tar_snippets
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.storage import atomic_file, canonical_json
@@ -102,7 +103,7 @@ class Tar(ShardFormat):
         for name, split in manifest.splits.items():
             if split.shards:
                 lines += [f"  - split: {name}", f"    path: {canonical_json(f'{name}/*.tar')}"]
-        return [*lines, "- config_name: patches"]
+        return lines
 
     def field_name(self, plane: Plane) -> str:
         """Return the member's name."""
@@ -116,25 +117,9 @@ class Tar(ShardFormat):
         """Return meta.json."""
         return [(META, "key, slide_id, row, col, n_spots" + (", shape of x" if layout.variable else ""))]
 
-    def snippet(self, manifest: Manifest, split: str) -> list[str]:
-        """Return how webdataset reads it."""
-        layout = manifest.layout
-        last = len(manifest.splits[split].shards) - 1
-        numbers = f"{0:06d}" if last == 0 else f"{{{0:06d}..{last:06d}}}"
-        shape = f'sample["{META}"]["shape"]' if layout.variable else str(layout.shape)
-        x, totals = layout.planes[:2]
-        imports, read = ENCODINGS.get(x.encoding).snippet(x.member, dtype=x.dtype, shape=shape)
-        return [
-            *imports,
-            "import webdataset",
-            "",
-            f'samples = webdataset.WebDataset("{split}/{split}-{numbers}.tar", shardshuffle=False).decode()',
-            "for sample in samples:",
-            *(f"    {line}" for line in read),
-            f'    totals = sample["{totals.member}"]',
-            '    print(sample["__key__"], x.shape, totals.sum())',
-            "    break",
-        ]
+    def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
+        """Return how webdataset, Hugging Face datasets and wids read it."""
+        return tar_snippets(manifest, split)
 
 
 class TarReader(SampleReader):
