@@ -186,7 +186,13 @@ def labelled(tmp_path_factory):
         obs = {"domain": np.where(right, "right", "left").tolist()}
         write_counts(folder / f"{name}.h5ad", counts, array=array, obs=obs)
     rows = [{"slide_id": "a", "part": "train"}, {"slide_id": "b", "part": "val"}]
-    build(folder, rows, ingest={"labels": ["domain"]}, split={"column": "part"}, channels={"scope": "panel", "method": "mean", "n": 12})
+    build(
+        folder,
+        rows,
+        ingest={"labels": ["domain"]},
+        split={"column": "part"},
+        channels={"scope": "panel", "method": "mean", "n": 12},
+    )
     return folder / "out"
 
 
