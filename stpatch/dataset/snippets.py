@@ -7,7 +7,7 @@ of totals too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -48,13 +48,19 @@ def workers_words(split: str, shards: int) -> str:
     )
 
 
-def tar_snippets(manifest: Manifest, split: str) -> list[Snippet]:
-    """Return how webdataset, its indexed reader and Hugging Face datasets read archives."""
+def tar_snippets(manifest: Manifest, split: str, *, numbers: Sequence[int]) -> list[Snippet]:
+    """Return how webdataset, its indexed reader and Hugging Face datasets read archives.
+
+    Parameters
+    ----------
+    manifest, split
+        What is read.
+    numbers
+        Of the split's shards.
+    """
     layout = manifest.layout
     x, totals = layout.planes[:2]
     encoding = ENCODINGS.get(x.encoding)
-    shards = len(manifest.splits[split].shards)
-    numbers = f"{0:06d}" if shards == 1 else f"{{{0:06d}..{shards - 1:06d}}}"
     shape = f'sample["{META}"]["shape"]' if layout.variable else str(layout.shape)
     imports, read = encoding.snippet(x.member, dtype=x.dtype, shape=shape)
     show = f'print(sample["__key__"], {X}.shape, totals.sum())'
@@ -62,7 +68,7 @@ def tar_snippets(manifest: Manifest, split: str) -> list[Snippet]:
         *imports,
         "import webdataset",
         "",
-        f'samples = webdataset.WebDataset("{split}/{split}-{numbers}.tar", shardshuffle=False).decode()',
+        f'samples = webdataset.WebDataset("{split}/{split}-{_braces(numbers)}.tar", shardshuffle=False).decode()',
         *_first([*read, f'totals = sample["{totals.member}"]', show]),
     ]
     hub = [
@@ -96,7 +102,7 @@ def tar_snippets(manifest: Manifest, split: str) -> list[Snippet]:
         f'print(members["__key__"], {X}.shape, totals.sum())',
     ]
     return [
-        Snippet("webdataset", workers_words(split, shards), streamed),
+        Snippet("webdataset", workers_words(split, len(numbers)), streamed),
         Snippet(
             "Hugging Face datasets",
             "Likewise without `streaming=True`, which makes a copy of all samples first. Arrays may come as lists, "
@@ -114,7 +120,7 @@ def tar_snippets(manifest: Manifest, split: str) -> list[Snippet]:
     ]
 
 
-def zarr_snippets(manifest: Manifest, split: str, *, folder: str) -> list[Snippet]:
+def zarr_snippets(manifest: Manifest, split: str, *, folder: str, gaps: Literal["yes", "no"]) -> list[Snippet]:
     """Return how zarr and what reads Zarr v3 read arrays.
 
     Parameters
@@ -123,6 +129,8 @@ def zarr_snippets(manifest: Manifest, split: str, *, folder: str) -> list[Snippe
         What is read.
     folder
         The split's group.
+    gaps
+        Whether some rows of the arrays hold no sample, as in a dataset that grew: they are fill values.
     """
     layout = manifest.layout
     rows = f'rows = pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
@@ -131,7 +139,10 @@ def zarr_snippets(manifest: Manifest, split: str, *, folder: str) -> list[Snippe
     encoding = ENCODINGS.get(layout.encoding)
     own_codec = encoding.zarr_serializer(np.dtype(layout.dtype)) is not None
     imports: list[str] = []
-    read = [f'{X}, totals = arrays["{X}"][0], arrays["totals"][0]']
+    at, place = "0", []
+    if gaps == "yes":
+        at, place = "at", [f'at = int(rows[0]["shard"].split("/")[3]) * {layout.patches} + rows[0]["index"]']
+    read = [*place, f'{X}, totals = arrays["{X}"][{at}], arrays["totals"][{at}]']
     words = 'Batches are slices: `arrays["x"][0:32]`. The codec pipeline of package `zarrs` reads the same arrays.'
     if own_codec:  # plain zarr may lack the codec
         imports, lines = encoding.snippet(X, dtype=layout.dtype, shape=str(layout.shape))
@@ -140,7 +151,8 @@ def zarr_snippets(manifest: Manifest, split: str, *, folder: str) -> list[Snippe
             '    file.seek(rows[0]["offset"])',
             f'    sample = {{"{X}": file.read(rows[0]["nbytes"])}}',
             *lines,
-            'totals = arrays["totals"][0]',
+            *place,
+            f'totals = arrays["totals"][{at}]',
         ]
         words = (
             f'Where stpatch is installed, `arrays["{X}"][0]` is enough for zarr and xarray: it brings the codec '
@@ -161,18 +173,18 @@ def zarr_snippets(manifest: Manifest, split: str, *, folder: str) -> list[Snippe
     plain = [*imports, "import pyarrow.parquet", "import zarr", "", f'arrays = zarr.open("{folder}", mode="r")', rows]
     found = [Snippet("zarr", words, [*plain, *read, *show]), tables]
     if not own_codec:
-        found += _of_arrays(rows, show, folder=folder)
+        found += _of_arrays([rows, *place], at, show, folder=folder)
     return found
 
 
-def _of_arrays(rows: str, show: Sequence[str], *, folder: str) -> list[Snippet]:
+def _of_arrays(rows: Sequence[str], at: str, show: Sequence[str], *, folder: str) -> list[Snippet]:
     labelled = [
         "import pyarrow.parquet",
         "import xarray",
         "",
         f'arrays = xarray.open_zarr("{folder}", consolidated=False, chunks=None)',
-        rows,
-        f'{X}, totals = arrays["{X}"][0].values, arrays["totals"][0].values',
+        *rows,
+        f'{X}, totals = arrays["{X}"][{at}].values, arrays["totals"][{at}].values',
         *show,
     ]
     stored = [
@@ -183,8 +195,8 @@ def _of_arrays(rows: str, show: Sequence[str], *, folder: str) -> list[Snippet]:
         f'    place = {{"driver": "file", "path": f"{folder}/{{name}}/"}}',
         '    return tensorstore.open({"driver": "zarr3", "kvstore": place}, read=True).result()',
         "",
-        f'{X}, totals = opened("{X}")[0].read().result(), opened("totals")[0].read().result()',
-        rows,
+        *rows,
+        f'{X}, totals = opened("{X}")[{at}].read().result(), opened("totals")[{at}].read().result()',
         *show,
     ]
     return [
@@ -199,3 +211,15 @@ def _first(lines: Sequence[str]) -> list[str]:
 
 def _with_numpy(imports: Sequence[str]) -> list[str]:
     return list(imports) if "import numpy" in imports else ["import numpy", *imports]
+
+
+def _braces(numbers: Sequence[int]) -> str:
+    """Return shard numbers as webdataset expands them: ``{000000..000007}``; a dataset that grew may lack some."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    parts = [f"{first:06d}" if first == last else f"{{{first:06d}..{last:06d}}}" for first, last in runs]
+    return parts[0] if len(parts) == 1 else f"{{{','.join(parts)}}}"

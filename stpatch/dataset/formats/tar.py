@@ -71,7 +71,7 @@ class Tar(ShardFormat):
         layout: Layout,
     ) -> WrittenShard:
         """Write an archive; see `ShardFormat.write`."""
-        path = f"{split}/{split}-{number:06d}.tar"
+        path = self.shard_paths(split, number, layout)[""]
         ranges: list[tuple[int, int]] = []
         with atomic_file(output / path) as file:
             shard = TarShard(file)
@@ -88,6 +88,14 @@ class Tar(ShardFormat):
     def reader(self, files: ByteRanges, layout: Layout) -> TarReader:
         """Return a reader of members."""
         return TarReader(files, layout)
+
+    def shard_number(self, path: str) -> int:
+        """Return the number in the archive's name."""
+        return int(path.removesuffix(".tar").rpartition("-")[2])
+
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:  # noqa: ARG002 - one file for all
+        """Return the archive's path."""
+        return {"": f"{split}/{split}-{number:06d}.tar"}
 
     def folder(self, split: str) -> str:
         """Return the split's folder of archives."""
@@ -119,7 +127,8 @@ class Tar(ShardFormat):
 
     def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
         """Return how webdataset, Hugging Face datasets and wids read it."""
-        return tar_snippets(manifest, split)
+        numbers = [self.shard_number(shard.path) for shard in manifest.splits[split].shards]
+        return tar_snippets(manifest, split, numbers=numbers)
 
 
 class TarReader(SampleReader):

@@ -59,6 +59,7 @@ class Zarr(ShardFormat):
     tag = "zarr"
     shard_patterns = ("*.zarr/*/c/**/*",)
     libraries = ("zarr",)
+    fixed_shape = True
 
     def encode(self, sample: Sample, layout: Layout) -> dict[str, bytes]:
         """Return a sample's chunks by plane name, padded to the layout's shape where samples vary."""
@@ -97,8 +98,13 @@ class Zarr(ShardFormat):
         return WrittenShard(entry=entry, ranges=tuple(ranges))
 
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
-        """Write the ``zarr.json`` files of the split's group."""
-        metadata = group_metadata(layout, patches=split.patches)
+        """Write the ``zarr.json`` files of the split's group.
+
+        A shard has its place on the first axis by its number. In a dataset that grew, shards before the last one may
+        be short or missing: the rows that they lack read as fill values, and no row of patches.parquet names them.
+        """
+        last = split.shards[-1]
+        metadata = group_metadata(layout, patches=self.shard_number(last.path) * layout.patches + last.patches)
         return [write_file(output, f"{self.folder(name)}/{path}", data) for path, data in metadata.items()]
 
     def reader(self, files: ByteRanges, layout: Layout) -> ZarrReader:
@@ -108,6 +114,14 @@ class Zarr(ShardFormat):
     def part_names(self, layout: Layout) -> list[str]:
         """Return all planes but x, whose file is the shard's own."""
         return [plane.name for plane in layout.planes if plane.name != X]
+
+    def shard_number(self, path: str) -> int:
+        """Return the shard's place on the first axis: ``<split>.zarr/x/c/<number>/0/0/0``."""
+        return int(path.split("/")[3])
+
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
+        """Return the shard file of each array; that of x is the shard's own."""
+        return {"" if plane.name == X else plane.name: shard_path(split, plane, number) for plane in layout.planes}
 
     def folder(self, split: str) -> str:
         """Return the split's group."""
@@ -123,7 +137,10 @@ class Zarr(ShardFormat):
 
     def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
         """Return how plain zarr and what else knows Zarr v3 read it."""
-        return zarr_snippets(manifest, split, folder=self.folder(split))
+        shards = manifest.splits[split].shards
+        numbered = [self.shard_number(shard.path) for shard in shards] == list(range(len(shards)))
+        full = all(shard.patches == manifest.layout.patches for shard in shards[:-1])
+        return zarr_snippets(manifest, split, folder=self.folder(split), gaps="no" if numbered and full else "yes")
 
 
 class ZarrReader(SampleReader):
