@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -332,15 +333,29 @@ class SplitSection(Section):
         return self
 
 
+WORKERS_FED, MOST_PATCHES = 8, 1024
+"""What ``shards.patches: auto`` makes: shards for so many workers, of so many samples at most."""
+
+
 class ShardsSection(Section):
-    """How samples are stored."""
+    """How samples are stored.
+
+    `patches` is the number of samples per shard; ``auto``: at most 1024, and so few that the largest split has a shard
+    for each of 8 workers, since readers such as webdataset deal whole shards.
+    """
 
     format: Annotated[str, FORMATS] = "tar"
     values: Literal["counts", "normalized"] = "counts"
     dtype: Literal["float32", "float16"] = "float32"
     encoding: Annotated[str, ENCODINGS] = "blosc"
-    patches: PositiveInt = 1024
+    patches: PositiveInt | Literal["auto"] = 1024
     mix: PositiveInt = 16
+
+    def patches_for(self, samples: Iterable[int]) -> int:
+        """Return the number of samples per shard, given the number of samples of every split."""
+        if self.patches != "auto":
+            return self.patches
+        return min(max(max(samples, default=0) // WORKERS_FED, 1), MOST_PATCHES)
 
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT])([iI]?))?[bB]?")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from stpatch.dataset.training_loop import training_loop
 from stpatch.demo import simulate
 
 README = Path(__file__).parents[1] / "README.md"
@@ -35,6 +36,10 @@ def test_blocks_run(tmp_path: Path) -> None:
         run += 1
     assert run >= 5
     assert (tmp_path / "preview.png").stat().st_size > 10_000
+
+
+def test_the_training_loop_is_the_cards() -> None:
+    assert ("python", training_loop("dataset", "train")) in BLOCK.findall(README.read_text(encoding="utf-8"))
 
 
 def test_links_and_picture_exist() -> None:

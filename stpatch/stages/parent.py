@@ -299,7 +299,8 @@ def contract_differences(parent: Parent, config: Config) -> dict[str, tuple[Any,
     there |= {"shards.format": manifest.shards.format, "shards.values": manifest.tensor.values}
     here |= {"shards.format": shards.format, "shards.values": shards.values}
     there["shards.encoding"], here["shards.encoding"] = manifest.tensor.encoding, shards.encoding
-    there["shards.patches"], here["shards.patches"] = manifest.shards.patches, shards.patches
+    there["shards.patches"] = manifest.shards.patches
+    here["shards.patches"] = manifest.shards.patches if shards.patches == "auto" else shards.patches
     if shards.values == "normalized":
         there["shards.dtype"], here["shards.dtype"] = manifest.tensor.dtype, shards.dtype
     there["ingest.labels"] = sorted(manifest.labels)
