@@ -279,6 +279,7 @@ class CropSection(Section):
     min_coverage: Share = 0.1
     min_spots: Annotated[int, Field(ge=0)] | None = None
     edge: Literal["pad", "shift", "drop"] = "pad"
+    exclude: Path | None = None
 
     @property
     def strides(self) -> tuple[int, int]:

@@ -36,6 +36,7 @@ from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
 from stpatch.stages.normalize import panel_rules
 from stpatch.stages.plan import check_names
+from stpatch.stages.reject import rejected
 from stpatch.storage import read_json
 
 
@@ -321,6 +322,7 @@ SETTINGS: tuple[Callable[[Job], object], ...] = (
     require_output,
     require_gene_files,
     require_rules,
+    rejected,
     require_columns,
     require_blocks,
     require_names,

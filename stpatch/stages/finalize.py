@@ -25,6 +25,7 @@ from stpatch.stages.job import SLIDE_STAGES, Job, Outcome, file_digest
 from stpatch.stages.measured import measured_ids
 from stpatch.stages.plan import Plan, read_plan, sample_key
 from stpatch.stages.receipts import Receipt, file_of
+from stpatch.stages.reject import crop_settings
 from stpatch.stages.shard import dataset_layout
 from stpatch.storage import canonical_json, digest, remove_empty_folders, remove_temporaries
 
@@ -72,7 +73,7 @@ def run(job: Job, unit: str) -> Outcome:
         normalization=_normalization(job),
         channels=_channels(job, channels),
         grid=job.config.section("grid")["grid"],
-        crop=job.config.section("crop")["crop"],
+        crop=crop_settings(job),
         labels={label_name(name): known for name, known in job.receipt("plan", unit).facts["labels"].items()},
         splits=splits,
         tables=tables,

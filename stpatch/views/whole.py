@@ -118,6 +118,26 @@ class Whole:
             )
         return {str(name): value for name, value in rows.iloc[0].items()}
 
+    def rows_of_shard(self, shard: str) -> pd.DataFrame:
+        """Return the rows of a shard's samples; `shard` is a path of patches.parquet, or the file's name.
+
+        Raises
+        ------
+        DatasetError
+            There is no such shard.
+        """
+        shards = self.patches["shard"]
+        rows = self.patches[(shards == shard) | shards.str.endswith(f"/{shard}")]
+        if rows.empty:
+            known = list(dict.fromkeys(shards))
+            raise DatasetError(
+                "there is no such shard",
+                where=self.folder,
+                found=shard,
+                expected=", ".join(known[:4]) + (f" and {len(known) - 4} more" if len(known) > 4 else ""),
+            )
+        return rows
+
     def sample(self, key: str, *, split: str, values: str | None = None) -> Sample:
         """Return a sample of a split by its key."""
         sample: Sample = self.split(split, values=values)[key]
