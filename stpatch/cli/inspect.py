@@ -38,7 +38,10 @@ def inspect(
     show: Annotated[bool, typer.Option("--show", help="Draw it in the terminal (24-bit colours).")] = False,
     work_dir: WorkDir = None,
 ) -> None:
-    """Show the dataset, a patch, a slide or a shard in words and as a picture."""
+    """Show the dataset, a patch, a slide or a shard.
+
+    In words, and as a picture: in a file (--png) or in the terminal (--show).
+    """
     from stpatch.errors import ConfigError
     from stpatch.views.describe import describe_dataset, describe_patch, describe_shard, describe_slide
 
