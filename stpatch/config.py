@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from stpatch.config_words import describe
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
 from stpatch.registry import ENCODINGS, FORMATS, PANEL_RULES, PATCH_RULES, READERS, Choice
 
@@ -58,7 +59,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys, no number that is none; an empty section means its defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, json_schema_extra=describe
+    )
 
     @model_validator(mode="before")
     @classmethod

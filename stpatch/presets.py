@@ -8,6 +8,7 @@ from pathlib import Path
 from stpatch.errors import ConfigError
 
 _INSTALLED = Path(__file__).parent / "configs"
+SCHEMA = "config.schema.json"
 _CHECKOUT = Path(__file__).parents[1] / "configs"
 
 
@@ -22,7 +23,7 @@ def preset_names() -> list[str]:
 
 
 def preset_text(name: str) -> str:
-    """Return a preset's YAML text.
+    """Return a preset's YAML text; the line that names its schema for editors names it where it is installed.
 
     Raises
     ------
@@ -39,4 +40,5 @@ def preset_text(name: str) -> str:
             expected=", ".join(names),
             hint=f"did you mean {near[0]!r}?" if near else None,
         )
-    return (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return text.replace(f"$schema={SCHEMA}\n", f"$schema={(preset_folder() / SCHEMA).as_uri()}\n")
