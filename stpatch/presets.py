@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 from stpatch.errors import ConfigError
@@ -20,6 +21,11 @@ def preset_folder() -> Path:
 def preset_names() -> list[str]:
     """Return the presets' names, sorted."""
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def commands_for(text: str, file: str) -> str:
+    """Return a preset whose comments name the file that it is written to."""
+    return re.sub(r"(?m)^(#   stpatch (?:check|build) )[\w.-]+\.yaml", lambda match: match[1] + file, text)
 
 
 def preset_text(name: str) -> str:

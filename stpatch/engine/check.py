@@ -215,6 +215,8 @@ def require_columns(job: Job) -> None:
             where=f"key {key}",
             found=column,
             expected=f"one of {', '.join(sorted(known))}",
+            hint=f"add a column {column} to the samplesheet"
+            + (", or set split.by: auto (a donor-like column where there is one, else slide_id)" * (key == "split.by")),
         )
         for key, column in asked.items()
         if column is not None and column not in known and (key, column) != ("split.by", AUTO)

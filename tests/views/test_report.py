@@ -29,10 +29,12 @@ from stpatch.image.crop import cut_patches
 from stpatch.stages.job import Job
 from stpatch.views.report import charts
 from stpatch.views.report.audit import audit_splits
+from stpatch.views.report.facts import SlideFacts
 from stpatch.views.report.maps import Wanted, maps_from_patches
-from stpatch.views.report.page import Options, report
+from stpatch.views.report.page import Options, notes_of, report
 from stpatch.views.report.pixels import bar_length, scale_colours, scale_image, shrunk
 from stpatch.views.report.samples import spread_rows
+from stpatch.views.report.text import large
 from stpatch.views.report.windows import COVERAGE, EMPTY, KEPT, SPOTS, UNTOLD, explain_windows
 from stpatch.views.whole import Whole
 
@@ -253,6 +255,23 @@ def test_many_slides_make_a_bounded_page(job: Job) -> None:
     few = report(job.output, options=Options(slides=1, patches=1))
     assert Page(few).tags.count("details") < Page(report(job.output)).tags.count("details")
     assert {owner for owner, _ in Page(few).values} >= {"a", "b", "c"}, "the table has all"
+
+
+def test_notes_that_differ_by_numbers_are_one() -> None:
+    facts = [
+        SlideFacts(slide_id=name, platform="st", organism="human", tissue="skin", splits=(), rows=1, cols=1,
+                   pitch_um=None, spots=1, genes=1, patches=0, coverage=None, record={"notes": notes})
+        for name, notes in (("a", ["2 rows of a.tsv", "same"]), ("b", ["13 rows of b.tsv", "same"]), ("c", ["alone"]))
+    ]  # fmt: skip
+    assert notes_of({}, facts) == ["slides a, b: such as: 2 rows of a.tsv", "slides a, b: same", "slide c: alone"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "\u2013"), (9_999_999, "9,999,999"), (51_587_415, "51.6 million"), (4.69e9, "4.69 billion")],
+)
+def test_large_numbers_fit_their_tile(value: float | None, text: str) -> None:
+    assert large(value) == text
 
 
 def test_an_unknown_gene_or_label_is_named(job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def _context(whole: Whole, options: Options, maps_of: MapsOf | None) -> dict[str
         "summary": summary(whole),
         "facts": facts,
         "cards": cards,
-        "notes": _notes(manifest, facts),
+        "notes": notes_of(manifest.dataset, facts),
         "splits": _split_rows(whole, facts),
         "crosses": [
             cross
@@ -226,9 +227,19 @@ def _chosen(facts: Sequence[SlideFacts], most: int) -> list[SlideFacts]:
     return [fact for fact in facts if fact.slide_id in taken]
 
 
-def _notes(manifest: Manifest, facts: Sequence[SlideFacts]) -> list[str]:
-    own = [str(note) for note in manifest.dataset.get("notes", ())]
-    return own + note_lines((fact.slide_id, note) for fact in facts for note in fact.notes)
+def notes_of(dataset: Mapping[str, Any], facts: Sequence[SlideFacts]) -> list[str]:
+    """Return the dataset's notes and the slides', one for all slides whose notes differ by numbers alone."""
+    own = [str(note) for note in dataset.get("notes", ())]
+    shapes: dict[str, str] = {}
+    texts: dict[str, set[str]] = {}
+    pairs: list[tuple[str, str]] = []
+    for fact in facts:
+        for note in fact.notes:
+            shape = re.sub(r"\d[\d.,]*", "#", note.replace(fact.slide_id, "*"))
+            pairs.append((fact.slide_id, shapes.setdefault(shape, note)))
+            texts.setdefault(shapes[shape], set()).add(note)
+    pairs = [(slide_id, f"such as: {note}" if len(texts[note]) > 1 else note) for slide_id, note in pairs]
+    return own + note_lines(pairs)
 
 
 def _split_rows(whole: Whole, facts: Sequence[SlideFacts]) -> list[dict[str, Any]]:

@@ -44,6 +44,16 @@ def short(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def large(value: float | None) -> str:
+    """Return a number that fits a tile: from ten million on in millions and billions."""
+    if value is None:
+        return NONE
+    for limit, unit in ((1e9, "billion"), (1e6, "million")):
+        if value >= 10 * limit or (unit == "billion" and value >= limit):
+            return f"{value / limit:.3g} {unit}"
+    return whole_number(value)
+
+
 def raw(value: Any) -> str:
     """Return a value as a script reads it back."""
     return "" if value is None else repr(float(value)) if isinstance(value, float) else str(value)
@@ -59,6 +69,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "pct": percent,
     "size": size,
     "short": short,
+    "large": large,
     "raw": raw,
     "anchor": identifier,
 }
