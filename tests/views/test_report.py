@@ -148,6 +148,11 @@ def test_reasons_agree_with_the_crop(seed: int, method: str, edge: str) -> None:
     assert set(windows.why) <= {KEPT, EMPTY, COVERAGE, SPOTS}, "every reason is found by itself"
     assert windows.why.count(KEPT) == len(kept)
     assert len({tuple(box) for box in windows.boxes.tolist()}) == len(windows.boxes)
+    padded = np.pad(spots, 8)
+    for (row, col, height, width), why in zip(windows.boxes.tolist(), windows.why, strict=True):
+        n = int(padded[row + 8 : row + 8 + height, col + 8 : col + 8 + width].sum())
+        expected = EMPTY if n == 0 else COVERAGE if n < 0.25 * 20 else SPOTS if n < 6 else KEPT
+        assert why == expected
     blind = explain_windows(
         patches, crop=section.model_dump(mode="json"), shape=spots.shape, seed=seed, slide_id="s", size=(4, 5)
     )
