@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from stpatch.config_words import describe
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
 from stpatch.registry import ENCODINGS, FORMATS, PANEL_RULES, PATCH_RULES, READERS, Choice
 
@@ -59,7 +60,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys, no number that is none; an empty section means its defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, json_schema_extra=describe
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -288,6 +291,7 @@ class CropSection(Section):
     min_coverage: Share = 0.1
     min_spots: Annotated[int, Field(ge=0)] | None = None
     edge: Literal["pad", "shift", "drop"] = "pad"
+    exclude: Path | None = None
 
     @property
     def strides(self) -> tuple[int, int]:

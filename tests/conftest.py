@@ -27,6 +27,7 @@ SLOW = (
     "cli/test_places.py",
     "cluster",
     "dataset/test_s3.py",
+    "cli/test_progress.py",
     "dataset/test_torch.py",
     "dataset/test_validate.py",
     "engine",

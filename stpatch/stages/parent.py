@@ -282,6 +282,7 @@ def contract_differences(parent: Parent, config: Config) -> dict[str, tuple[Any,
     for section in ("grid", "crop"):
         of_parent = getattr(manifest, section)
         of_config = {key: value for key, value in config.section(section)[section].items() if key in of_parent}
+        of_config.pop("exclude", None)  # which patches are not wanted is no matter of their shape
         there |= {f"{section}.{key}": of_parent[key] for key in of_config}
         here |= {f"{section}.{key}": value for key, value in of_config.items()}
     for key, value in normalization_json(config).items():
