@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 BEFORE_PLAN = ("ingest", "normalize", "select", "crop", "plan")
 WorkersOption = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Worker processes (run.workers).")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Replace a finished dataset that was made with other settings or inputs.")
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -116,12 +119,18 @@ def plan(
     _raise_failures(summary)
 
 
-def build(config: ConfigPath, overrides: Overrides = None, workers: WorkersOption = None, quiet: Quiet = False) -> None:
+def build(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    workers: WorkersOption = None,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
     """Run all stages; running it again continues."""
     from stpatch.engine.graph import STAGES
 
     job = job_of(config, overrides)
-    summary = _run(job, tuple(STAGES), workers=workers, quiet=quiet)
+    summary = _run(job, tuple(STAGES), workers=workers, replace=replace, quiet=quiet)
     typer.echo(_done_text(job, summary))
     _raise_failures(summary)
 
@@ -138,6 +147,7 @@ def run(
     rank: Annotated[int | None, typer.Option(min=0, help="This task's number; from the scheduler if left out.")] = None,
     world_size: Annotated[int | None, typer.Option(min=1, help="Number of tasks; likewise.")] = None,
     workers: WorkersOption = None,
+    replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
     """Run one stage, or a rank's share of it in an array job.
@@ -155,7 +165,15 @@ def run(
     from stpatch.engine.run import check_upstream, run_stages
 
     check_upstream(job, stage, rank=share)
-    summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=share, workers=workers or 1)
+    summary = run_stages(
+        job,
+        [stage],
+        progress=partial(bar, quiet=quiet),
+        rank=share,
+        workers=workers or 1,
+        replace=replace,
+        tell=partial(typer.echo, err=True),
+    )
     typer.echo(
         f"stage {stage}, rank {share.rank} of {share.world_size} ({share.source}): "
         f"{summary.done.get(stage, 0)} done, {summary.skipped.get(stage, 0)} were done already, "
@@ -195,12 +213,21 @@ def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fa
             typer.echo(f"\n[{failure.stage} {failure.unit}] {failure.message}")
 
 
-def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool) -> Summary:
+def _run(
+    job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool, replace: bool = False
+) -> Summary:
     from stpatch.engine.check import require_settings
     from stpatch.engine.run import run_stages
 
     require_settings(job)
-    return run_stages(job, stages, progress=partial(bar, quiet=quiet), workers=workers)
+    return run_stages(
+        job,
+        stages,
+        progress=partial(bar, quiet=quiet),
+        workers=workers,
+        replace=replace,
+        tell=partial(typer.echo, err=True),
+    )
 
 
 def _done_text(job: Job, summary: Summary) -> str:

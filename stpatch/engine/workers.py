@@ -21,6 +21,7 @@ from typing import Self, cast
 
 from stpatch.config import Config
 from stpatch.engine.graph import CORPUS, STAGES
+from stpatch.engine.journal import journal_of
 from stpatch.errors import StpatchError, UnitsFailedError
 from stpatch.kernels.registry import compile_kernels
 from stpatch.stages.job import Job
@@ -36,9 +37,10 @@ PATIENCE = 2.0
 
 
 def run_unit(job: Job, stage: str, unit: str) -> Result:
-    """Run one unit in this process; return its name, and its error if it failed."""
+    """Run one unit in this process; return its name, and its error if it failed. The journal has the rest."""
     try:
-        STAGES[stage].run(job, unit)
+        with journal_of(job).unit(stage, unit) as notes:
+            notes.made(STAGES[stage].run(job, unit))
     except StpatchError as error:
         return unit, error
     return unit, None

@@ -26,7 +26,7 @@ from stpatch.stages.measured import measured_ids
 from stpatch.stages.plan import Plan, read_plan, sample_key
 from stpatch.stages.receipts import Receipt, file_of
 from stpatch.stages.shard import dataset_layout
-from stpatch.storage import canonical_json, digest, remove_empty_folders, remove_temporaries
+from stpatch.storage import canonical_json, digest, remove_empty_folders, remove_file, remove_temporaries
 
 
 def request(job: Job, _unit: str) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def contents(job: Job) -> dict[str, Any]:
 def run(job: Job, unit: str) -> Outcome:
     """Write everything that lies beside the shards."""
     plan, layout, channels = read_plan(job.plan_path), dataset_layout(job), read_channels(job.channels_path)
+    remove_file(job.output / MANIFEST)  # a dataset in change has no entry point
     _clear(job, plan)
     largest = int(max(channels.ids.max(), channels.pad_id))
     patches: dict[str, Patches] = {}
