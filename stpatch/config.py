@@ -354,13 +354,25 @@ def memory_bytes(value: object) -> int:
     return int(size)
 
 
-MemorySize = Annotated[
-    int,
-    BeforeValidator(memory_bytes),
+def _memory_limit(value: object) -> int | str | None:
+    return value if value is None or value == "auto" else memory_bytes(value)  # type: ignore[return-value]
+
+
+MemoryLimit = Annotated[
+    int | Literal["auto"] | None,
+    BeforeValidator(_memory_limit),
     WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": f"^{_MEMORY.pattern}$"}, {"type": "integer", "minimum": 1}]}
+        {
+            "anyOf": [
+                {"type": "string", "pattern": f"^{_MEMORY.pattern}$"},
+                {"type": "integer", "minimum": 1},
+                {"const": "auto", "type": "string"},
+                {"type": "null"},
+            ]
+        }
     ),
 ]
+"""Bytes; ``auto``: what the cgroup or the machine has; null: no limit."""
 
 
 class RunSection(Section):
@@ -368,7 +380,7 @@ class RunSection(Section):
 
     workers: PositiveInt | Literal["auto"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
-    max_memory: MemorySize | None = None
+    max_memory: MemoryLimit = "auto"
 
 
 class Config(Section):

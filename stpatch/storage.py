@@ -27,13 +27,20 @@ from stpatch.processes import find_process, this_process
 
 BLOCK = 1 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
+_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
+"""Names of devices, see Microsoft's "Naming Files, Paths, and Namespaces"."""
 _TEMPORARY = ".tmp-"
 _SEAL = "seal"
 
 
 def is_safe_id(text: str) -> bool:
-    """Whether `text` may become (part of) a file name: letters, digits and ``_.+-``, at most 128 of them."""
-    return _ID.fullmatch(text) is not None
+    """Whether `text` may become (part of) a file name on any system: letters, digits and ``_.+-``, at most 128 of them.
+
+    Windows drops a dot at the end, and takes ``nul``, ``con.txt`` and the like for devices.
+    """
+    return (
+        _ID.fullmatch(text) is not None and not text.endswith(".") and _DEVICE.fullmatch(text.partition(".")[0]) is None
+    )
 
 
 def plain_number(value: float) -> int | float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -183,34 +185,33 @@ def run(
     _raise_failures(summary)
 
 
-def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show units done, failed and left, stage by stage."""
-    from stpatch.engine.status import stage_statuses
-    from stpatch.views.words import aligned
+def status(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until all is done.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show units done, running, failed, stale and left, stage by stage.
 
-    job = job_of(config, overrides)
-    statuses = stage_statuses(job)
-    if as_json:
-        value = [
-            {
-                "stage": item.stage,
-                "units": item.units,
-                "done": item.done,
-                "left": item.left,
-                "failed": {failure.unit: failure.message for failure in item.failures},
-            }
-            for item in statuses
-        ]
-        typer.echo(json.dumps(value, indent=1))
-        return
-    rows: list[list[object]] = [
-        [item.stage, item.units, item.done if item.units is not None else None, len(item.failures), item.left]
-        for item in statuses
-    ]
-    typer.echo(aligned(["stage", "units", "done", "failed", "left"], rows, indent=""))
-    for item in statuses:
-        for failure in item.failures:
-            typer.echo(f"\n[{failure.stage} {failure.unit}] {failure.message}")
+    Over all ranks and hosts that work on the job.
+    """
+    from stpatch.engine.status import is_at_rest, stage_statuses, status_text, what_changed
+
+    while True:
+        job = job_of(config, overrides)
+        statuses = stage_statuses(job)
+        if as_json:
+            typer.echo(json.dumps([item.as_json() for item in statuses], indent=None if watch else 1))
+        else:
+            if watch and sys.stdout.isatty():
+                typer.clear()
+            elif watch:
+                typer.echo(time.strftime("%Y-%m-%d %H:%M:%S"))
+            typer.echo(status_text(statuses, what_changed(job)))
+        if not watch or is_at_rest(statuses):
+            return
+        time.sleep(every)
 
 
 def _run(

@@ -16,7 +16,7 @@ from stpatch.engine.owner import claim_output, enter, release_empty_output, rele
 from stpatch.engine.ranks import Rank
 from stpatch.engine.replace import begin, must_be_made_beside, publish, recover
 from stpatch.engine.stale import to_be_redone
-from stpatch.engine.workers import Workers, worker_count, workers_in
+from stpatch.engine.workers import Workers, worker_count
 from stpatch.errors import MismatchError, ProblemsError, StpatchError, UnitsFailedError
 from stpatch.stages.job import Job
 from stpatch.storage import remove_file
@@ -161,7 +161,7 @@ def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progr
     if left and stage.name == "shard":
         remove_file(job.output / "manifest.json")  # a dataset in change has no entry point
     with progress(stage.name, len(units), len(units) - len(left)) as bar:
-        for unit, error in pool.results(stage.name, left, at_once=_at_once(job, stage)):
+        for unit, error in pool.results(stage.name, left):
             bar.update(1)
             if error is None:
                 summary.done[stage.name] = summary.done.get(stage.name, 0) + 1
@@ -169,22 +169,6 @@ def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progr
                 raise error
             else:
                 summary.failures.append((stage.name, unit, error))
-
-
-def _at_once(job: Job, stage: Stage) -> int | None:
-    """Return how many units of a stage fit into ``run.max_memory``; None = no limit."""
-    memory = job.config.run.max_memory
-    if memory is None:
-        return None
-    if stage.name == "ingest":  # compressed matrices grow, and a canonical slide is made beside the raw one
-        sizes = [file.stat().st_size for source in job.sources.values() for file in _files(source.path)]
-        return workers_in(memory, largest=max(sizes, default=0), times=8)
-    sizes = [path.stat().st_size for path in (job.work / "slides").glob("*.h5ad")]
-    return workers_in(memory, largest=max(sizes, default=0), times=1.5)
-
-
-def _files(path: Path) -> list[Path]:
-    return [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path] if path.is_file() else []
 
 
 def check_upstream(job: Job, name: str, *, rank: Rank | None = None) -> None:
