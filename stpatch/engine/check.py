@@ -18,7 +18,7 @@ from pathlib import Path
 
 from stpatch.engine.changes import read_finished
 from stpatch.engine.corpus_check import check_sheet
-from stpatch.engine.owner import MARKER
+from stpatch.engine.owner import MARKER, owns_output
 from stpatch.errors import (
     ConfigError,
     InputError,
@@ -261,7 +261,10 @@ def require_output(job: Job) -> None:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not there.is_dir():
             raise MismatchError("there is a file where a folder should be", where=there, hint="choose another folder")
-    if not output.exists() or not [path for path in output.iterdir() if path.name != MARKER]:
+    if not output.exists():
+        return
+    names = [path.name for path in output.iterdir() if path.name != MARKER and not path.name.startswith(".tmp-")]
+    if not names:
         return
     manifest, own = output / "manifest.json", job.work / "manifest.json"
     if manifest.is_file():
@@ -274,11 +277,11 @@ def require_output(job: Job) -> None:
                 hint="choose another dataset.output, or remove the old dataset",
             )
         return
-    if not (job.work / "receipts" / "plan").is_dir():
+    if not (job.work / "receipts" / "plan").is_dir() and not owns_output(job):
         raise MismatchError(
             "the output folder is not empty",
             where=output,
-            found=", ".join(sorted(path.name for path in output.iterdir())[:6]),
+            found=", ".join(sorted(names)[:6]),
             expected=f"an empty folder, or an unfinished dataset of work dir {job.work}",
             hint="choose another dataset.output, or empty the folder",
         )

@@ -61,7 +61,7 @@ def claim_output(job: Job) -> None:
 def owns_output(job: Job) -> bool:
     """Whether the marker in the output folder is this work dir's."""
     try:
-        return bool(read_json(job.place / MARKER)["work"] == _identity(job.work))
+        return (job.work / "identity").is_file() and read_json(job.place / MARKER)["work"] == _identity(job.work)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
