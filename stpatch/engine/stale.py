@@ -58,6 +58,7 @@ def standings(job: Job) -> dict[str, Standing]:
     for stage in STAGES.values():
         standing = found[stage.name] = Standing(stage=stage.name, units=_units(job, stage, found))
         slides = _slides_of_tasks(job) if stage.unit == "task" and standing.units else {}
+        code = stage.code(job)  # once: it looks at every source
         for unit in standing.units or ():
             if stage.unit == "slide":
                 before = f"stage {reduce}" if reduce else "its slide" if unit in dirty else ""
@@ -65,7 +66,7 @@ def standings(job: Job) -> dict[str, Standing]:
                 before = f"{len(dirty)} slides" if dirty else f"stage {reduce}" if reduce else ""
             else:
                 before = f"stage {reduce}" if reduce else "its slides" if slides[unit] & dirty else ""
-            standing.state[unit] = _state(job, stage, unit, standing, before=before)
+            standing.state[unit] = _state(job, stage, unit, standing, before=before, code=code)
             again = standing.state[unit] != "done"
             if standing.state[unit] == "failed" and job.config.run.on_error == "skip":
                 again = False  # it is left out
@@ -96,7 +97,7 @@ def _slides_of_tasks(job: Job) -> dict[str, set[str]]:
     }
 
 
-def _state(job: Job, stage: Stage, unit: str, standing: Standing, *, before: str) -> State:
+def _state(job: Job, stage: Stage, unit: str, standing: Standing, *, before: str, code: str) -> State:
     failure = job.book.failure(stage.name, unit)
     if failure is not None:
         standing.failures[unit] = failure
@@ -104,14 +105,14 @@ def _state(job: Job, stage: Stage, unit: str, standing: Standing, *, before: str
     receipt = job.book.receipt(stage.name, unit)
     if receipt is None:
         return "left"
-    reason = before or _reason(job, stage, unit, receipt)
+    reason = before or _reason(job, stage, unit, receipt, code)
     if reason:
         standing.reasons[unit] = reason
         return "stale"
     return "done"
 
 
-def _reason(job: Job, stage: Stage, unit: str, receipt: Receipt) -> str:
+def _reason(job: Job, stage: Stage, unit: str, receipt: Receipt, code: str) -> str:
     """Return why a receipt does not hold, "" where it does."""
     try:
         request = stage.request(job, unit)
@@ -121,7 +122,7 @@ def _reason(job: Job, stage: Stage, unit: str, receipt: Receipt) -> str:
         return "settings"
     if receipt.software.package != stpatch.__version__:
         return f"made by stpatch {receipt.software.package}"
-    if receipt.software.code != stage.code(job):
+    if receipt.software.code != code:
         return "code"
     if receipt.location != stage.location(job, unit):
         return "its files were moved"
