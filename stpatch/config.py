@@ -355,7 +355,9 @@ def memory_bytes(value: object) -> int:
 
 
 def _memory_limit(value: object) -> int | str | None:
-    return value if value is None or value == "auto" else memory_bytes(value)  # type: ignore[return-value]
+    if value is None or value == "auto":
+        return None if value is None else "auto"
+    return memory_bytes(value)
 
 
 MemoryLimit = Annotated[

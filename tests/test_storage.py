@@ -144,8 +144,28 @@ def test_safe_ids(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".", "..", "../x", "a/b", "a\\b", "-a", ".a", "a b", "ä", "a\n", "x" * 129, "a\0",
-             "a.", "con", "NUL", "aux.h5", "Com1", "lpt9.tar.gz"]
+    "text",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a\\b",
+        "-a",
+        ".a",
+        "a b",
+        "ä",
+        "a\n",
+        "x" * 129,
+        "a\0",
+        "a.",
+        "con",
+        "NUL",
+        "aux.h5",
+        "Com1",
+        "lpt9.tar.gz",
+    ],
 )
 def test_unsafe_ids(text: str) -> None:
     assert not is_safe_id(text)

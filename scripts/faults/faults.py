@@ -56,16 +56,17 @@ class Shim:
         self.calls = 0
 
     def install(self) -> None:
-        self._wrap(io, "open", "open", lambda a: a[0])  # which Path.open calls
-        self._wrap(os, "open", "open", lambda a: a[0])
-        self._wrap(os, "fsync", "fsync", lambda a: os.readlink(f"/proc/self/fd/{a[0]}"))
-        self._wrap(os, "rename", "rename", lambda a: a[1])
-        self._wrap(os, "replace", "rename", lambda a: a[1])
-        self._wrap(os, "link", "link", lambda a: a[1])
-        self._wrap(os, "mkdir", "mkdir", lambda a: a[0])
-        self._wrap(os, "unlink", "unlink", lambda a: a[0])
-        self._wrap(storage.FileWriter, "write", "write", lambda a: a[0]._path)
-        self._wrap(storage.FileWriter, "flush", "write", lambda a: a[0]._path)
+        """Put it in the place of the calls, for the rest of this process."""
+        self._wrap(io, "open", lambda a: a[0])  # which Path.open calls
+        self._wrap(os, "open", lambda a: a[0])
+        self._wrap(os, "fsync", lambda a: Path(f"/proc/self/fd/{a[0]}").readlink())
+        self._wrap(os, "rename", lambda a: a[1])
+        self._wrap(os, "replace", lambda a: a[1])
+        self._wrap(os, "link", lambda a: a[1])
+        self._wrap(os, "mkdir", lambda a: a[0])
+        self._wrap(os, "unlink", lambda a: a[0])
+        self._wrap(storage.FileWriter, "write", lambda a: a[0]._path)
+        self._wrap(storage.FileWriter, "flush", lambda a: a[0]._path)
         if self.report is not None:
             report, leave = self.report, os._exit
 
@@ -75,7 +76,7 @@ class Shim:
 
             os._exit = ended  # type: ignore[assignment]
 
-    def _wrap(self, place: Any, name: str, kind: str, path_of: Callable[[Any], Any]) -> None:
+    def _wrap(self, place: Any, name: str, path_of: Callable[[Any], Any]) -> None:
         original = getattr(place, name)
 
         def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -125,7 +126,9 @@ def _faults(folder: Path, slides: Path, trials: int, seed: int) -> int:
             path = config(place, slides, **VARIANTS[variant])
             words = ["build", path, "-q", "-w", 1]
             done = run(words, log, before=Shim(place, fail_at=number, error=error).install)
-            faults = [] if done.code == 0 or (done.code in (1, 2) and done.told) else [f"{done.code}: {done.err[-800:]}"]
+            faults = (
+                [] if done.code == 0 or (done.code in (1, 2) and done.told) else [f"{done.code}: {done.err[-800:]}"]
+            )
             faults += [f"{found} is damaged" for found in damaged(path)]
             again = run(words, log)
             if again.code != 0 or digests(place / "out") != expected[variant]:
@@ -169,7 +172,9 @@ def _damage(folder: Path, slides: Path) -> int:
                 other = whole[:spot] + bytes([whole[spot] ^ 1 << rng.randrange(8)]) + whole[spot + 1 :]
             else:
                 start = spot // mmap.PAGESIZE * mmap.PAGESIZE
-                other = whole[:start] + bytes(len(whole[start : start + mmap.PAGESIZE])) + whole[start + mmap.PAGESIZE :]
+                other = (
+                    whole[:start] + bytes(len(whole[start : start + mmap.PAGESIZE])) + whole[start + mmap.PAGESIZE :]
+                )
             stat = path.stat()
             path.write_bytes(other)
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code (None: it hung and was killed; negative: a signal), stderr, seconds, peak bytes."""
+    """How a command ended: exit code (None: it hung; negative: a signal), stderr, seconds, peak bytes."""
 
     code: int | None
     err: str
@@ -85,14 +85,14 @@ def start(words: Sequence[object], log: Path, *, before: Callable[[], object] = 
         os.dup2(null, 0)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         sys.argv = ["stpatch", *map(str, words)]
         before()
         main()
         code = 0
     except SystemExit as end:
         code = int(end.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it was, the child ends here
         import traceback
 
         traceback.print_exc()

@@ -1,7 +1,7 @@
-"""How time and memory of every stage grow with slides and patches, from builds of tiny ones; and `status` on many units.
+"""How time and memory of every stage grow with slides and patches, from builds of tiny ones; `status` on many units.
 
     python scripts/faults/scale.py --slides 100 200 --side 24
-    python scripts/faults/scale.py --slides 1000 2000 --side 46          about 1,000,000 patches of 2 x 2 pixels
+    python scripts/faults/scale.py --slides 1000 2000 --side 46     about 1,000,000 patches
     python scripts/faults/scale.py --units 20000                         `status` alone
 
 A slide of side n has n x n spots and n^2 / 4 patches. What the journals say of each size is printed, with the seconds per
@@ -37,6 +37,8 @@ PLANNED = 100_000_000
 
 
 class Silent:
+    """A progress bar that shows nothing."""
+
     def __init__(self, *_words: object) -> None: ...
 
     def __enter__(self) -> Silent:
@@ -44,7 +46,8 @@ class Silent:
 
     def __exit__(self, *_error: object) -> None: ...
 
-    def update(self, n: int) -> None: ...
+    def update(self, n: int) -> None:
+        """Do nothing."""
 
 
 def corpus(folder: Path, slides: int, side: int, *, patches: int = 1024) -> Job:

@@ -66,7 +66,9 @@ def both(one: Sequence[object], other: Sequence[object], folder: Path, rng: rand
 
 def _right_or_told(ended: Sequence[Ended], what: str) -> list[str]:
     return [
-        f"{what}: {one.code} {one.err[-600:]}" for one in ended if one.code != 0 and not (one.code in (1, 2) and one.told)
+        f"{what}: {one.code} {one.err[-600:]}"
+        for one in ended
+        if one.code != 0 and not (one.code in (1, 2) and one.told)
     ]
 
 
@@ -113,7 +115,13 @@ def _configs(folder: Path, slides: Path, expected: dict[str, dict[str, str]], tr
     variants, place = rng.sample(list(VARIANTS), 2), folder / "trial"
     dataset = {"work_dir": "elsewhere"} if trial % 2 else {}
     words = [
-        ["build", config(place, slides, name=f"{i}.yaml", dataset=dataset if i else {}, **VARIANTS[variant]), "-q", "-w", 1]
+        [
+            "build",
+            config(place, slides, name=f"{i}.yaml", dataset=dataset if i else {}, **VARIANTS[variant]),
+            "-q",
+            "-w",
+            1,
+        ]
         for i, variant in enumerate(variants)
     ]
     ended = both(words[0], words[1], folder, rng)

@@ -205,7 +205,7 @@ def status(
             typer.echo(json.dumps([item.as_json() for item in statuses], indent=None if watch else 1))
         else:
             if watch and sys.stdout.isatty():
-                typer.clear()
+                typer.echo("\x1b[2J\x1b[H", nl=False)  # clear the screen
             elif watch:
                 typer.echo(time.strftime("%Y-%m-%d %H:%M:%S"))
             typer.echo(status_text(statuses, what_changed(job)))
@@ -214,9 +214,7 @@ def status(
         time.sleep(every)
 
 
-def _run(
-    job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool, replace: bool = False
-) -> Summary:
+def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool, replace: bool = False) -> Summary:
     from stpatch.engine.check import require_settings
     from stpatch.engine.run import run_stages
 

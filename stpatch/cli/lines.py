@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import sys
+import time
 
 INTERVAL = 10.0
 """Seconds between two lines of one stage."""

@@ -77,8 +77,10 @@ def settings(job: Job) -> dict[str, Any]:
 
 
 def _flat(config: Config) -> dict[str, Any]:
-    without = {"run": True, "slides": True, "dataset": {"output", "work_dir"}}
-    return dict(_leaves(config.model_dump(mode="json", exclude=without), ""))
+    value = config.model_dump(mode="json", exclude={"run", "slides"})
+    for place in ("output", "work_dir"):
+        del value["dataset"][place]
+    return dict(_leaves(value, ""))
 
 
 def _leaves(value: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:

@@ -163,8 +163,8 @@ def refuse_too_large(stage: Stage, sizes: dict[str, UnitSize], limit: Limit) -> 
                 where=f"stage {stage.name}, unit {unit}",
                 found=f"at least {human_size(size.least)}, about {human_size(size.expected)} expected",
                 expected=f"at most {human_size(limit.bytes)} ({limit.source})",
-                hint="run it on a machine, or ask the scheduler for a job, with more memory; run.max_memory: null turns "
-                "this check off",
+                hint="run it on a machine, or ask the scheduler for a job, with more memory; run.max_memory: null "
+                "turns this check off",
             )
 
 

@@ -36,10 +36,10 @@ def claim_output(job: Job) -> None:
     """
     marker = job.place / MARKER
     if (job.place / "manifest.json").is_file():
-        return
+        return None
     own = _identity(job.work)
     if write_new(marker, canonical_json({"work": own, "work_dir": str(job.work.absolute())}).encode()):
-        return
+        return None
     try:
         found = read_json(marker)
         other, where = found["work"], found["work_dir"]

@@ -78,7 +78,7 @@ def standings(job: Job) -> dict[str, Standing]:
 
 
 def _units(job: Job, stage: Stage, before: Mapping[str, Standing]) -> list[str] | None:
-    """Return a stage's units; of slides those that have not failed, whether they are through the stages before or not."""
+    """Return a stage's units; of slides those that have not failed, whether they are through the stages before."""
     if stage.unit == "slide":
         failed = {unit for name in stage.after for unit in before[name].failures}
         return [slide_id for slide_id in job.sources if slide_id not in failed]
@@ -92,9 +92,7 @@ def _slides_of_tasks(job: Job) -> dict[str, set[str]]:
     from stpatch.stages.plan import read_plan
 
     plan = read_plan(job.plan_path)
-    return {
-        task: {plan.slides[i] for i in np.unique(plan.slide[samples])} for task, samples in plan.tasks().items()
-    }
+    return {task: {plan.slides[i] for i in np.unique(plan.slide[samples])} for task, samples in plan.tasks().items()}
 
 
 def _state(job: Job, stage: Stage, unit: str, standing: Standing, *, before: str, code: str) -> State:

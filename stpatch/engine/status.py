@@ -182,9 +182,7 @@ def status_text(statuses: Sequence[StageStatus], changed: Sequence[str]) -> str:
             lines.append(f"stale: {item.stage}, {count} of {item.units} ({reason})")
     if changed:
         lines += ["changed since the dataset was finished:", *(f"  {line}" for line in shortened(changed))]
-    lines += [
-        f"\n[{failure.stage} {failure.unit}] {failure.message}" for item in statuses for failure in item.failures
-    ]
+    lines += [f"\n[{failure.stage} {failure.unit}] {failure.message}" for item in statuses for failure in item.failures]
     return "\n".join(lines)
 
 

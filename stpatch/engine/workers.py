@@ -179,7 +179,9 @@ class Workers(AbstractContextManager["Workers"]):
             found.append(f"{self.count} workers had {human_size(limit.bytes)} ({limit.source})")
         return UnitsFailedError(
             "a worker process was killed",
-            where=f"stage {stage}, unit {', '.join(units)}" if units else f"stage {stage}, one of {', '.join(running[:4])}",
+            where=f"stage {stage}, unit {', '.join(units)}"
+            if units
+            else f"stage {stage}, one of {', '.join(running[:4])}",
             found="; ".join(found) or None,
             hint="most often the machine or the job ran out of memory: set run.max_memory or run.workers lower, or ask "
             "the scheduler for more memory; the same command goes on from here",

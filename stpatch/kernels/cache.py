@@ -1,8 +1,8 @@
 """Where compiled loops are kept from one process to the next, also where neither the package nor HOME can be written.
 
-Numba keeps them in ``NUMBA_CACHE_DIR``, else beside the sources, else in the user's cache folder, and refuses to compile
-where it finds none of them, as in many containers. Then they go to a folder of this user below the temporary folder, and
-where there is none either, every process compiles for itself.
+Numba keeps them in ``NUMBA_CACHE_DIR``, else beside the sources, else in the user's cache folder, and refuses to
+compile where it finds none of them, as in many containers. Then they go to a folder of this user below the temporary
+folder, and where there is none either, every process compiles for itself.
 """
 
 from __future__ import annotations

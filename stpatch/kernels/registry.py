@@ -81,8 +81,8 @@ def kernel(
 ) -> Callable[[_Function], _Function]:
     """Return a decorator that compiles a loop and registers it.
 
-    Every loop is cached on disk (see `find_cache`) and lets other threads run. Division by zero gives inf or nan, as NumPy's does: the
-    check for it would stand in the innermost loops.
+    Every loop is cached on disk (see `find_cache`) and lets other threads run. Division by zero gives inf or nan, as
+    NumPy's does: the check for it would stand in the innermost loops.
 
     Parameters
     ----------

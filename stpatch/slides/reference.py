@@ -166,7 +166,7 @@ def _unique(
     return {key: entry for key, entry in found.items() if key not in twice}, twice
 
 
-_LONGEST = 1 << 29
+_LONGEST = 1 << 27
 """Bytes of text; a small gzip file may hold any number."""
 
 
@@ -176,7 +176,9 @@ def _text(path: Path) -> str:
     with gzip.open(path) if zipped else path.open("rb") as file:
         data = file.read(_LONGEST + 1)
     if len(data) > _LONGEST:
-        raise ConfigError("the gene reference cannot be read", where=path, found=f"more than {_LONGEST >> 20} MiB of text")
+        raise ConfigError(
+            "the gene reference cannot be read", where=path, found=f"more than {_LONGEST >> 20} MiB of text"
+        )
     return data.decode("utf-8-sig")
 
 

@@ -41,9 +41,7 @@ def corpus(finished: Path, tmp_path: Path) -> Path:
 
 
 def other_config(folder: Path, finished: Path, **sections: Any) -> Path:
-    return write_config(
-        folder, slides={"sheet": str(finished / "slides.csv")}, shards={"encoding": "npy"}, **sections
-    )
+    return write_config(folder, slides={"sheet": str(finished / "slides.csv")}, shards={"encoding": "npy"}, **sections)
 
 
 def nothing_is_left(folder: Path) -> None:
@@ -94,9 +92,7 @@ def test_a_finished_dataset_stands_until_the_new_one_is_whole(
 def test_shards_that_stay_are_linked_and_not_made_again(corpus: Path, finished: Path) -> None:
     shard = corpus / "out" / "train" / "train-000000.tar"
     inode = shard.stat().st_ino
-    config = write_config(
-        corpus, slides={"sheet": str(finished / "slides.csv")}, dataset={"license": "CC0-1.0"}
-    )
+    config = write_config(corpus, slides={"sheet": str(finished / "slides.csv")}, dataset={"license": "CC0-1.0"})
     done = built("build", config, "-q", "--replace")
     assert "to be done again: finalize (1)" in done.err
     assert shard.stat().st_ino == inode

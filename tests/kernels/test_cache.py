@@ -28,7 +28,9 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Let files be made in the test's folder only, or in some of its folders."""
     allowed = [tmp_path / name for name in names] or [tmp_path]
     real = cache._can_make
-    monkeypatch.setattr(cache, "_can_make", lambda folder: any(folder.is_relative_to(a) for a in allowed) and real(folder))
+    monkeypatch.setattr(
+        cache, "_can_make", lambda folder: any(folder.is_relative_to(a) for a in allowed) and real(folder)
+    )
 
 
 def test_where_numba_finds_a_place_nothing_is_said() -> None:

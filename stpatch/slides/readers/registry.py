@@ -71,7 +71,11 @@ def require_path(source: SlideSource) -> None:
 
 
 def _kind(path: Path) -> str:
-    kinds = {"pipe": path.is_fifo(), "socket": path.is_socket(), "device": path.is_char_device() or path.is_block_device()}
+    kinds = {
+        "pipe": path.is_fifo(),
+        "socket": path.is_socket(),
+        "device": path.is_char_device() or path.is_block_device(),
+    }
     return next((kind for kind, found in kinds.items() if found), "special file")
 
 

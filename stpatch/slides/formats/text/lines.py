@@ -84,18 +84,16 @@ def read_lines(path: Path) -> list[str]:
     try:
         with open_text(path) as file:
             text = file.read(SMALL + 1)
-            if len(text) > SMALL:
-                raise InputError(
-                    "the text is far too long for a list of names",
-                    where=path,
-                    found=f"more than {SMALL >> 20} MiB of text in a file of {path.stat().st_size} bytes",
-                    hint="check the file against the source, and fetch it again",
-                )
-            return text.splitlines()
-    except InputError:
-        raise
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise text_fault(path, error) from error
+    if len(text) > SMALL:
+        raise InputError(
+            "the text is far too long for a list of names",
+            where=path,
+            found=f"more than {SMALL >> 20} MiB of text in a file of {path.stat().st_size} bytes",
+            hint="check the file against the source, and fetch it again",
+        )
+    return text.splitlines()
 
 
 def text_fault(path: Path, error: BaseException) -> InputError:
