@@ -18,6 +18,7 @@ from pathlib import Path
 
 from stpatch.engine.changes import read_finished
 from stpatch.engine.corpus_check import check_sheet
+from stpatch.engine.growth import require_parent
 from stpatch.engine.owner import MARKER, owns_output
 from stpatch.errors import (
     ConfigError,
@@ -325,6 +326,7 @@ def _dataset_of(manifest: Path) -> str:
 
 SETTINGS: tuple[Callable[[Job], object], ...] = (
     require_output,
+    require_parent,
     require_gene_files,
     require_rules,
     require_columns,

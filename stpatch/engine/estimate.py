@@ -11,12 +11,14 @@ import numpy as np
 
 from stpatch.config import Config
 from stpatch.engine.corpus_check import early_splits
+from stpatch.engine.growth import growth_notes
 from stpatch.registry import ENCODINGS
 from stpatch.slides.readers.registry import probe_source
 from stpatch.slides.source import Probe
 from stpatch.stages.channels import read_channels
+from stpatch.stages.deal import dealt_slides
 from stpatch.stages.job import Job
-from stpatch.stages.plan import read_plan
+from stpatch.stages.plan import read_plan, shard_tasks
 from stpatch.stages.shard import dataset_layout
 
 GUESSED_GENES = 20000
@@ -37,6 +39,7 @@ class Outlook:
     tasks: int
     bytes: int
     memory: int
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -62,6 +65,7 @@ class Outlook:
             f"  dataset                        about {human_size(self.bytes)}",
             f"  memory                         about {human_size(self.memory)} per worker",
             f"  tasks                          {self.tasks}; array range 0-{max(self.tasks - 1, 0)}",
+            *(f"  {note}" for note in self.notes),
         ]
         return "\n".join(lines)
 
@@ -78,9 +82,10 @@ def plan_outlook(job: Job) -> Outlook:
         samples_by_split=dict(zip(plan.splits, by_split.tolist(), strict=True)),
         shape=(read_channels(job.channels_path).n_channels, *layout.shape[1:]),
         dtype=layout.dtype,
-        tasks=len(plan.tasks()),
+        tasks=len(shard_tasks(job)),
         bytes=_stored_bytes(len(plan.split), layout.shape, layout.dtype, layout.encoding),
-        memory=int(1.5 * max(spots) + 400e6),
+        memory=int(1.5 * max(spots, default=0) + 400e6),
+        notes=tuple(growth_notes(job, job.parent, dealt_slides(job))) if job.parent else (),
     )
 
 
@@ -113,6 +118,7 @@ def estimate_outlook(job: Job) -> Outlook:
         tasks=sum(math.ceil(count / config.shards.patches) for count in by_split.values() if count is not None),
         bytes=_stored_bytes(total, shape, dtype, config.shards.encoding),
         memory=int(1.5 * 0.15 * 6 * largest + 400e6),
+        notes=tuple(growth_notes(job, job.parent, early_splits(job, probes))) if job.parent else (),
     )
 
 

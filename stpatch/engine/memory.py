@@ -112,7 +112,10 @@ def unit_sizes(job: Job, stage: Stage, units: Iterable[str]) -> dict[str, UnitSi
     plan = read_plan(job.plan_path)
     tasks = plan.tasks()
     of_slide = np.array([sizes.get(slide_id, 0) for slide_id in plan.slides])
-    return {unit: _stored_size(int(of_slide[plan.slide[tasks[unit]]].max()), whole=False) for unit in units}
+    return {
+        unit: _stored_size(int(of_slide[plan.slide[tasks[unit]]].max()) if unit in tasks else 0, whole=False)
+        for unit in units  # one that is not in the plan is taken over from the parent
+    }
 
 
 def _stored_size(size: int, *, whole: bool) -> UnitSize:

@@ -65,7 +65,7 @@ def standings(job: Job) -> dict[str, Standing]:
             elif stage.unit == "corpus":
                 before = f"{len(dirty)} slides" if dirty else f"stage {reduce}" if reduce else ""
             else:
-                before = f"stage {reduce}" if reduce else "its slides" if slides[unit] & dirty else ""
+                before = f"stage {reduce}" if reduce else "its slides" if slides.get(unit, set()) & dirty else ""
             standing.state[unit] = _state(job, stage, unit, standing, before=before, code=code)
             again = standing.state[unit] != "done"
             if standing.state[unit] == "failed" and job.config.run.on_error == "skip":

@@ -138,12 +138,15 @@ class ShardFormat(ABC):
         Globs, from the dataset's folder, that match every shard file of the format and nothing else.
     libraries
         Packages beside numcodecs and NumPy whose version may change what is written.
+    fixed_shape
+        Whether samples that vary are padded to one shape, which a later version cannot enlarge.
     """
 
     name: ClassVar[str]
     tag: ClassVar[str]
     shard_patterns: ClassVar[tuple[str, ...]]
     libraries: ClassVar[tuple[str, ...]] = ()
+    fixed_shape: ClassVar[bool] = False
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -193,6 +196,14 @@ class ShardFormat(ABC):
     def part_names(self, layout: Layout) -> list[str]:  # noqa: ARG002 - one file holds all planes, unless overridden
         """Return the planes that a shard stores in files of their own."""
         return []
+
+    @abstractmethod
+    def shard_number(self, path: str) -> int:
+        """Return which of its split's shards a file is, counted from 0, from its path in the dataset's folder."""
+
+    @abstractmethod
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
+        """Return the paths of a shard's files from the dataset's folder: its own by "", those of its parts by plane."""
 
     @abstractmethod
     def folder(self, split: str) -> str:
