@@ -5,8 +5,8 @@
     python scripts/faults/scale.py --units 20000
 
 A slide of side n has n x n spots and n^2 / 4 patches of 2 x 2; the second line makes a million. What the journals say
-of each size is printed, with the seconds per slide and per million patches between the first size and the last, and what
-these make of 100 million patches. The third line times `status` alone.
+of each size is printed, with the seconds per slide and per million patches between the first size and the last, and
+what these make of 100 million patches. The third line times `status` alone.
 """
 
 from __future__ import annotations
