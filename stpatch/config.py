@@ -405,6 +405,17 @@ class Config(Section):
                 f"shards.encoding: {self.shards.encoding} holds counts only; set shards.values: counts (they are "
                 "normalized when read) or another shards.encoding"
             )
+        if FORMATS.get(self.shards.format).whole_slides:
+            if self.shards.values != "counts":
+                raise ValueError(
+                    f"shards.format: {self.shards.format} holds counts only; set shards.values: counts (they are "
+                    "normalized when read) or another shards.format"
+                )
+            if self.split.blocks is not None:
+                raise ValueError(
+                    f"shards.format: {self.shards.format} stores whole slides, so a slide is of one split; leave "
+                    "split.blocks out or choose another shards.format"
+                )
         if self.ingest.values == "normalized" and self.normalize.method != "none":
             raise ValueError("ingest.values: normalized is normalized already; set normalize.method: none")
         for name, _ in self.channels.panel_rules():

@@ -94,6 +94,9 @@ class Order:
         do not go round all ranks; what is left out differs from epoch to epoch where the order is shuffled.
     balance
         Draws the samples by category, some several times and some not at all; None takes each once.
+    pools
+        (samples,) the slide of each sample, and a number of slides: a shuffled epoch without balance takes so many
+        slides at a time and shuffles their samples, so that a reader that keeps them open opens each slide once.
     """
 
     samples: int
@@ -102,6 +105,7 @@ class Order:
     shuffle: bool = True
     last: Last = "pad"
     balance: Balance | None = None
+    pools: tuple[NDArray[np.int64], int] | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.batch_size < 1:
@@ -132,6 +136,8 @@ class Order:
         if not self.shuffle:
             return Epoch(order=self, epoch=epoch, sequence=np.arange(self.samples, dtype=np.int64))
         source = generator(self.seed, "order", epoch)
+        if self.balance is None and self.pools is not None:
+            return Epoch(order=self, epoch=epoch, sequence=pooled(source, *self.pools))
         if self.balance is None:
             return Epoch(order=self, epoch=epoch, sequence=permutation(source, self.samples))
         drawn = self.balance.draw(source)
@@ -227,6 +233,15 @@ class State:
         return cls(epoch=epoch, position=position)
 
 
+def pooled(source: np.random.Generator, slides: NDArray[np.int64], mix: int) -> NDArray[np.int64]:
+    """Return a permutation of the samples in which those of `mix` slides at a time come together, shuffled."""
+    different, codes = np.unique(slides, return_inverse=True)
+    place = np.empty(len(different), np.int64)
+    place[permutation(source, len(different))] = np.arange(len(different))
+    shuffled = permutation(source, len(slides))
+    return shuffled[np.argsort(place[codes[shuffled]] // mix, kind="stable")]
+
+
 def _identity(order: Order) -> dict[str, Any]:
     return {
         "samples": order.samples,
@@ -235,5 +250,6 @@ def _identity(order: Order) -> dict[str, Any]:
         "shuffle": order.shuffle,
         "last": order.last,
         "temperature": None if order.balance is None else order.balance.temperature,
+        **({} if order.pools is None else {"pool": order.pools[1]}),
         "quotas": None if order.balance is None else order.balance.quotas().tolist(),
     }

@@ -31,6 +31,7 @@ from stpatch.dataset.selection import column_codes, rows_with
 from stpatch.dataset.slide_rows import SlideRows
 from stpatch.dataset.tables import codes, indices, numbers, patch_columns, read_table
 from stpatch.errors import DatasetError
+from stpatch.registry import FORMATS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +49,7 @@ def open_dataset(
     values: str | None = None,
     dtype: str | None = None,
     genes: Sequence[str | int] | None = None,
+    **cropping: Any,
 ) -> Dataset:
     """Open one split of a built dataset; see `stpatch.open`."""
     folder = Path(path)
@@ -62,6 +64,17 @@ def open_dataset(
             found=split,
             expected=" or ".join(names) or "a dataset with splits",
         )
+    if FORMATS.get(manifest.layout.format).whole_slides:
+        from stpatch.dataset.cropping.dataset import Cropping, named, open_slides
+
+        channels = named(genes, cropping.pop("channels", None))
+        asked = Cropping(channels=channels, **cropping)
+        return open_slides(folder, manifest, split, values=values, dtype=dtype, cropping=asked)
+    if given := sorted(name for name, value in cropping.items() if value is not None):
+        raise DatasetError(
+            "the dataset's patches are cut already", where=folder, found=", ".join(given),
+            expected="a dataset of whole slides", hint="build it with shards.format: slides to cut it when it is read",
+        )  # fmt: skip
     ids = None if genes is None else gene_ids(genes, read_vocabulary(folder, manifest), where=folder)
     request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=folder)
     return Dataset(folder, manifest=manifest, split=split, request=request)
@@ -193,9 +206,11 @@ class Dataset:
         """
         if size < 1:
             raise ValueError(f"a batch has at least one sample, not {size}")
-        order = Order(samples=len(self), batch_size=size, seed=seed, shuffle=shuffle).epoch(epoch).sequence
+        how = Order(samples=len(self), batch_size=size, seed=seed, shuffle=shuffle, pools=self.pools)
+        order = how.epoch(epoch).sequence
         stop = len(self) - len(self) % size if drop_last else len(self)
-        return (self.batch(order[start : min(start + size, stop)]) for start in range(0, stop, size))
+        dataset = self.at_epoch(epoch)
+        return (dataset.batch(order[start : min(start + size, stop)]) for start in range(0, stop, size))
 
     def batch(self, numbers: Sequence[Any] | NDArray[np.integer[Any]]) -> Any:
         """Return some samples, by number or key, stacked: a `Batch`, or a `SparseBatch` for ``values="sparse"``."""
@@ -230,6 +245,15 @@ class Dataset:
             method=str(self.manifest.normalization["method"]),
             **common,
         )
+
+    def at_epoch(self, epoch: int) -> Dataset:  # noqa: ARG002 - samples that are stored are the same in all epochs
+        """Return the dataset as it is in an epoch: where samples are cut when they are read, these may be others."""
+        return self
+
+    @property
+    def pools(self) -> tuple[NDArray[np.int64], int] | None:
+        """What an epoch's order keeps together: the (samples,) pool members and how many of them; None: nothing."""
+        return None
 
     # -- some of the samples --------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpatch.dataset.entries import WrittenShard
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.sample import Sample, label_name
 from stpatch.registry import FORMATS
@@ -58,11 +59,28 @@ def run(job: Job, task: str) -> Outcome:
     first = samples.start
     split, number = plan.splits[plan.split[first]], int(plan.shard[first])
     format_ = FORMATS.get(layout.format)
+    if format_.whole_slides:
+        from stpatch.stages.whole_slide import stored_slide
+
+        slide = stored_slide(job, plan.slides[plan.slide[first]], channels=channels, categories=categories)
+        windows = samples.stop - samples.start
+        return _outcome(
+            job,
+            task,
+            format_.write_slide(job.output, slide, split=split, windows=windows, layout=layout),
+            split,
+            number,
+        )
     with Spool(job.work / "spool") as spool:
         cuts = _cut(job, plan, samples, channels=channels, layout=layout, categories=categories)
         for place, sample in cuts:
             spool.put(place, sample.key, format_.encode(sample, layout))
         written = format_.write(job.output, spool.in_order(), split=split, number=number, layout=layout)
+    return _outcome(job, task, written, split, number)
+
+
+def _outcome(job: Job, task: str, written: WrittenShard, split: str, number: int) -> Outcome:
+    """Store the byte ranges of a written shard's samples; return what the unit made."""
     rows_path = job.rows_path(task)
     ranges = np.array(written.ranges, np.int64).reshape(-1, 2)
     with atomic_file(rows_path) as file:

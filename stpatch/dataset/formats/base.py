@@ -18,6 +18,7 @@ from stpatch.dataset.sample import Sample
 from stpatch.errors import DatasetError
 
 if TYPE_CHECKING:
+    from stpatch.dataset.cropping.stored import StoredSlide
     from stpatch.dataset.manifest import Manifest
 
 Arrays = dict[str, NDArray[Any]]
@@ -138,12 +139,16 @@ class ShardFormat(ABC):
         Globs, from the dataset's folder, that match every shard file of the format and nothing else.
     libraries
         Packages beside numcodecs and NumPy whose version may change what is written.
+    whole_slides
+        Whether a shard is a whole slide, written by `write_slide`, from which samples are cut when they are read: there
+        are no stored samples, `encode`, `write` and `reader` raise, and a split's shards differ in their windows.
     """
 
     name: ClassVar[str]
     tag: ClassVar[str]
     shard_patterns: ClassVar[tuple[str, ...]]
     libraries: ClassVar[tuple[str, ...]] = ()
+    whole_slides: ClassVar[bool] = False
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -179,6 +184,26 @@ class ShardFormat(ABC):
         DatasetError
             There are no samples or too many.
         """
+
+    def write_slide(
+        self, output: Path, slide: StoredSlide, *, split: str, windows: int, layout: Layout
+    ) -> WrittenShard:
+        """Write a whole slide as a shard, where the format is one of `whole_slides`.
+
+        Parameters
+        ----------
+        output
+            The dataset's folder.
+        slide
+            What to write.
+        split
+            The slide's.
+        windows
+            How many rows of patches.parquet are windows of the slide.
+        layout
+            The dataset's layout.
+        """
+        raise NotImplementedError(f"{self.name} stores samples")
 
     @abstractmethod
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
