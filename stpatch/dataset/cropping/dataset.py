@@ -136,6 +136,11 @@ class CroppedDataset(Dataset):
         return self._slide_of, self.cropping.pool
 
     @property
+    def library(self) -> SlideLibrary:
+        """The split's stored slides."""
+        return self._library
+
+    @property
     def open_bytes(self) -> int:
         """Bytes of the slides that this process has open, in memory or mapped."""
         return self._reader.pool.nbytes  # type: ignore[attr-defined, no-any-return]
