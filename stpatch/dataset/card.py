@@ -177,8 +177,9 @@ def _reading(manifest: Manifest) -> str:
         "print(sample.key, sample.x.shape, sample.x.dtype, len(dataset))",
     ]
     lines = ["## Reading", "", "From the dataset's folder, without stpatch:", "", *_fenced(snippets)]
+    further = FORMATS.get(manifest.layout.format).further_reading(manifest, split)
     return "\n".join(
-        [*lines, "With stpatch (random access, normalization, which genes were measured):", "", *_fenced(own)]
+        [*lines, "With stpatch (random access, normalization, which genes were measured):", "", *_fenced(own), *further]
     )
 
 

@@ -365,6 +365,9 @@ def test_the_card_reads_it_without_stpatch(by_panel):
     sample = stpatch.open(by_panel, "train")[0]
     assert done.stdout.split()[0] == sample.key
     assert float(done.stdout.split()[-1]) == sample.totals.sum()
+    last = card.split("```python\n")[-1].split("```")[0].replace('"n": 64', '"n": 6').replace('"size": 8', '"size": 3')
+    done = subprocess.run([sys.executable, "-c", last], cwd=by_panel, capture_output=True, text=True, check=True)
+    assert done.stdout.split(maxsplit=1)[1] == "(6, 3, 3)\n"
 
 
 def test_what_a_spawned_worker_gets(by_patch):

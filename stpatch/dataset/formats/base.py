@@ -245,6 +245,10 @@ class ShardFormat(ABC):
         """Return (field, words) of what is stored beside the planes."""
         return []
 
+    def further_reading(self, manifest: Manifest, split: str) -> list[str]:  # noqa: ARG002 - nothing to add
+        """Return lines of Markdown that the card ends with: what else can be done with such a dataset."""
+        return []
+
     @abstractmethod
     def snippet(self, manifest: Manifest, split: str) -> list[str]:
         """Return lines of Python that read and print a split's first sample without stpatch.

@@ -132,6 +132,30 @@ class Slides(ShardFormat):
         """Return how it comes about."""
         return "cut from the slide's `counts` when it is read"
 
+    def further_reading(self, manifest: Manifest, split: str) -> list[str]:
+        """Return how others cut the slides in their own way."""
+        height, width = manifest.layout.shape[1:]
+        return [
+            "## Cropping",
+            "",
+            f"The dataset holds whole slides. patches.parquet lists the windows of {height} x {width} pixels that it "
+            "was made with; others are cut when they are read, with nothing built again:",
+            "",
+            "```python",
+            "import stpatch",
+            "",
+            'crop = {"method": "random", "size": 8, "min_coverage": 0.3}  # or "tiles" with a "stride"',
+            'rule = {"method": "variance_sampled", "n": 64}  # or {"genes": ["GENE", ...]}',
+            f'dataset = stpatch.open(".", "{split}", crop=crop, channels=rule, pitch=2, seed=0, fresh=True)',
+            "print(dataset.at_epoch(1).table.num_rows, dataset.at_epoch(1)[0].x.shape)",
+            "```",
+            "",
+            "Sample i of epoch e under a seed is the same window with the same channels on every machine. To say in a "
+            "paper what was trained on, name the dataset's fingerprint and these keys; `dataset.at_epoch(e).table` "
+            "lists the windows. `stpatch convert` writes shards, `.h5ad` files or SpatialData stores.",
+            "",
+        ]
+
     def snippet(self, manifest: Manifest, split: str) -> list[str]:
         """Return how plain zarr reads the first window's counts of all genes."""
         height, width = manifest.layout.shape[1:]
