@@ -154,10 +154,10 @@ def rates(slides: Path, size: int, shards: Path | None) -> dict[str, Any]:
     """Return what reading takes: cut from slides, from shards, by the shard stage's code, and from a dense array."""
     import stpatch
 
-    asked = {} if shards is not None else {"crop": {"method": "random", "size": size}}
+    asked: dict[str, Any] = {} if shards is not None else {"crop": {"method": "random", "size": size}}
     ways: dict[str, Callable[[], object]] = {}
     begun = time.process_time()
-    cut = stpatch.open(slides, "train", fresh=False, **asked)
+    cut: Any = stpatch.open(slides, "train", fresh=False, **asked)
     cut.batch([0])
     opened = time.process_time() - begun
     count = min(len(cut), SAMPLES if size <= SIZE else SAMPLES // 8)

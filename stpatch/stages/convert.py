@@ -194,7 +194,7 @@ def _add_rows(
     ranges: tuple[tuple[int, int], ...],
 ) -> None:
     table = dataset.table.take(members).to_pydict()
-    own = {
+    own: dict[str, list[Any]] = {
         "shard": [path] * len(members),
         "index": list(range(len(members))),
         "offset": [offset for offset, _ in ranges],
@@ -251,8 +251,8 @@ def _write_spatialdata(path: Path, slide: Slide, totals: NDArray[np.float64]) ->
     """Write one slide as a SpatialData store: a table of counts, and a circle per spot."""
     try:
         import anndata
-        import geopandas
-        import shapely
+        import geopandas  # type: ignore[import-untyped]
+        import shapely  # type: ignore[import-untyped]
         import spatialdata
         from spatialdata.models import ShapesModel, TableModel
     except ImportError as error:
