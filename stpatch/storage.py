@@ -27,6 +27,22 @@ _TEMPORARY = ".tmp-"
 _SEAL = "seal"
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for what can be made again: ``STPATCH_CACHE``, or ``stpatch`` in the usual place.
+
+    Raises
+    ------
+    OSError
+        The user has no home.
+    """
+    if chosen := os.environ.get("STPATCH_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stpatch"
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
 def is_safe_id(text: str) -> bool:
     """Whether `text` may become (part of) a file name: letters, digits and ``_.+-``, at most 128 of them."""
     return _ID.fullmatch(text) is not None
@@ -351,6 +367,16 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def digest(value: Any) -> str:
     """Return the SHA-256 (hex) of a JSON value's canonical text."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def crc32c(*parts: bytes) -> int:
+    """Return the CRC-32C (Castagnoli) of bytes, as if the parts stood one after the other."""
+    import google_crc32c
+
+    whole: int = google_crc32c.value(parts[0]) if parts else 0
+    for part in parts[1:]:
+        whole = google_crc32c.extend(whole, part)
+    return whole
 
 
 def sha256_file(path: Path) -> str:

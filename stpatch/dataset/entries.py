@@ -97,10 +97,13 @@ class WrittenShard:
         As the manifest lists it.
     ranges
         Byte range (offset, nbytes) of each sample in the shard's file, for patches.parquet.
+    checksums
+        CRC-32C of each sample's stored bytes, for patches.parquet; see `stpatch.dataset.formats.base.check_stored`.
     """
 
     entry: ShardEntry
     ranges: tuple[tuple[int, int], ...]
+    checksums: tuple[int, ...]
 
 
 def write_file(folder: Path, path: str, data: bytes) -> FileEntry:

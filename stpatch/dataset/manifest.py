@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from stpatch.dataset.entries import Count, FileEntry, Part, Positive, Sha256, ShardEntry, SplitEntry, Text
-from stpatch.dataset.layout import Layout
+from stpatch.dataset.layout import FORMAT_VERSION, Layout
 from stpatch.dataset.planes import DIMS, PAD_GENE, Plane
 from stpatch.errors import ConfigError, DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
@@ -25,7 +25,6 @@ from stpatch.storage import write_json
 __all__ = ["MANIFEST", "Manifest", "Sha256", "manifest_schema", "parse_manifest", "parse_shard", "read_manifest"]
 
 FORMAT = "stpatch"
-VERSION = 1
 MANIFEST = "manifest.json"
 TABLES = ("genes", "slides", "patches")
 
@@ -197,7 +196,7 @@ class Manifest(Part):
         """
         value = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": layout.version,
             "dataset": dict(dataset),
             "tensor": {
                 "shape": layout.shape,
@@ -241,6 +240,7 @@ class Manifest(Part):
             genes=self.scope != "panel",
             variable=self.tensor.variable,
             further=tuple(Plane(**dict(plane)) for plane in self.planes),
+            version=self.version,
         )
 
     @property
@@ -313,12 +313,12 @@ def parse_manifest(value: Any, *, where: object = MANIFEST) -> Manifest:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DatasetError("not a manifest of stpatch", where=where, expected=f'"format": "{FORMAT}"')
     version = value.get("version")
-    if isinstance(version, int) and version > VERSION:
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise DatasetError(
             "the dataset has a newer format than this version of stpatch reads",
             where=where,
             found=f"version {version}",
-            expected=f"at most {VERSION}",
+            expected=f"at most {FORMAT_VERSION}",
             hint="pip install --upgrade stpatch",
         )
     try:

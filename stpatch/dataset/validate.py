@@ -144,7 +144,7 @@ def _check_tables(folder: Path, manifest: Manifest, *, deep: bool, tell: Progres
         if deep and not problems and FORMATS.get(layout.format).whole_slides:
             from stpatch.dataset.cropping.check import slide_problems
 
-            yield from slide_problems(folder, manifest, name, {key: rows[key] for key in columns}, chosen, facts, tell)
+            yield from slide_problems(folder, name, {key: rows[key] for key in columns}, chosen, facts, tell)
         elif deep and not problems:
             reader = ShardReader(folder, layout)
             for number, shard in enumerate(split.shards):
@@ -282,7 +282,9 @@ def _check_samples(
             yield DatasetError("a sample's size is wrong", where=key, found=size, expected=layout.shape[1:])
             continue
         try:
-            address = Address(shard=shard, index=index, byte_range=byte_range, key=key, size=size)
+            address = Address(
+                shard=shard, index=index, byte_range=byte_range, key=key, size=size, checksum=told.get("crc32c")
+            )
             stored = reader.read(address)
         except DatasetError as problem:
             yield problem

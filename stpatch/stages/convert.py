@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from stpatch.dataset.card import write_card
 from stpatch.dataset.cropping.asked import Cropping
 from stpatch.dataset.cropping.dataset import CroppedDataset, open_slides
-from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, write_file
+from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard, write_file
+from stpatch.dataset.home import Home
 from stpatch.dataset.manifest import Manifest, read_manifest
 from stpatch.dataset.planes import LABEL, NO_LABEL
 from stpatch.dataset.sample import Sample, by_kind
@@ -91,7 +92,7 @@ def to_shards(
     splits, files = {}, []
     for name in manifest.splits:
         dataset = open_slides(
-            folder, manifest, name, values="counts", dtype=None, cropping=Cropping(fresh=False, pool=max(mix, 1))
+            Home(folder), name, values="counts", dtype=None, cropping=Cropping(fresh=False, pool=max(mix, 1))
         )
         order = _shard_order(dataset, name, draws=manifest.draws, patches=layout.patches, mix=mix, seed=seed)
         shards: list[ShardEntry] = []
@@ -103,7 +104,7 @@ def to_shards(
                     spool.put(int(place), sample.key, target.encode(sample, layout))
                 written = target.write(output, spool.in_order(), split=name, number=number, layout=layout)
             shards.append(written.entry)
-            _add_rows(rows, dataset, members, written.entry.path, written.ranges)
+            _add_rows(rows, dataset, members, written)
         spots = int(np.sum(dataset.table["n_spots"].to_numpy()[order])) if len(order) else 0
         splits[name] = SplitEntry.of(shards, spots=spots)
         files += target.write_split_files(output, name=name, split=splits[name], layout=layout)
@@ -147,7 +148,7 @@ def to_slides(folder: Path, output: Path, *, kind: str) -> list[Path]:
     facts = read_table(folder / manifest.tables["slides"].path, SLIDES).to_pandas()
     paths = []
     for name in manifest.splits:
-        dataset = open_slides(folder, manifest, name, values="counts", dtype=None, cropping=Cropping(fresh=False))
+        dataset = open_slides(Home(folder), name, values="counts", dtype=None, cropping=Cropping(fresh=False))
         for row in dataset.library.slides:
             slide, totals = _slide(dataset, row, facts.iloc[row], genes, manifest.labels)
             if kind == "h5ad":
@@ -190,15 +191,15 @@ def _add_rows(
     rows: Mapping[str, list[Any]],
     dataset: CroppedDataset,
     members: NDArray[np.int64],
-    path: str,
-    ranges: tuple[tuple[int, int], ...],
+    written: WrittenShard,
 ) -> None:
     table = dataset.table.take(members).to_pydict()
     own: dict[str, list[Any]] = {
-        "shard": [path] * len(members),
+        "shard": [written.entry.path] * len(members),
         "index": list(range(len(members))),
-        "offset": [offset for offset, _ in ranges],
-        "nbytes": [nbytes for _, nbytes in ranges],
+        "offset": [offset for offset, _ in written.ranges],
+        "nbytes": [nbytes for _, nbytes in written.ranges],
+        "crc32c": list(written.checksums),
     }
     for name, column in rows.items():
         column += own.get(name, table.get(name, []))

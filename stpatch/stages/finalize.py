@@ -129,12 +129,14 @@ def _patch_rows(
     draws = job.config.channels.draws
     slides = [plan.slides[i] for i in plan.slide]
     paths: list[str] = []
-    offset, nbytes = np.empty(len(slides), np.int64), np.empty(len(slides), np.int64)
+    stored = {"offset": np.int64, "nbytes": np.int64, "crc32c": np.uint32}
+    of_shards = {name: np.empty(len(slides), dtype) for name, dtype in stored.items()}
     for task, samples in plan.tasks().items():
         record = job.receipt("shard", task).facts["record"]
         paths += [record["path"]] * (samples.stop - samples.start)
         with np.load(job.rows_path(task), allow_pickle=False) as file:
-            offset[samples], nbytes[samples] = file["offset"], file["nbytes"]
+            for name, values in of_shards.items():
+                values[samples] = file[name]
     columns: dict[str, NDArray[Any] | list[Any]] = {
         "key": [
             sample_key(slide_id, int(n), int(draw), draws=draws)
@@ -143,8 +145,7 @@ def _patch_rows(
         "split": [plan.splits[i] for i in plan.split],
         "shard": paths,
         "index": plan.index,
-        "offset": offset,
-        "nbytes": nbytes,
+        **of_shards,
         "slide_id": slides,
         "row": row,
         "col": col,

@@ -84,7 +84,7 @@ def _outcome(job: Job, task: str, written: WrittenShard, split: str, number: int
     rows_path = job.rows_path(task)
     ranges = np.array(written.ranges, np.int64).reshape(-1, 2)
     with atomic_file(rows_path) as file:
-        np.savez(file, offset=ranges[:, 0], nbytes=ranges[:, 1])
+        np.savez(file, offset=ranges[:, 0], nbytes=ranges[:, 1], crc32c=np.array(written.checksums, np.uint32))
     outputs: list[tuple[Any, str | None]] = [(job.output / item.path, item.sha256) for item in written.entry.files()]
     return Outcome(
         outputs=[*outputs, (rows_path, None)],

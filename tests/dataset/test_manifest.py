@@ -6,7 +6,7 @@ import json
 import pytest
 from bundles.dataset import write_dataset
 
-from stpatch.dataset.manifest import MANIFEST, VERSION, parse_manifest, parse_shard, read_manifest
+from stpatch.dataset.manifest import FORMAT_VERSION, MANIFEST, parse_manifest, parse_shard, read_manifest
 from stpatch.errors import DatasetError
 from stpatch.storage import canonical_json
 
@@ -48,7 +48,7 @@ def set_at(value, keys, new):
     ("keys", "new", "message"),
     [
         (["format"], "other", "not a manifest of stpatch"),
-        (["version"], VERSION + 1, "newer format(.|\n)*pip install"),
+        (["version"], FORMAT_VERSION + 1, "newer format(.|\n)*pip install"),
         (["version"], 0, "key version"),
         (["version"], True, "key version"),
         (["tensor"], [], "key tensor"),

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset import content
-from stpatch.dataset.manifest import Manifest
 from stpatch.errors import DatasetError
 
 
 def slide_problems(
     folder: Path,
-    manifest: Manifest,
     split: str,
     rows: Mapping[str, Any],
     chosen: NDArray[np.int64],
@@ -27,7 +25,7 @@ def slide_problems(
 
     Parameters
     ----------
-    folder, manifest, split
+    folder, split
         The dataset and its split.
     rows
         Columns of patches.parquet, all splits.
@@ -39,11 +37,10 @@ def slide_problems(
         Called with the path of each slide that has been looked at.
     """
     from stpatch.dataset.cropping.dataset import Cropping, open_slides
+    from stpatch.dataset.home import Home
 
     try:
-        dataset = open_slides(
-            folder, manifest, split, values="counts", dtype=None, cropping=Cropping(fresh=False, pool=1)
-        )
+        dataset = open_slides(Home(folder), split, values="counts", dtype=None, cropping=Cropping(fresh=False, pool=1))
         table = dataset.table
     except DatasetError as problem:
         yield problem

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,15 @@ from stpatch.image.labels import NO_LABEL
 from stpatch.kernels.window import Window
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowAddress(Address):
-    """Where a sample is cut.
+class WindowAddress(NamedTuple):
+    """Where a sample is cut: for one whose samples are stored, see `Address`.
 
     Attributes
     ----------
+    key
+        The sample's key.
+    size
+        (height, width) where samples vary.
     slide
         Row of slides.parquet.
     window
@@ -32,6 +34,8 @@ class WindowAddress(Address):
         By which channels are drawn.
     """
 
+    key: str
+    size: tuple[int, int] | None
     slide: int
     window: Window
     number: int
@@ -57,7 +61,7 @@ class WindowReader(SampleReader):
         """Let go of all slides."""
         self.pool.forget()
 
-    def read(self, address: Address) -> Stored:
+    def read(self, address: Address | WindowAddress) -> Stored:
         """Return one sample."""
         arrays: Arrays = {
             plane.name: np.empty(plane.shape_at(address.size), plane.dtype) for plane in self._layout.planes
@@ -65,7 +69,7 @@ class WindowReader(SampleReader):
         self.read_into(address, arrays)
         return Stored(arrays, None)
 
-    def read_into(self, address: Address, out: Mapping[str, NDArray[Any]]) -> Entries | None:
+    def read_into(self, address: Address | WindowAddress, out: Mapping[str, NDArray[Any]]) -> Entries | None:
         """Cut one sample; see `SampleReader.read_into`."""
         if not isinstance(address, WindowAddress):
             raise TypeError(f"{address} is no window")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.config import CropSection
-from stpatch.dataset.access import OpenFiles
 from stpatch.dataset.cropping.asked import TRAIN, Cropping, crop_section, reopened_manifest
 from stpatch.dataset.cropping.cut import WindowAddress, WindowReader
 from stpatch.dataset.cropping.pool import SlideLibrary, SlidePool
@@ -20,6 +19,7 @@ from stpatch.dataset.cropping.rule import ChannelRule, named, resolve_rule
 from stpatch.dataset.cropping.weights import quotas_of, resolve_weights
 from stpatch.dataset.cropping.windows import (
     EPOCH,
+    EpochRows,
     FixedWindows,
     FreshWindows,
     WindowRows,
@@ -27,9 +27,9 @@ from stpatch.dataset.cropping.windows import (
     fixed_rows,
 )
 from stpatch.dataset.filling import Filler
-from stpatch.dataset.formats.base import Address, Stored
+from stpatch.dataset.formats.base import ByteRanges, Stored
 from stpatch.dataset.genes import read_panel, read_vocabulary
-from stpatch.dataset.manifest import Manifest, read_manifest
+from stpatch.dataset.home import Home
 from stpatch.dataset.reader import Dataset
 from stpatch.dataset.request import Request, resolve_request
 from stpatch.dataset.slide_rows import SlideRows
@@ -43,12 +43,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def open_slides(
-    folder: Path, manifest: Manifest, split: str, *, values: str | None, dtype: str | None, cropping: Cropping
-) -> CroppedDataset:
+def open_slides(home: Home, split: str, *, values: str | None, dtype: str | None, cropping: Cropping) -> CroppedDataset:
     """Open one split of a dataset of slides; see `stpatch.open`."""
-    request = resolve_request(manifest, values=values, dtype=dtype, genes=None, where=folder)
-    return CroppedDataset(folder, manifest=manifest, split=split, request=request, cropping=cropping)
+    request = resolve_request(home.manifest, values=values, dtype=dtype, genes=None, where=home.place)
+    return CroppedDataset(home, split=split, request=request, cropping=cropping)
 
 
 class CroppedDataset(Dataset):
@@ -60,8 +58,8 @@ class CroppedDataset(Dataset):
 
     Parameters
     ----------
-    folder, manifest, split, request
-        As in `Dataset`; the manifest is the stored one.
+    home, split, request
+        As in `Dataset`.
     cropping
         What was asked for.
     quotas
@@ -70,21 +68,27 @@ class CroppedDataset(Dataset):
 
     def __init__(
         self,
-        folder: Path,
+        home: Home,
         *,
-        manifest: Manifest,
         split: str,
         request: Request,
         cropping: Cropping,
         quotas: Mapping[int, int] | None = None,
     ) -> None:
         # `Dataset` reads shards of samples; what it does with their numbers is taken over, how it finds them is not.
-        self.folder, self.split, self.request, self.cropping = folder, split, request, cropping
-        self._stored = manifest
-        self._slides = SlideRows(folder / manifest.tables["slides"].path)
-        self._files = OpenFiles(folder)
+        self._home, self.place, self.folder, self.verified = home, home.place, home.folder, False
+        self.split, self.request, self.cropping = split, request, cropping
+        manifest = self._stored = home.manifest
+        self._slides = SlideRows(home.table("slides"))
+        self._files = home.files
+        for table in ("genes", "patches"):
+            home.table(table)
         self._library = SlideLibrary(
-            self._files, self._shards_by_slide(), layout=manifest.layout, folder=folder, pitch=cropping.pitch
+            self._files,
+            self._shards_by_slide(),
+            layout=manifest.layout,
+            folder=None if home.is_remote else home.folder,
+            pitch=cropping.pitch,
         )
         section, samples = crop_section(manifest, cropping.crop)
         self._rule = self._resolved_rule()
@@ -110,10 +114,13 @@ class CroppedDataset(Dataset):
             method=str(manifest.normalization["method"]),
             panel=self._rule.panel,
         )
-        self._slide_of = self._windows.slide
-        self._at = np.arange(len(self._windows), dtype=np.int64)
         self._chosen = None
         self._epoch = 0
+        self._table_columns = patch_columns(layout, draws=self._rule.draws)
+        slides, self._shard_starts = np.unique(self._windows.slide, return_index=True)
+        by_place = np.argsort(self._shard_starts)
+        self._shard_starts = self._shard_starts[by_place]
+        self._shards = tuple(self._library.shard(int(slide)) for slide in slides[by_place])
 
     # -- epochs -----------------------------------------------------------------------------------------------------
 
@@ -133,7 +140,7 @@ class CroppedDataset(Dataset):
     @property
     def pools(self) -> tuple[NDArray[np.int64], int]:
         """The (samples,) slide of each sample, and of how many slides an epoch's order mixes the samples."""
-        return self._slide_of, self.cropping.pool
+        return self._windows.slide[self._all_rows()], self.cropping.pool
 
     @property
     def library(self) -> SlideLibrary:
@@ -150,15 +157,12 @@ class CroppedDataset(Dataset):
     def subset(self, numbers: Sequence[Any] | NDArray[np.integer[Any]]) -> CroppedDataset:
         """Return a dataset of some samples, by number or key, in that order; slides are shared."""
         part = self._view()
-        chosen = self._resolve(numbers)
-        part._at = self._at[chosen]
-        part._chosen = part._at
-        part._slide_of = self._slide_of[chosen]
+        part._chosen = self._rows_of(self._resolve(numbers))
         return part
 
     def stored(self, number: int) -> Stored:
         """Return the planes of a sample as a shard would hold them."""
-        return self._reader.read(self._addresses(np.array([number]))[0])
+        return self._reader.read(self._addresses(self._rows_of(np.array([number])))[0])
 
     @cached_property
     def panel(self) -> NDArray[np.int32] | None:
@@ -171,51 +175,45 @@ class CroppedDataset(Dataset):
             raise DatasetError("the samples' channels differ", where=self.folder)
         return self._rule.panel
 
-    @cached_property
-    def _rows_of_epoch(self) -> WindowRows:
-        return self._windows.rows(self._at, self._epoch)
-
-    @cached_property
-    def _columns(self) -> dict[str, NDArray[Any]]:  # type: ignore[override]
-        rows = self._rows_of_epoch
-        names = ["row", "col", "n_spots", "coverage"]
-        names += ["height", "width"] if self._layout.variable else []
-        names += ["draw"] if self._rule.draws > 1 else []
-        return {name: getattr(rows, name) for name in names}
-
-    @cached_property
-    def _rows(self) -> pa.Table:
-        """The samples as a table like patches.parquet: what was drawn, without a count read."""
+    @property
+    def table(self) -> pa.Table:
+        """The samples as a table like patches.parquet: what an epoch draws, without a count read."""
         import pyarrow as pa
 
-        rows, columns = self._rows_of_epoch, patch_columns(self._layout, draws=self._rule.draws)
-        values: dict[str, Any] = {
-            "key": self._keys_of(rows),
-            "split": [self.split] * len(rows),
+        at = self._all_rows()
+        rows = self._rows.of(at)
+        known: dict[str, Any] = {
+            "key": self._rows.keys(at),
+            "split": [self.split] * len(at),
             "shard": [self._library.path(slide) for slide in rows.slide.tolist()],
-            "index": np.zeros(len(rows), np.int32),
-            "offset": np.zeros(len(rows), np.int64),
-            "nbytes": np.zeros(len(rows), np.int64),
             "slide_id": [self.slide_ids[slide] for slide in rows.slide.tolist()],
-            **self._columns,
         }
-        fields = schema(columns)
-        return pa.Table.from_arrays(
-            [pa.array(values[name], fields.field(name).type) for name in columns], schema=fields
-        )
+        fields = schema(self._table_columns)
+        columns = [
+            pa.array(known[name] if name in known else self._rows[name][at], fields.field(name).type)
+            for name in self._table_columns
+        ]
+        return pa.Table.from_arrays(columns, schema=fields)
 
-    def _addresses(self, chosen: NDArray[np.int64]) -> list[Address]:
-        rows = self._windows.rows(self._at[chosen], self._epoch)
-        keys = self._keys_of(rows)
-        variable = self._layout.variable
+    def read_ahead(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+        """Yield batches' sample numbers: slides are read when they are first cut."""
+        yield from batches
+
+    @cached_property
+    def _rows(self) -> EpochRows:
+        return EpochRows(self._windows, self._epoch, self._keys_of)
+
+    def _slides_at(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._windows.slide[at]
+
+    def _addresses(self, at: NDArray[np.int64]) -> list[Any]:
+        rows = self._windows.rows(at, self._epoch)
+        keys, variable = self._keys_of(rows), self._layout.variable
         columns = (
             getattr(rows, name).tolist() for name in ("slide", "number", "row", "col", "height", "width", "draw")
         )
         return [
             WindowAddress(
-                shard=self._library.shard(slide),
-                index=0,
-                byte_range=(0, 0),
                 key=key,
                 size=(height, width) if variable else None,
                 slide=slide,
@@ -229,7 +227,7 @@ class CroppedDataset(Dataset):
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to a spawned worker as the request to open the dataset again."""
         quotas = self._windows.quotas if isinstance(self._windows, FreshWindows) else None
-        state = (self.folder, self.split, self._asked, self.cropping, quotas, self._chosen, self._epoch)
+        state = (self._home, self.split, self._asked, self.cropping, quotas, self._chosen, self._epoch)
         return (_reopen, state)
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -245,8 +243,7 @@ class CroppedDataset(Dataset):
         """Return a copy that shares slides and files, without what was made for this one's samples."""
         other: CroppedDataset = object.__new__(type(self))  # `copy` would go by `__reduce__`, and open it again
         other.__dict__.update(self.__dict__)
-        for name in ("_rows_of_epoch", "_columns", "_rows"):
-            other.__dict__.pop(name, None)
+        other.__dict__.pop("_rows", None)
         return other
 
     def _keys_of(self, rows: WindowRows) -> list[str]:
@@ -398,9 +395,12 @@ class CroppedDataset(Dataset):
 class _Reader:
     """What `Dataset` and `Filler` take for a reader of shards."""
 
-    def __init__(self, files: OpenFiles, reader: WindowReader) -> None:
+    def __init__(self, files: ByteRanges, reader: WindowReader) -> None:
         self._files, self._reader = files, reader
         self.read, self.read_into, self.pool = reader.read, reader.read_into, reader.pool
+
+    def expect(self, addresses: Iterable[Any]) -> None:
+        """Do nothing: slides are read whole."""
 
     def close(self) -> None:
         self._files.close()
@@ -408,7 +408,7 @@ class _Reader:
 
 
 def _reopen(
-    folder: Path,
+    home: Home,
     split: str,
     request: Request,
     cropping: Cropping,
@@ -416,10 +416,7 @@ def _reopen(
     chosen: NDArray[np.int64] | None,
     epoch: int,
 ) -> CroppedDataset:
-    manifest = read_manifest(folder)
-    dataset = CroppedDataset(
-        folder, manifest=manifest, split=split, request=request, cropping=cropping, quotas=quotas
-    ).at_epoch(epoch)
+    dataset = CroppedDataset(home, split=split, request=request, cropping=cropping, quotas=quotas).at_epoch(epoch)
     return dataset if chosen is None else dataset.subset(chosen)
 
 

@@ -13,9 +13,9 @@ slide means the same in each. What an epoch draws anew is the place, and with a 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -224,6 +224,50 @@ class FreshWindows(Windows):
             coverage=(occupied / (height * width)).astype(np.float32),
         )
         return WindowRows.of(patches, slide=slide, draws=self._draws)
+
+
+class EpochRows:
+    """The samples of an epoch as the rows of patches.parquet are given to a reader: columns of all of them, and keys.
+
+    Parameters
+    ----------
+    windows
+        The samples.
+    epoch
+        The epoch.
+    keys_of
+        Returns the keys of samples.
+    """
+
+    columns = ("index", "offset", "nbytes", "crc32c", "row", "col", "n_spots", "coverage", "height", "width", "draw")
+
+    def __init__(self, windows: Windows, epoch: int, keys_of: Callable[[WindowRows], list[str]]) -> None:
+        self._windows, self._epoch, self._keys_of = windows, epoch, keys_of
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        """Return (samples,) a column; all samples are drawn, and kept."""
+        found: NDArray[Any] | None = getattr(self._all, column, None)
+        return np.zeros(len(self), np.int64) if found is None else found  # windows have no bytes of their own
+
+    def of(self, at: NDArray[np.int64]) -> WindowRows:
+        """Return some samples."""
+        return self._all.take(at)
+
+    def keys(self, at: NDArray[np.int64]) -> list[str]:
+        """Return the keys of some samples."""
+        return self._keys_of(self._windows.rows(at, self._epoch))
+
+    def find(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the places of keys, -1 where there is none."""
+        at = {key: place for place, key in enumerate(self._keys_of(self._all))}
+        return np.array([at.get(key, -1) for key in keys], np.int64)
+
+    @cached_property
+    def _all(self) -> WindowRows:
+        return self._windows.rows(np.arange(len(self._windows)), self._epoch)
 
 
 def drawn(

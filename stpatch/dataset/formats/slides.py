@@ -89,7 +89,7 @@ class Slides(ShardFormat):
         parts[TABLE] = table.model_copy(update={"path": f"{self.folder(split)}/{table.path}"})
         first = parts.pop(COUNTS)
         entry = ShardEntry(path=first.path, bytes=first.bytes, sha256=first.sha256, patches=windows, parts=parts)
-        return WrittenShard(entry=entry, ranges=((0, 0),) * windows)
+        return WrittenShard(entry=entry, ranges=((0, 0),) * windows, checksums=(0,) * windows)
 
     def encode(self, sample: Sample, layout: Layout) -> NoReturn:  # noqa: ARG002 - there are no stored samples
         """Raise: there are no stored samples."""

@@ -17,14 +17,23 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
-from stpatch.dataset.formats.base import Address, ByteRanges, Entries, SampleReader, ShardFormat, Stored, check_count
+from stpatch.dataset.formats.base import (
+    Address,
+    ByteRanges,
+    Entries,
+    SampleReader,
+    ShardFormat,
+    Stored,
+    check_count,
+    check_stored,
+)
 from stpatch.dataset.index import write_index
 from stpatch.dataset.layout import META, Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import NAME_LIMIT, Sample, encode_meta, fitting_arrays
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
-from stpatch.storage import atomic_file, canonical_json
+from stpatch.storage import atomic_file, canonical_json, crc32c
 
 if TYPE_CHECKING:
     from stpatch.dataset.manifest import Manifest
@@ -78,7 +87,7 @@ class Tar(ShardFormat):
             check_count(len(ranges), layout, path)
             sha256 = shard.finish()
         entry = ShardEntry(path=path, bytes=shard.size, sha256=sha256, patches=len(ranges))
-        return WrittenShard(entry=entry, ranges=tuple(ranges))
+        return WrittenShard(entry=entry, ranges=tuple(ranges), checksums=tuple(shard.checksums))
 
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:  # noqa: ARG002
         """Write the split's shard index for webdataset."""
@@ -152,6 +161,7 @@ class TarReader(SampleReader):
         """Return one sample; see `SampleReader.read`."""
         where = address.where
         data = self._files.read(address.shard, *address.byte_range, where=where)
+        check_stored(address, data)
         found, fields = parse_sample(data, where=where)
         if found != address.key:
             raise DatasetError("a byte range holds another sample", where=where, found=found, expected=address.key)
@@ -178,6 +188,7 @@ class TarReader(SampleReader):
         """
         where = address.where
         data = self._files.read(address.shard, *address.byte_range, where=where)
+        check_stored(address, data)
         entries: Entries | None = None
         view, offset, name = memoryview(data), 0, address.key.encode("ascii")
         for plane, end, encoding in self._ends:
@@ -238,12 +249,15 @@ class TarShard:
     ----------
     size
         Bytes written so far.
+    checksums
+        CRC-32C of each sample's byte range.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._sha256 = hashlib.sha256()
         self.size = 0
+        self.checksums: list[int] = []
 
     def add(self, key: str, fields: Mapping[str, bytes]) -> tuple[int, int]:
         """Append a sample's members in the order given; return their byte range, headers and padding included.
@@ -257,7 +271,9 @@ class TarShard:
         for name, data in fields.items():
             size = len(data)
             blocks += (header(start + name.encode("ascii"), size), data, bytes(-size % BLOCK))
-        return self._write(b"".join(blocks))
+        data = b"".join(blocks)
+        self.checksums.append(crc32c(data))
+        return self._write(data)
 
     def finish(self) -> str:
         """Write the end of the archive; return the SHA-256 (hex) of the whole file."""

@@ -25,10 +25,12 @@ from stpatch.dataset.formats.base import (
     Address,
     ByteRanges,
     Entries,
+    Range,
     SampleReader,
     ShardFormat,
     Stored,
     check_count,
+    check_stored,
     where_of,
 )
 from stpatch.dataset.layout import Layout
@@ -36,7 +38,7 @@ from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import Sample, fitting_arrays
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
-from stpatch.storage import atomic_file
+from stpatch.storage import atomic_file, crc32c
 
 if TYPE_CHECKING:
     from stpatch.dataset.manifest import Manifest
@@ -76,7 +78,7 @@ class Zarr(ShardFormat):
     ) -> WrittenShard:
         """Write one shard file per plane; see `ShardFormat.write`."""
         paths = {plane.name: shard_path(split, plane, number) for plane in layout.planes}
-        ranges = []
+        ranges, checksums = [], []
         with contextlib.ExitStack() as stack:
             shards = {
                 name: ZarrShard(stack.enter_context(atomic_file(output / path)), chunks=layout.patches)
@@ -85,6 +87,7 @@ class Zarr(ShardFormat):
             for _, chunks in encoded:
                 byte_ranges = {name: shards[name].add(chunk) for name, chunk in chunks.items()}
                 ranges.append(byte_ranges[X])
+                checksums.append(crc32c(*(chunks[plane.name] for plane in layout.planes)))
             check_count(len(ranges), layout, paths[X])
             sums = {name: shard.finish() for name, shard in shards.items()}
         files = {
@@ -93,7 +96,7 @@ class Zarr(ShardFormat):
         x = files.pop(X)
         parts = {name: FileEntry.model_validate(file) for name, file in files.items()}
         entry = ShardEntry.model_validate({**x, "patches": len(ranges), "parts": parts})
-        return WrittenShard(entry=entry, ranges=tuple(ranges))
+        return WrittenShard(entry=entry, ranges=tuple(ranges), checksums=tuple(checksums))
 
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
         """Write the ``zarr.json`` files of the split's group."""
@@ -158,6 +161,7 @@ class ZarrReader(SampleReader):
         self._layout = layout
         self._encoding = ENCODINGS.get(layout.encoding)
         self._indexes: dict[str, NDArray[np.uint64]] = {}
+        self._names = {plane.name for plane in layout.planes}
 
     def forget(self) -> None:
         """Let go of the shard indexes."""
@@ -165,9 +169,9 @@ class ZarrReader(SampleReader):
 
     def read(self, address: Address) -> Stored:
         """Return one sample; see `SampleReader.read`. Chunks have no key, so it is not compared."""
-        arrays = {}
+        arrays, stored = {}, self._chunks(address, [plane.name for plane in self._layout.planes])
         for plane in self._layout.planes:
-            data, where = self._bytes(plane.name, address)
+            data, where = stored[plane.name]
             array = self._encoding.decode_chunk(data, dtype=plane.dtype, shape=plane.shape, where=where)
             shape = plane.shape_at(address.size)
             arrays[plane.name] = array if address.size is None else array[tuple(map(slice, shape))]
@@ -179,14 +183,31 @@ class ZarrReader(SampleReader):
         # counts has chunks that are its members.
         if address.size is not None or (X not in out and not self._encoding.counts_only):
             return super().read_into(address, out)
+        stored = self._chunks(address, [*out, X])
         for name, array in out.items():
-            data, where = self._bytes(name, address)
+            data, where = stored[name]
             self._encoding.decode_chunk_into(data, array, where=where)
         if X in out:
             return None
-        data, where = self._bytes(X, address)
+        data, where = stored[X]
         x = self._layout.planes[0]
         return Entries(*self._encoding.decode_entries(data, dtype=x.dtype, shape=x.shape, where=where))
+
+    def ranges(self, address: Address) -> list[Range]:
+        """Return the ranges of a sample's chunks, for which the shards' indexes are read."""
+        found = [Range(address.shard, *address.byte_range)]
+        for name, file in address.shard.parts.items():
+            if name in self._names:
+                found.append(Range(file, *self._chunk(file, address.index, where_of(file, address.key))))
+        return found
+
+    def _chunks(self, address: Address, names: Iterable[str]) -> dict[str, tuple[bytes, str]]:
+        """Return the chunks of a sample's planes and the words for where they are: all, where they are checked."""
+        if address.checksum is None:
+            return {name: self._bytes(name, address) for name in dict.fromkeys(names)}
+        stored = {plane.name: self._bytes(plane.name, address) for plane in self._layout.planes}
+        check_stored(address, *(data for data, _ in stored.values()))
+        return stored
 
     def _bytes(self, name: str, address: Address) -> tuple[bytes, str]:
         """Return the chunk of a sample's plane, and the words for where it is."""
@@ -317,9 +338,7 @@ def parse_index(data: bytes, *, chunks: int, where: object = None) -> NDArray[np
 
 
 def _crc32c(data: bytes) -> bytes:
-    import google_crc32c
-
-    return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
+    return crc32c(data).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _padded(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
