@@ -101,6 +101,7 @@ class Dataset:
         self._layout = manifest.layout
         self._reader = ShardReader(folder, manifest.layout)
         self._shards = manifest.splits[split].shards
+        self._starts = np.array(manifest.splits[split].starts, np.int64)
         columns = patch_columns(manifest.layout, draws=manifest.draws)
         path = folder / manifest.tables["patches"].path
         self._rows = read_table(path, columns, split=split)
@@ -393,7 +394,9 @@ class Dataset:
         return np.array([-1 if found is None else rows[found].as_py() for found in at], dtype=np.int64)
 
     def _addresses(self, chosen: NDArray[np.int64]) -> list[Address]:
-        shards, indexes = np.divmod(self._at[chosen], self._layout.patches)
+        rows = self._at[chosen]
+        shards = np.searchsorted(self._starts, rows, side="right") - 1  # not all are full in a dataset that grew
+        indexes = rows - self._starts[shards]
         offsets, lengths = (self._columns[name][chosen].tolist() for name in ("offset", "nbytes"))
         keys = self._rows["key"].take(indices(chosen)).to_pylist()
         sizes = map(self._size, chosen)
