@@ -83,6 +83,7 @@ class DatasetSection(Section):
     output: Path
     work_dir: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    extends: Path | None = None
     allow_duplicates: list[str] = []
 
 
@@ -96,11 +97,15 @@ class SlideEntry(Section):
 
 
 class SlidesSection(Section):
-    """Where the slides are: exactly one of a samplesheet, globs or entries (a plain YAML list means entries)."""
+    """Where the slides are: exactly one of a samplesheet, globs or entries (a plain YAML list means entries).
+
+    A version that only withdraws slides of the dataset that it extends needs none.
+    """
 
     sheet: Path | None = None
     glob: str | list[str] | None = None
     entries: list[SlideEntry] | None = None
+    withdraw: list[str] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -115,7 +120,7 @@ class SlidesSection(Section):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [name for name in ("sheet", "glob", "entries") if getattr(self, name) is not None]
-        if len(given) != 1:
+        if len(given) > 1 or (not given and not self.withdraw):
             raise ValueError(f"give exactly one of sheet, glob and entries; found {', '.join(given) or 'none'}")
         return self
 
@@ -299,6 +304,7 @@ class SplitSection(Section):
 
     by: str = "auto"
     allow_leak: list[str] = []
+    method: Literal["balanced", "hash"] = "balanced"
     fractions: dict[str, Annotated[float, Field(ge=0)]] = {"train": 0.8, "val": 0.1, "test": 0.1}
     stratify: str | None = None
     folds: Annotated[int, Field(ge=2)] | None = None
@@ -386,7 +392,29 @@ class Config(Section):
     run: RunSection = RunSection()
 
     @model_validator(mode="after")
+    def _whole_slides(self) -> Self:
+        if FORMATS.get(self.shards.format).whole_slides:
+            if self.shards.values != "counts":
+                raise ValueError(
+                    f"shards.format: {self.shards.format} holds counts only; set shards.values: counts (they are "
+                    "normalized when read) or another shards.format"
+                )
+            if self.dataset.extends is not None:
+                raise ValueError(
+                    f"shards.format: {self.shards.format} cannot extend an earlier dataset yet; leave dataset.extends "
+                    "out or choose another shards.format"
+                )
+            if self.split.blocks is not None:
+                raise ValueError(
+                    f"shards.format: {self.shards.format} stores whole slides, so a slide is of one split; leave "
+                    "split.blocks out or choose another shards.format"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        if self.slides.withdraw and self.dataset.extends is None:
+            raise ValueError("slides.withdraw takes slides out of an earlier dataset: name it, dataset.extends")
         if self.shards.values == "counts":
             if self.normalize.method not in names_given_back_by_counts():
                 raise ValueError(
@@ -405,17 +433,6 @@ class Config(Section):
                 f"shards.encoding: {self.shards.encoding} holds counts only; set shards.values: counts (they are "
                 "normalized when read) or another shards.encoding"
             )
-        if FORMATS.get(self.shards.format).whole_slides:
-            if self.shards.values != "counts":
-                raise ValueError(
-                    f"shards.format: {self.shards.format} holds counts only; set shards.values: counts (they are "
-                    "normalized when read) or another shards.format"
-                )
-            if self.split.blocks is not None:
-                raise ValueError(
-                    f"shards.format: {self.shards.format} stores whole slides, so a slide is of one split; leave "
-                    "split.blocks out or choose another shards.format"
-                )
         if self.ingest.values == "normalized" and self.normalize.method != "none":
             raise ValueError("ingest.values: normalized is normalized already; set normalize.method: none")
         for name, _ in self.channels.panel_rules():

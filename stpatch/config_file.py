@@ -210,7 +210,11 @@ def _anchored(config: Config, base: Path) -> Config:
     return config.model_copy(
         update={
             "dataset": config.dataset.model_copy(
-                update={"output": at(config.dataset.output), "work_dir": at(config.dataset.work_dir)}
+                update={
+                    "output": at(config.dataset.output),
+                    "work_dir": at(config.dataset.work_dir),
+                    "extends": at(config.dataset.extends),
+                }
             ),
             "slides": config.slides.model_copy(update={"sheet": at(config.slides.sheet), **_slides_at(config, base)}),
             "ingest": config.ingest.model_copy(

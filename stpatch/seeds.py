@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,16 @@ def key_of(seed: int, *parts: str | int) -> int:
     ``("a", "bc")`` and ``("ab", "c")``, or ``1`` and ``"1"``, are different purposes.
     """
     return int.from_bytes(hashlib.sha256(_text(seed, parts).encode("ascii")).digest()[:_KEY_BYTES], "big")
+
+
+def name_keys(names: Iterable[str]) -> NDArray[np.uint64]:
+    """Return (names,) uint64: the first 8 bytes (little-endian) of the SHA-256 of each name, the lowest bit 0.
+
+    A key belongs to the name alone, whatever other names there are: random numbers that are made of it stay when a
+    vocabulary grows. Of 100,000 names, two share a key with a probability below 1e-9.
+    """
+    data = b"".join(hashlib.sha256(name.encode("utf-8")).digest()[:8] for name in names)
+    return np.frombuffer(data, "<u8") & np.uint64(2**64 - 2)
 
 
 class Keys:

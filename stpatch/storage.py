@@ -15,6 +15,7 @@ import json
 import mmap
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -247,6 +248,43 @@ def _sync(temporary: Path, path: Path) -> None:
         except OSError as error:
             error.filename = str(path)
             raise
+
+
+def share_file(source: Path, target: Path) -> None:
+    """Have a file under another name too, atomically: by a second name for it, else by a clone of it, else by a copy.
+
+    A second name (hard link) costs nothing; a clone has its own name and rights and shares the blocks of the disk.
+    """
+    try:
+        _link(source, target)
+    except OSError:  # another file system, one without hard links, or a file of somebody else's
+        with atomic_path(target) as temporary:
+            _clone(source, temporary)
+
+
+_FICLONE = 0x40049409
+"""``ioctl_ficlone`` of Linux: the second file shares the first one's blocks until one of them is written to."""
+
+
+def _clone(source: Path, target: Path) -> None:
+    try:
+        import fcntl
+
+        with source.open("rb") as read, target.open("wb") as write:
+            fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
+    except (ImportError, OSError):
+        shutil.copyfile(source, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    make_folder(target.parent)
+    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{target.name}")
+    try:
+        os.link(source, temporary)
+        temporary.replace(target)
+        sync_folder(target.parent)
+    finally:  # a rename between two names of one file does nothing
+        temporary.unlink(missing_ok=True)
 
 
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)

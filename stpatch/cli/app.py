@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import stpatch
-from stpatch.cli import build, configs, convert, datasets
+from stpatch.cli import build, configs, convert, datasets, versions
 from stpatch.errors import StpatchError
 
 INTERRUPTED = 130
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (configs, build, datasets, convert):
+for module in (configs, build, datasets, convert, versions):
     module.add_commands(app)
 
 

@@ -204,20 +204,22 @@ def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool)
 
 
 def _done_text(job: Job, summary: Summary) -> str:
+    from stpatch.dataset.manifest import read_manifest
     from stpatch.engine.account import corpus_notes, slide_account
     from stpatch.engine.estimate import human_size
     from stpatch.engine.graph import CORPUS
-    from stpatch.stages.plan import read_plan
+    from stpatch.engine.growth import growth_notes
+    from stpatch.stages.deal import dealt_slides
 
     for path in summary.damaged:
         typer.echo(f"note: {path} was damaged since it was written, and has been made again", err=True)
     facts = job.receipt("finalize", CORPUS).facts
-    plan = job.receipt("plan", CORPUS).facts
-    if summary.done:
+    if summary.done and job.sources:
         typer.echo(slide_account(job), err=True)
-    for note in dict.fromkeys([*facts["notes"], *corpus_notes(job)]):
+    growth = growth_notes(job, job.parent, dealt_slides(job)) if job.parent else []
+    for note in dict.fromkeys([*growth, *facts["notes"], *corpus_notes(job)]):
         typer.echo(f"note: {note}", err=True)
-    parts = ", ".join(f"{name} {plan['samples'][name]}" for name in read_plan(job.plan_path).splits)
+    parts = ", ".join(f"{name} {split.patches}" for name, split in read_manifest(job.output).splits.items())
     shards = f"{facts['shards']} shard{'s' if facts['shards'] > 1 else ''}"
     state = "up to date" if not summary.done else "finished"
     return f"{state}: {job.output} ({parts} samples; {human_size(facts['bytes'])} in {shards})"

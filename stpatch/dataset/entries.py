@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,6 +86,11 @@ class SplitEntry(Part):
             bytes=sum(file.bytes for shard in shards for file in shard.files()),
             shards=tuple(shards),
         )
+
+    @property
+    def starts(self) -> list[int]:
+        """The number of samples before each shard, and that of all samples."""
+        return list(itertools.accumulate((shard.patches for shard in self.shards), initial=0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,29 @@ class VersionsOfShards(Part):
     versions: dict[Text, Text]
 
 
+class ExtendsPart(Part):
+    """The version that this one goes on from, and what changed.
+
+    ``manifest`` is the SHA-256 of that version's ``manifest.json``; ``withdrawn`` holds the keys that went, by slide;
+    ``withdrawn_before`` names the slides that went in the versions before.
+    """
+
+    name: Text
+    version: Text
+    manifest: Sha256
+    added: tuple[Text, ...] = ()
+    withdrawn: dict[Text, tuple[Text, ...]] = Field(default_factory=dict)
+    withdrawn_before: tuple[Text, ...] = ()
+
+
+class MergedPart(Part):
+    """A dataset that this one was merged from; ``manifest`` is the SHA-256 of its ``manifest.json``."""
+
+    name: Text
+    version: Text
+    manifest: Sha256
+
+
 class Manifest(Part):
     """What ``manifest.json`` holds.
 
@@ -146,6 +169,10 @@ class Manifest(Part):
     version_sets
         Where shards were written by different versions, for each set of them how many ``shards``, and ``versions``;
         the key is there only then.
+    extends
+        The version that this one extends; the key is there only then.
+    merged
+        The datasets that this one was merged from; the key is there only then.
     """
 
     format: Literal["stpatch"]
@@ -167,6 +194,8 @@ class Manifest(Part):
     fingerprint: Text
     versions: dict[Text, Text]
     version_sets: tuple[VersionsOfShards, ...] = ()
+    extends: ExtendsPart | None = None
+    merged: tuple[MergedPart, ...] = ()
 
     @classmethod
     def of(
@@ -186,6 +215,8 @@ class Manifest(Part):
         versions: Mapping[str, str],
         files: Sequence[FileEntry] = (),
         version_sets: Sequence[Mapping[str, Any]] = (),
+        extends: Mapping[str, Any] | None = None,
+        merged: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
         """Return the manifest of finished parts; the sums are taken here.
 
@@ -221,6 +252,8 @@ class Manifest(Part):
             "fingerprint": fingerprint,
             "versions": dict(versions),
             **({"version_sets": list(version_sets)} if version_sets else {}),
+            **({"extends": dict(extends)} if extends else {}),
+            **({"merged": list(merged)} if merged else {}),
         }
         try:
             return cls.model_validate(value)
@@ -372,7 +405,9 @@ def _check_sums(manifest: Manifest, where: object) -> None:
             if found != expected:
                 raise _wrong(f"splits.{name}.{key}", found, f"{expected}, the sum over its shards", where)
         sizes = [shard.patches for shard in split.shards]
-        uneven = any(size != layout.patches for size in sizes[:-1]) or any(size > layout.patches for size in sizes)
+        full = manifest.extends is None and not manifest.merged  # else the last shard of each part may be short
+        short = full and any(size != layout.patches for size in sizes[:-1])
+        uneven = short or any(size > layout.patches for size in sizes)
         if uneven and not FORMATS.get(layout.format).whole_slides:
             raise _wrong(
                 f"splits.{name}.shards", sizes, f"{layout.patches} patches per shard, fewer in the last one only", where

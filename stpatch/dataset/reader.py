@@ -109,7 +109,7 @@ class Dataset:
         self._layout = manifest.layout
         self._reader = ShardReader(home.folder, manifest.layout, files=home.files)
         self._shards = manifest.splits[split].shards
-        self._shard_starts = np.cumsum([0, *(shard.patches for shard in self._shards)], dtype=np.int64)[:-1]
+        self._shard_starts = np.array(manifest.splits[split].starts[:-1], np.int64)
         self._table = home.folder / manifest.tables["patches"].path
         self._table_columns = patch_columns(manifest.layout, draws=manifest.draws)
         entry = manifest.tables["patches"]
@@ -433,7 +433,8 @@ class Dataset:
 
     def _slides_at(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of slides.parquet for rows of patches.parquet."""
-        return self._known_slides[self._rows[SLIDE][at]]
+        slides: NDArray[np.int64] = self._known_slides[self._rows[SLIDE][at]]
+        return slides
 
     def _columns(self) -> Columns:
         at = self._all_rows()

@@ -43,6 +43,8 @@ GENES = {
     "mean_normalized": "float64",
     "var_normalized": "float64",  # over spots, with n - 1
 }
+CANDIDATE = {"candidate": "bool"}
+"""Column of genes.parquet where a patch rule may draw from some genes only: those that it is true for."""
 SLIDES = {
     "slide_id": "string",
     "platform": "string",
@@ -279,6 +281,8 @@ def unpack_measured(data: bytes, largest: int) -> NDArray[np.bool_]:
 def _array(values: Sequence[Any] | NDArray[Any], kind: str, *, where: str) -> pa.Array:
     import pyarrow as pa
 
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        values = values.cast(_arrow_type(kind))
     try:
         from_nan = kind == "float64?"
         array = pa.array(values, type=_arrow_type(kind), from_pandas=from_nan)

@@ -147,8 +147,8 @@ def _check_tables(folder: Path, manifest: Manifest, *, deep: bool, tell: Progres
             yield from slide_problems(folder, name, {key: rows[key] for key in columns}, chosen, facts, tell)
         elif deep and not problems:
             reader = ShardReader(folder, layout)
-            for number, shard in enumerate(split.shards):
-                part = chosen[number * layout.patches :][: shard.patches]
+            for start, shard in zip(split.starts, split.shards, strict=False):
+                part = chosen[start : start + shard.patches]
                 yield from _check_samples(reader, shard, rows, part, facts)
                 tell(shard.path)
             reader.close()

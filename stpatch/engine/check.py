@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from stpatch.engine.corpus_check import check_sheet
+from stpatch.engine.growth import require_parent
 from stpatch.errors import (
     ConfigError,
     InputError,
@@ -319,6 +320,7 @@ def _dataset_of(manifest: Path) -> str:
 
 SETTINGS: tuple[Callable[[Job], object], ...] = (
     require_output,
+    require_parent,
     require_gene_files,
     require_rules,
     require_columns,

@@ -11,12 +11,14 @@ import numpy as np
 
 from stpatch.config import Config
 from stpatch.engine.corpus_check import early_splits
+from stpatch.engine.growth import growth_notes
 from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.slides.readers.registry import probe_source
 from stpatch.slides.source import Probe
 from stpatch.stages.channels import read_channels
+from stpatch.stages.deal import dealt_slides
 from stpatch.stages.job import Job
-from stpatch.stages.plan import read_plan
+from stpatch.stages.plan import read_plan, shard_tasks
 from stpatch.stages.shard import dataset_layout
 
 GUESSED_GENES = 20000
@@ -41,6 +43,7 @@ class Outlook:
     tasks: int
     bytes: int
     memory: int
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -66,6 +69,7 @@ class Outlook:
             f"  dataset                        about {human_size(self.bytes)}",
             f"  memory                         about {human_size(self.memory)} per worker",
             f"  tasks                          {self.tasks}; array range 0-{max(self.tasks - 1, 0)}",
+            *(f"  {note}" for note in self.notes),
         ]
         return "\n".join(lines)
 
@@ -82,9 +86,10 @@ def plan_outlook(job: Job) -> Outlook:
         samples_by_split=dict(zip(plan.splits, by_split.tolist(), strict=True)),
         shape=(read_channels(job.channels_path).n_channels, *layout.shape[1:]),
         dtype=layout.dtype,
-        tasks=len(plan.tasks()),
+        tasks=len(shard_tasks(job)),
         bytes=_stored_bytes(len(plan.split), layout.shape, layout.dtype, layout.encoding),
-        memory=int(1.5 * max(spots) + 400e6),
+        memory=int(1.5 * max(spots, default=0) + 400e6),
+        notes=tuple(growth_notes(job, job.parent, dealt_slides(job))) if job.parent else (),
     )
 
 
@@ -122,6 +127,7 @@ def estimate_outlook(job: Job) -> Outlook:
         tasks=tasks,
         bytes=stored,
         memory=int(1.5 * GUESSED_FILLED * 6 * largest + 400e6),
+        notes=tuple(growth_notes(job, job.parent, early_splits(job, probes))) if job.parent else (),
     )
 
 

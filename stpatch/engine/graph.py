@@ -74,10 +74,10 @@ class Stage:
         if self.unit == "corpus":
             return [CORPUS]
         if self.unit == "task":
-            from stpatch.stages.plan import read_plan
+            from stpatch.stages.plan import shard_tasks
 
             job.receipt("plan", CORPUS)
-            return list(read_plan(job.plan_path).tasks())
+            return shard_tasks(job)
         return list(job.receipts(self.after[-1])) if self.after else list(job.sources)
 
     def request(self, job: Job, unit: str) -> str:

@@ -170,7 +170,7 @@ def _slides_of(job: Job, stage: Stage, units: Sequence[str]) -> set[str]:
 
     plan = read_plan(job.plan_path)
     tasks = plan.tasks()
-    return {plan.slides[i] for unit in units for i in set(plan.slide[tasks[unit]].tolist())}
+    return {plan.slides[i] for unit in units if unit in tasks for i in set(plan.slide[tasks[unit]].tolist())}
 
 
 def _require_whole(job: Job, stage: Stage, units: Iterable[str]) -> None:

@@ -19,6 +19,8 @@ from stpatch.storage import sha256_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpatch.stages.parent import Parent
+
 SLIDE_STAGES = ("ingest", "normalize", "crop")
 """The stages that a slide goes through, in order."""
 
@@ -40,8 +42,27 @@ class Job:
 
     @cached_property
     def sources(self) -> dict[str, SlideSource]:
-        """The corpus' slides by id, in samplesheet order."""
+        """The slides to build by id, in samplesheet order.
+
+        Those that the dataset that is extended has, or had until they were withdrawn, are not among them.
+        """
+        known = set(self.config.slides.withdraw)
+        if self.parent is not None:
+            known |= {*self.parent.slides, *self.parent.withdrawn}
+        return {slide_id: source for slide_id, source in self.listed.items() if slide_id not in known}
+
+    @cached_property
+    def listed(self) -> dict[str, SlideSource]:
+        """All slides that the config lists, by id, in samplesheet order."""
         return {source.slide_id: source for source in read_sources(self.config.slides)}
+
+    @cached_property
+    def parent(self) -> Parent | None:
+        """The dataset that this one extends, None for a dataset of its own."""
+        from stpatch.stages.parent import Parent
+
+        folder = self.config.dataset.extends
+        return None if folder is None else Parent.open(folder)
 
     @cached_property
     def gives_splits(self) -> bool:
@@ -179,7 +200,7 @@ class Job:
                 found=f"no receipt of {_listed(missing)}",
                 hint=f"run it first: stpatch run {stage} CONFIG",
             )
-        if not found:
+        if not found and self.sources:
             raise StpatchError(
                 "no slide is left: all have failed",
                 where=f"stage {stage}",

@@ -33,7 +33,7 @@ from stpatch.dataset.home import Home
 from stpatch.dataset.reader import Dataset
 from stpatch.dataset.request import Request, resolve_request
 from stpatch.dataset.slide_rows import SlideRows
-from stpatch.dataset.tables import GENES, codes, numbers, patch_columns, read_table, schema
+from stpatch.dataset.tables import codes, numbers, patch_columns, read_table, schema
 from stpatch.errors import ConfigError, DatasetError
 from stpatch.kernels.formula import METHODS, Formula
 from stpatch.kernels.window import Window
@@ -275,14 +275,11 @@ class CroppedDataset(Dataset):
     def _resolved_rule(self) -> ChannelRule:
         manifest = self._stored
         panel = read_panel(self.folder, manifest) if manifest.scope == "panel" else None
-        path = self.folder / manifest.tables["genes"].path
-        ids = numbers(read_table(path, {"gene_id": GENES["gene_id"]})["gene_id"], where=path)
         return resolve_rule(
             manifest,
             self.cropping.channels,
             panel=panel,
             vocabulary=read_vocabulary(self.folder, manifest),
-            smallest_id=int(ids.min(initial=1)),
             where=self.folder,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from stpatch.dataset.manifest import Manifest
 from stpatch.errors import ConfigError
 from stpatch.expression.sample import PatchSampler
 from stpatch.registry import PATCH_RULES
+from stpatch.seeds import name_keys
 
 KEYS = ("method", "n", "draws", "genes", "candidates")
 
@@ -40,8 +41,10 @@ class ChannelRule:
         Whether the rule is the one that the dataset was built with.
     seed
         Of the draws.
-    pad_id, zero_based
-        The gene id that stands for no gene; whether the vocabulary's ids begin at 0.
+    pad_id
+        The gene id that stands for no gene.
+    gene_keys
+        uint64 `stpatch.seeds.name_keys` of the vocabulary's names, by gene id.
     """
 
     n: int
@@ -53,7 +56,7 @@ class ChannelRule:
     as_stored: bool = False
     seed: int = 0
     pad_id: int = 0
-    zero_based: bool = False
+    gene_keys: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
     @property
     def random(self) -> bool:
@@ -64,11 +67,11 @@ class ChannelRule:
         """Return the patch rule for a slide that measured some `genes`, which may choose `candidates`."""
         if self.method is None:
             raise ValueError("the channels are fixed")
-        shift = 1 if self.zero_based else 0  # the draw's counters start at 1
         return PatchSampler(
             method=self.method,
             n=self.n,
-            gene_ids=genes + np.int32(shift),
+            gene_ids=genes,
+            gene_keys=self.gene_keys[genes],
             candidates=None if candidates is None else np.isin(genes, candidates),
             seed=self.seed,
         )
@@ -80,7 +83,6 @@ def resolve_rule(
     *,
     panel: NDArray[np.int32] | None,
     vocabulary: NDArray[np.object_],
-    smallest_id: int,
     where: object,
 ) -> ChannelRule:
     """Return the rule that was asked for, with the dataset's own for what was left out.
@@ -96,8 +98,6 @@ def resolve_rule(
         The dataset's panel, scope panel.
     vocabulary
         Gene names by id.
-    smallest_id
-        The smallest gene id.
     where
         The dataset's folder, for messages.
 
@@ -113,7 +113,7 @@ def resolve_rule(
     if unknown:
         raise _refused("an unknown key", unknown[0], ", ".join(KEYS))
     seed, channels = int(manifest.dataset.get("seed", 0)), manifest.channels
-    common: dict[str, Any] = {"seed": seed, "pad_id": manifest.pad_id, "zero_based": smallest_id == 0}
+    common: dict[str, Any] = {"seed": seed, "pad_id": manifest.pad_id, "gene_keys": name_keys(vocabulary.tolist())}
     if "genes" in asked:
         if len(asked) > 1:
             raise _refused("genes beside a rule", sorted(asked), "genes alone")

@@ -168,6 +168,8 @@ class ShardFormat(ABC):
     whole_slides
         Whether a shard is a whole slide, written by `write_slide`, from which samples are cut when they are read: there
         are no stored samples, `encode`, `write` and `reader` raise, and a split's shards differ in their windows.
+    fixed_shape
+        Whether samples that vary are padded to one shape, which a later version cannot enlarge.
     """
 
     name: ClassVar[str]
@@ -175,6 +177,7 @@ class ShardFormat(ABC):
     shard_patterns: ClassVar[tuple[str, ...]]
     libraries: ClassVar[tuple[str, ...]] = ()
     whole_slides: ClassVar[bool] = False
+    fixed_shape: ClassVar[bool] = False
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -244,6 +247,14 @@ class ShardFormat(ABC):
     def part_names(self, layout: Layout) -> list[str]:  # noqa: ARG002 - one file holds all planes, unless overridden
         """Return the planes that a shard stores in files of their own."""
         return []
+
+    @abstractmethod
+    def shard_number(self, path: str) -> int:
+        """Return which of its split's shards a file is, counted from 0, from its path in the dataset's folder."""
+
+    @abstractmethod
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
+        """Return the paths of a shard's files from the dataset's folder: its own by "", those of its parts by plane."""
 
     @abstractmethod
     def folder(self, split: str) -> str:

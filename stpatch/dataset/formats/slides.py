@@ -120,6 +120,14 @@ class Slides(ShardFormat):
         names = array_names(layout.labels)
         return [*names[1:], GROUP, *(f"{name}/{GROUP}" for name in names), TABLE]
 
+    def shard_number(self, path: str) -> NoReturn:
+        """Raise: slides are found by their names, so datasets of them are neither merged nor extended yet."""
+        raise _not_numbered(path)
+
+    def shard_paths(self, split: str, number: int, layout: Layout) -> NoReturn:  # noqa: ARG002
+        """Raise; see `shard_number`."""
+        raise _not_numbered(self.folder(split))
+
     def folder(self, split: str) -> str:
         """Return the folder of the split's slides."""
         return f"{split}.slides"
@@ -316,6 +324,14 @@ def _metadata(slide: StoredSlide, arrays: Mapping[str, NDArray[Any]], encoding: 
             fill_value=0,
         )
     return {path: value.to_bytes() for path, value in sorted(files.items())}
+
+
+def _not_numbered(where: object) -> DatasetError:
+    return DatasetError(
+        "datasets of whole slides cannot be merged or extended yet",
+        where=where,
+        hint="build all slides together, or stpatch convert them to shards first",
+    )
 
 
 def _no_samples(where: object) -> DatasetError:

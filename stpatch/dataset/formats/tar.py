@@ -79,7 +79,7 @@ class Tar(ShardFormat):
         layout: Layout,
     ) -> WrittenShard:
         """Write an archive; see `ShardFormat.write`."""
-        path = f"{split}/{split}-{number:06d}.tar"
+        path = self.shard_paths(split, number, layout)[""]
         ranges: list[tuple[int, int]] = []
         with atomic_file(output / path) as file:
             shard = TarShard(file)
@@ -96,6 +96,14 @@ class Tar(ShardFormat):
     def reader(self, files: ByteRanges, layout: Layout) -> TarReader:
         """Return a reader of members."""
         return TarReader(files, layout)
+
+    def shard_number(self, path: str) -> int:
+        """Return the number in the archive's name."""
+        return int(path.removesuffix(".tar").rpartition("-")[2])
+
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:  # noqa: ARG002 - one file for all
+        """Return the archive's path."""
+        return {"": f"{split}/{split}-{number:06d}.tar"}
 
     def folder(self, split: str) -> str:
         """Return the split's folder of archives."""
@@ -128,8 +136,7 @@ class Tar(ShardFormat):
     def snippet(self, manifest: Manifest, split: str) -> list[str]:
         """Return how webdataset reads it."""
         layout = manifest.layout
-        last = len(manifest.splits[split].shards) - 1
-        numbers = f"{0:06d}" if last == 0 else f"{{{0:06d}..{last:06d}}}"
+        numbers = _braces([self.shard_number(shard.path) for shard in manifest.splits[split].shards])
         shape = f'sample["{META}"]["shape"]' if layout.variable else str(layout.shape)
         x, totals = layout.planes[:2]
         imports, read = ENCODINGS.get(x.encoding).snippet(x.member, dtype=x.dtype, shape=shape)
@@ -144,6 +151,18 @@ class Tar(ShardFormat):
             '    print(sample["__key__"], x.shape, totals.sum())',
             "    break",
         ]
+
+
+def _braces(numbers: list[int]) -> str:
+    """Return shard numbers as webdataset expands them: ``{000000..000007}``; a dataset that grew may lack some."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    parts = [f"{first:06d}" if first == last else f"{{{first:06d}..{last:06d}}}" for first, last in runs]
+    return parts[0] if len(parts) == 1 else f"{{{','.join(parts)}}}"
 
 
 class TarReader(SampleReader):

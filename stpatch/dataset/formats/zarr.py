@@ -60,6 +60,7 @@ class Zarr(ShardFormat):
     tag = "zarr"
     shard_patterns = ("*.zarr/*/c/**/*",)
     libraries = ("zarr",)
+    fixed_shape = True
 
     def encode(self, sample: Sample, layout: Layout) -> dict[str, bytes]:
         """Return a sample's chunks by plane name, padded to the layout's shape where samples vary."""
@@ -99,8 +100,13 @@ class Zarr(ShardFormat):
         return WrittenShard(entry=entry, ranges=tuple(ranges), checksums=tuple(checksums))
 
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
-        """Write the ``zarr.json`` files of the split's group."""
-        metadata = group_metadata(layout, patches=split.patches)
+        """Write the ``zarr.json`` files of the split's group.
+
+        A shard has its place on the first axis by its number. In a dataset that grew, shards before the last one may
+        be short or missing: the rows that they lack read as fill values, and no row of patches.parquet names them.
+        """
+        last = split.shards[-1]
+        metadata = group_metadata(layout, patches=self.shard_number(last.path) * layout.patches + last.patches)
         return [write_file(output, f"{self.folder(name)}/{path}", data) for path, data in metadata.items()]
 
     def reader(self, files: ByteRanges, layout: Layout) -> ZarrReader:
@@ -110,6 +116,14 @@ class Zarr(ShardFormat):
     def part_names(self, layout: Layout) -> list[str]:
         """Return all planes but x, whose file is the shard's own."""
         return [plane.name for plane in layout.planes if plane.name != X]
+
+    def shard_number(self, path: str) -> int:
+        """Return the shard's place on the first axis: ``<split>.zarr/x/c/<number>/0/0/0``."""
+        return int(path.split("/")[3])
+
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
+        """Return the shard file of each array; that of x is the shard's own."""
+        return {"" if plane.name == X else plane.name: shard_path(split, plane, number) for plane in layout.planes}
 
     def folder(self, split: str) -> str:
         """Return the split's group."""
@@ -129,7 +143,14 @@ class Zarr(ShardFormat):
         rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
         crop = ['x = x[:, : rows[0]["height"], : rows[0]["width"]]'] if layout.variable else []
         imports: list[str] = []
-        read = ['x, totals = arrays["x"][0], arrays["totals"][0]']
+        at, place = "0", []
+        shards = manifest.splits[split].shards
+        if [self.shard_number(shard.path) for shard in shards] != list(range(len(shards))) or any(
+            shard.patches != layout.patches for shard in shards[:-1]
+        ):  # a dataset that grew: rows that shards lack are fill values
+            at = "at"
+            place = [f'at = int(rows[0]["shard"].split("/")[3]) * {layout.patches} + rows[0]["index"]']
+        read = [*place, f'x, totals = arrays["x"][{at}], arrays["totals"][{at}]']
         encoding = ENCODINGS.get(layout.encoding)
         if encoding.zarr_serializer(np.dtype(layout.dtype)) is not None:  # plain zarr may lack the codec
             imports, lines = encoding.snippet(X, dtype=layout.dtype, shape=str(layout.shape))
@@ -138,7 +159,8 @@ class Zarr(ShardFormat):
                 '    file.seek(rows[0]["offset"])',
                 f'    sample = {{"{X}": file.read(rows[0]["nbytes"])}}',
                 *lines,
-                'totals = arrays["totals"][0]',
+                *place,
+                f'totals = arrays["totals"][{at}]',
             ]
         return [
             *imports,
