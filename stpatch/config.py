@@ -73,14 +73,17 @@ def _is_section(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
+Url = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://.+")]
+
+
 class DatasetSection(Section):
-    """What the dataset is called and where it goes."""
+    """What the dataset is called and where it goes: a folder, or a URL to which the finished dataset is copied."""
 
     name: str = Field("dataset", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     version: str = "1.0.0"
     license: str = "unknown"
     description: str = ""
-    output: Path
+    output: Path | Url
     work_dir: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     extends: Path | None = None
@@ -375,6 +378,15 @@ class RunSection(Section):
     workers: PositiveInt | Literal["auto"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
     max_memory: MemorySize | None = None
+    executor: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
+    setup: list[str] = []
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.scheduler is not None and self.executor != "dask":
+            raise ValueError(f"scheduler is the address of a Dask cluster; executor {self.executor} has none")
+        return self
 
 
 class Config(Section):
@@ -447,8 +459,16 @@ class Config(Section):
     def work_dir(self) -> Path:
         """Where the stages keep slides, statistics, plans and receipts."""
         output = self.dataset.output
+        if isinstance(output, str):
+            return self.dataset.work_dir or Path(f"{output.rstrip('/').rsplit('/', 1)[-1]}.work")
         output = output if output.name else output.absolute()
         return self.dataset.work_dir or output.with_name(f"{output.name}.work")
+
+    @property
+    def output_folder(self) -> Path:
+        """Where the dataset is built: its folder; of a URL, a folder beside the work dir."""
+        output = self.dataset.output
+        return self.work_dir.with_name(f"{self.work_dir.name}.output") if isinstance(output, str) else output
 
     def section(self, *names: str) -> dict[str, Any]:
         """Return sections as JSON values, for fingerprints."""

@@ -75,7 +75,8 @@ class Store:
         RemoteError
             It cannot be read, however often that is tried.
         """
-        return self._patiently(path, lambda fs, place: _whole(bytes(fs.cat_file(place)), nbytes))
+        data: bytes = self._patiently(path, lambda fs, place: _whole(bytes(fs.cat_file(place)), nbytes))
+        return data
 
     def read_range(self, path: str, offset: int, nbytes: int) -> bytes:
         """Return `nbytes` bytes of a file; see `read`."""
@@ -83,7 +84,8 @@ class Store:
         def cut(fs: Any, place: str) -> bytes:  # by name: of some file systems, the second argument is a version
             return _whole(bytes(fs.cat_file(place, start=offset, end=offset + nbytes)), nbytes)
 
-        return self._patiently(path, cut)  # type: ignore[no-any-return]
+        data: bytes = self._patiently(path, cut)
+        return data
 
     def size(self, path: str = "") -> int | None:
         """Return a file's size, None where there is no such file."""
@@ -106,7 +108,10 @@ class Store:
             start = fs._strip_protocol(place).rstrip("/") + "/"
             return {str(name).removeprefix(start): int(info["size"]) for name, info in found.items()}
 
-        return dict(sorted(self._patiently(path, listed).items()))
+        try:
+            return dict(sorted(self._patiently(path, listed).items()))
+        except FileNotFoundError:
+            return {}
 
     def glob(self, pattern: str) -> list[str]:
         """Return the URLs that match a pattern below the store's folder, in order."""
@@ -143,12 +148,15 @@ class Store:
         """Store a local file as a whole object: it is there when all of it is, and what was there before goes."""
 
         def upload(fs: Any, place: str) -> None:
-            if not fs.exists(fs._parent(place)):
+            if self.url.split("://", 1)[0].lower() not in _PACKAGES:  # stores of objects have no folders to make
                 fs.makedirs(fs._parent(place), exist_ok=True)
             fs.put_file(str(local), place)
             fs.invalidate_cache()
 
-        self._patiently(path, upload)
+        try:
+            self._patiently(path, upload)
+        except FileNotFoundError as error:
+            raise self._failed(path, error, "make the bucket first, or check the URL") from error
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""

@@ -147,4 +147,5 @@ def _feistel(x: NDArray[np.uint64], sizes: NDArray[np.uint64], keys: NDArray[np.
         mixed = (halves[1 - changed] ^ keys[number]) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> half)) * np.uint64(0xD6E8FEB86659FD93)
         halves[changed] = halves[changed] ^ ((mixed >> half) & masks[changed])
-    return (halves[1] << low) | halves[0]
+    joined: NDArray[np.uint64] = (halves[1] << low) | halves[0]
+    return joined

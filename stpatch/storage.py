@@ -26,6 +26,8 @@ BLOCK = 1 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _TEMPORARY = ".tmp-"
 _SEAL = "seal"
+_SEAL_LINE = '\n "seal": "%s"'
+"""As it stands in the file: only a member of the outermost mapping is indented by one."""
 
 
 def cache_folder() -> Path:
@@ -382,12 +384,16 @@ def read_json(path: Path) -> Any:
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a mapping as `write_json` does, with the digest of all its members beside them."""
-    write_json(path, {**value, _SEAL: digest(value)})
+    """Write a mapping as `write_json` does, with a digest of all the file's text beside its members."""
+    text = canonical_json({**value, _SEAL: ""}, indent=1) + "\n"
+    write_bytes(path, text.replace(_SEAL_LINE % "", _SEAL_LINE % _text_digest(text), 1).encode())
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_sealed(path: Path | str) -> dict[str, Any]:
     """Read what `write_sealed` wrote.
+
+    The seal is of the text as it stands: thousands of receipts are read at once, and writing their values anew for a
+    digest takes as long as all the rest.
 
     Raises
     ------
@@ -396,10 +402,17 @@ def read_sealed(path: Path) -> dict[str, Any]:
     OSError
         It cannot be read.
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or value.pop(_SEAL, None) != digest(value):
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as above
+        text = file.read()
+    value = json.loads(text)
+    seal = value.pop(_SEAL, None) if isinstance(value, dict) else None
+    if not isinstance(seal, str) or seal != _text_digest(text.replace(_SEAL_LINE % seal, _SEAL_LINE % "", 1)):
         raise ValueError(f"{path} is not as it was written")
-    return value
+    return cast(dict[str, Any], value)
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(value: Any) -> str:

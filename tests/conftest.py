@@ -26,6 +26,8 @@ SLOW = (
     "cli/test_commands.py",
     "cli/test_places.py",
     "dataset/test_cropping.py",
+    "cluster",
+    "dataset/test_s3.py",
     "dataset/test_torch.py",
     "dataset/test_validate.py",
     "engine",

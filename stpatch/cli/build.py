@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 BEFORE_PLAN = ("ingest", "normalize", "select", "crop", "plan")
 WorkersOption = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Worker processes (run.workers).")]
+
+UnitOption = Annotated[
+    list[str] | None, typer.Option("--unit", metavar="NAME", help="Run this unit alone (repeatable).")
+]
+OffsetOption = Annotated[
+    int | None,
+    typer.Option("--offset", metavar="N", help="Add N to the task's number; without --world-size it is one unit's."),
+]
+ListOption = Annotated[
+    Path | None, typer.Option("--from-list", metavar="FILE", help="Share the units of a file, one name per line.")
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -137,29 +149,32 @@ def run(
     overrides: Overrides = None,
     rank: Annotated[int | None, typer.Option(min=0, help="This task's number; from the scheduler if left out.")] = None,
     world_size: Annotated[int | None, typer.Option(min=1, help="Number of tasks; likewise.")] = None,
+    unit: UnitOption = None,
+    offset: OffsetOption = None,
+    from_list: ListOption = None,
     workers: WorkersOption = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run one stage, or a rank's share of it in an array job.
+    """Run one stage, or a task's share of it in an array job.
 
     A rank beyond the units has nothing to do, and exits with 0.
     """
-    from stpatch.engine.graph import STAGES
-    from stpatch.engine.ranks import find_rank
-    from stpatch.errors import ConfigError
+    from stpatch.engine.graph import stage_named
+    from stpatch.engine.shares import ShareOptions, find_share
 
-    if stage not in STAGES:
-        raise ConfigError("there is no such stage", where="STAGE", found=stage, expected=", ".join(STAGES))
-    share = find_rank(rank, world_size, os.environ)
+    stage_named(stage)
+    options = ShareOptions(
+        rank=rank, world_size=world_size, units=tuple(unit or ()), offset=offset, from_list=from_list
+    )
+    share = find_share(options, os.environ)
     job = job_of(config, overrides)
     from stpatch.engine.run import check_upstream, run_stages
 
     check_upstream(job, stage, rank=share)
     summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=share, workers=workers or 1)
     typer.echo(
-        f"stage {stage}, rank {share.rank} of {share.world_size} ({share.source}): "
-        f"{summary.done.get(stage, 0)} done, {summary.skipped.get(stage, 0)} were done already, "
-        f"{len(summary.failures)} failed",
+        f"stage {stage}, {share}: {summary.done.get(stage, 0)} done, "
+        f"{summary.skipped.get(stage, 0)} were done already, {len(summary.failures)} failed",
         err=True,
     )
     _raise_failures(summary)
@@ -222,7 +237,7 @@ def _done_text(job: Job, summary: Summary) -> str:
     parts = ", ".join(f"{name} {split.patches}" for name, split in read_manifest(job.output).splits.items())
     shards = f"{facts['shards']} shard{'s' if facts['shards'] > 1 else ''}"
     state = "up to date" if not summary.done else "finished"
-    return f"{state}: {job.output} ({parts} samples; {human_size(facts['bytes'])} in {shards})"
+    return f"{state}: {job.url or job.output} ({parts} samples; {human_size(facts['bytes'])} in {shards})"
 
 
 def _raise_failures(summary: Summary | None) -> None:

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stpatch.dataset import versions
 from stpatch.dataset.card import write_card
-from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
+from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
 from stpatch.dataset.manifest import MANIFEST, Manifest, read_manifest
 from stpatch.dataset.reader import open_dataset
 from stpatch.dataset.sample import Sample
@@ -288,8 +287,8 @@ class _Work:
 
     def _write(
         self, number: int, shard: ShardEntry, *, start: int, split: str, to: int
-    ) -> tuple[ShardEntry, NDArray[np.int64]]:
-        """Write a shard's samples again under the common numbers; return the entry, and (samples, 2) byte ranges."""
+    ) -> tuple[ShardEntry, WrittenShard]:
+        """Write a shard's samples again under the common numbers; return the entry, and where its samples are."""
         written = self.format.write(
             self.output,
             self._renumbered(number, split, start, shard.patches),
@@ -297,7 +296,7 @@ class _Work:
             number=to,
             layout=self.layout,
         )
-        return written.entry, np.array(written.ranges, np.int64).reshape(-1, 2)
+        return written.entry, written
 
     def _renumbered(self, number: int, split: str, start: int, count: int) -> Iterator[tuple[str, Mapping[str, bytes]]]:
         part = self.parts[number]
@@ -417,13 +416,16 @@ def renumbered(sample: Sample, union: Union, number: int, *, by_id: bool) -> Sam
     return replace(sample, x=x, genes=genes, labels=labels)
 
 
-def _moved(rows: pa.Table, shard: ShardEntry, places: NDArray[np.int64] | None) -> pa.Table:
-    """Return a shard's rows under its new path, with its new byte ranges where it was written."""
+def _moved(rows: pa.Table, shard: ShardEntry, written: WrittenShard | None) -> pa.Table:
+    """Return a shard's rows under its new path, with its new byte ranges and checksums where it was written."""
     import pyarrow as pa
 
     columns: dict[str, Any] = {"shard": pa.array([shard.path] * rows.num_rows, pa.string())}
-    if places is not None:
+    if written is not None:
+        places = np.array(written.ranges, np.int64).reshape(-1, 2)
         columns |= {"offset": pa.array(places[:, 0]), "nbytes": pa.array(places[:, 1])}
+        if "crc32c" in rows.column_names:
+            columns["crc32c"] = pa.array(np.array(written.checksums, np.uint32))
     for name, values in columns.items():
         rows = rows.set_column(rows.column_names.index(name), name, values)
     return rows

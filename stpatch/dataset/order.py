@@ -98,7 +98,8 @@ class Balance:
             category = np.searchsorted(stops, places, "right")
             turn = (places - (stops - quotas)[category]) % counts[category]
             member = permuted(turn, counts[category], keys[:, category])
-            return self.by_category[starts[category] + member].astype(np.int64)
+            numbers: NDArray[np.int64] = self.by_category[starts[category] + member].astype(np.int64)
+            return numbers
 
         return at
 

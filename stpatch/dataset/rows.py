@@ -59,7 +59,7 @@ class Rows:
         self.slide_ids = list(slide_ids)
         self._arrays = dict(arrays)
         self._start, self._stop = start, stop
-        self._key_text = memoryview(np.ascontiguousarray(arrays[KEY_TEXT]))
+        self._key_text = np.ascontiguousarray(arrays[KEY_TEXT]).data
 
     def __len__(self) -> int:
         return self._stop - self._start

@@ -227,7 +227,7 @@ def parent_problems(parent: Parent, config: Config, listed: Mapping[str, Path]) 
     """
     problems: list[StpatchError] = []
     dataset, name = config.dataset, parent.manifest.dataset
-    if dataset.output.resolve() == parent.folder.resolve():
+    if config.output_folder.resolve() == parent.folder.resolve():
         problems.append(
             ConfigError(
                 "a version cannot be written over the dataset that it extends",

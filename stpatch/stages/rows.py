@@ -64,12 +64,14 @@ def _new_patch_rows(job: Job, plan: Plan, layout: Layout) -> Columns:
     draws = job.config.channels.draws
     slides = [plan.slides[i] for i in plan.slide]
     paths: list[str] = []
-    offset, nbytes = np.empty(len(slides), np.int64), np.empty(len(slides), np.int64)
+    stored = {"offset": np.int64, "nbytes": np.int64, "crc32c": np.uint32}
+    of_shards = {name: np.empty(len(slides), dtype) for name, dtype in stored.items()}
     for task, samples in plan.tasks().items():
         record = job.receipt("shard", task).facts["record"]
         paths += [record["path"]] * (samples.stop - samples.start)
         with np.load(job.rows_path(task), allow_pickle=False) as file:
-            offset[samples], nbytes[samples] = file["offset"], file["nbytes"]
+            for name, values in of_shards.items():
+                values[samples] = file[name]
     columns: Columns = {
         "key": [
             sample_key(slide_id, int(n), int(draw), draws=draws)
@@ -78,8 +80,7 @@ def _new_patch_rows(job: Job, plan: Plan, layout: Layout) -> Columns:
         "split": [plan.splits[i] for i in plan.split],
         "shard": paths,
         "index": plan.index,
-        "offset": offset,
-        "nbytes": nbytes,
+        **of_shards,
         "slide_id": slides,
         "row": row,
         "col": col,
@@ -114,7 +115,7 @@ def _taken_over_rows(job: Job, parent: Parent, wanted: pa.Schema) -> pa.Table:
     anew = [task for task, is_anew in taken_over(job).items() if is_anew]
     if not anew:
         return table.cast(wanted)
-    places = {name: numbers(table[name]).copy() for name in ("index", "offset", "nbytes")}
+    places = {name: numbers(table[name]).copy() for name in ("index", "offset", "nbytes", "crc32c")}
     of_path = {parent.shards[task][1].path: task for task in anew}
     shards = table["shard"].combine_chunks()
     for path, task in of_path.items():
@@ -122,7 +123,8 @@ def _taken_over_rows(job: Job, parent: Parent, wanted: pa.Schema) -> pa.Table:
         rows = rows[np.argsort(places["index"][rows], kind="stable")]
         with np.load(job.rows_path(task), allow_pickle=False) as file:
             places["index"][rows] = np.arange(len(rows))
-            places["offset"][rows], places["nbytes"][rows] = file["offset"], file["nbytes"]
+            for name in ("offset", "nbytes", "crc32c"):
+                places[name][rows] = file[name]
     for name, values in places.items():
         table = table.set_column(table.column_names.index(name), name, pa.array(values))
     return table.cast(wanted)

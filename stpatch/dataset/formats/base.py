@@ -60,7 +60,7 @@ class Address(NamedTuple):
     """
 
     shard: ShardEntry
-    index: int
+    index: int  # type: ignore[assignment]  # tuple's method of this name is not used
     byte_range: tuple[int, int]
     key: str
     size: tuple[int, int] | None = None
