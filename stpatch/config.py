@@ -442,6 +442,26 @@ class Config(Section):
     run: RunSection = RunSection()
 
     @model_validator(mode="after")
+    def _whole_slides(self) -> Self:
+        if FORMATS.get(self.shards.format).whole_slides:
+            if self.shards.values != "counts":
+                raise ValueError(
+                    f"shards.format: {self.shards.format} holds counts only; set shards.values: counts (they are "
+                    "normalized when read) or another shards.format"
+                )
+            if self.dataset.extends is not None:
+                raise ValueError(
+                    f"shards.format: {self.shards.format} cannot extend an earlier dataset yet; leave dataset.extends "
+                    "out or choose another shards.format"
+                )
+            if self.split.blocks is not None:
+                raise ValueError(
+                    f"shards.format: {self.shards.format} stores whole slides, so a slide is of one split; leave "
+                    "split.blocks out or choose another shards.format"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if self.slides.withdraw and self.dataset.extends is None:
             raise ValueError("slides.withdraw takes slides out of an earlier dataset: name it, dataset.extends")

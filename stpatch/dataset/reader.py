@@ -33,6 +33,7 @@ from stpatch.dataset.selection import Columns
 from stpatch.dataset.slide_rows import SlideRows
 from stpatch.dataset.tables import indices, patch_columns, read_table
 from stpatch.errors import DatasetError
+from stpatch.registry import FORMATS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +50,7 @@ def open_dataset(
     genes: Sequence[str | int] | None = None,
     verify: bool | None = None,
     cache: str | Path | None = None,
+    **cropping: Any,
 ) -> Dataset:
     """Open one split of a built dataset; see `stpatch.open`."""
     home = Home(path, cache=None if cache is None else Path(cache))
@@ -63,6 +65,16 @@ def open_dataset(
             found=split,
             expected=" or ".join(names) or "a dataset with splits",
         )
+    if FORMATS.get(manifest.layout.format).whole_slides:
+        from stpatch.dataset.cropping.dataset import Cropping, named, open_slides
+
+        channels = named(genes, cropping.pop("channels", None))
+        return open_slides(home, split, values=values, dtype=dtype, cropping=Cropping(channels=channels, **cropping))
+    if given := sorted(name for name, value in cropping.items() if value is not None):
+        raise DatasetError(
+            "the dataset's patches are cut already", where=home.place, found=", ".join(given),
+            expected="a dataset of whole slides", hint="build it with shards.format: slides to cut it when it is read",
+        )  # fmt: skip
     ids = None
     if genes is not None:
         home.table("genes")
@@ -215,9 +227,9 @@ class Dataset:
         """
         if size < 1:
             raise ValueError(f"a batch has at least one sample, not {size}")
-        order = Order(samples=len(self), batch_size=size, seed=seed, shuffle=shuffle).epoch(epoch)
+        order = Order(samples=len(self), batch_size=size, seed=seed, shuffle=shuffle, pools=self.pools).epoch(epoch)
         stop = len(self) - len(self) % size if drop_last else len(self)
-        return self._batches(order, size, stop)
+        return self.at_epoch(epoch)._batches(order, size, stop)
 
     def _batches(self, order: Epoch, size: int, stop: int) -> Iterator[Batch | SparseBatch]:
         for first in range(0, stop, size * AT_ONCE):
@@ -269,6 +281,15 @@ class Dataset:
             method=str(self.manifest.normalization["method"]),
             **common,
         )
+
+    def at_epoch(self, epoch: int) -> Dataset:  # noqa: ARG002 - samples that are stored are the same in all epochs
+        """Return the dataset as it is in an epoch: where samples are cut when they are read, these may be others."""
+        return self
+
+    @property
+    def pools(self) -> tuple[NDArray[np.int64], int] | None:
+        """What an epoch's order keeps together: the (samples,) pool members and how many of them; None: nothing."""
+        return None
 
     # -- some of the samples --------------------------------------------------------------------------------------
 
