@@ -7,7 +7,6 @@ The models below are the schema: `stpatch config --schema` prints it, and the de
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,7 +14,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
@@ -27,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from stpatch.config_words import describe
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
+from stpatch.memory_size import MemoryLimit
 from stpatch.registry import ENCODINGS, FORMATS, PANEL_RULES, PATCH_RULES, READERS, Choice
 
 
@@ -365,49 +364,6 @@ class ShardsSection(Section):
     def most_patches(self) -> int:
         """The most samples that a shard may have."""
         return MOST_PATCHES if self.patches == "auto" else self.patches
-
-
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT])([iI]?))?[bB]?")
-
-
-def memory_bytes(value: object) -> int:
-    """Return the bytes of a memory size such as ``16GB`` (powers of 1000), ``4GiB`` (powers of 1024) or ``800000000``.
-
-    Raises
-    ------
-    PydanticCustomError
-        It is no size, or less than a byte.
-    """
-    match = _MEMORY.fullmatch(str(value).strip()) if isinstance(value, int | float | str) else None
-    size = 0.0
-    if match is not None and not isinstance(value, bool):
-        size = float(match[1]) * (1024 if match[3] else 1000) ** (" kmgt".index((match[2] or " ").lower()))
-    if size < 1:
-        raise PydanticCustomError("memory_size", "a size such as 16GB, 4GiB or a number of bytes")
-    return int(size)
-
-
-def _memory_limit(value: object) -> int | str | None:
-    if value is None or value == "auto":
-        return None if value is None else "auto"
-    return memory_bytes(value)
-
-
-MemoryLimit = Annotated[
-    int | Literal["auto"] | None,
-    BeforeValidator(_memory_limit),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": f"^{_MEMORY.pattern}$"},
-                {"type": "integer", "minimum": 1},
-                {"const": "auto", "type": "string"},
-                {"type": "null"},
-            ]
-        }
-    ),
-]
-"""Bytes; ``auto``: what the cgroup or the machine has; null: no limit."""
 
 
 class RunSection(Section):

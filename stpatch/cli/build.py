@@ -166,6 +166,7 @@ def run(
     ],
     config: ConfigPath,
     overrides: Overrides = None,
+    *,
     rank: Annotated[int | None, typer.Option(min=0, help="This task's number; from the scheduler if left out.")] = None,
     world_size: Annotated[int | None, typer.Option(min=1, help="Number of tasks; likewise.")] = None,
     unit: UnitOption = None,

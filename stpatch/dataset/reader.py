@@ -31,6 +31,7 @@ from stpatch.dataset.rows import SLIDE, open_rows
 from stpatch.dataset.sample import Sample, by_kind
 from stpatch.dataset.selection import Columns
 from stpatch.dataset.slide_rows import SlideRows
+from stpatch.dataset.stats import quick_look
 from stpatch.dataset.tables import indices, patch_columns, read_table
 from stpatch.errors import DatasetError
 from stpatch.registry import FORMATS
@@ -348,19 +349,8 @@ class Dataset:
     def stats(self) -> dict[str, Any]:
         """Return a quick look: samples, slides, spots per sample, mean coverage, and samples by slide."""
         at = self._all_rows()
-        spots, ids = self._rows["n_spots"][at], np.bincount(self._slides_at(at), minlength=len(self.slide_ids))
-        return {
-            "samples": len(self),
-            "slides": int((ids > 0).sum()),
-            "spots_per_sample": {
-                name: float(value)
-                for name, value in zip(("min", "median", "max"), np.quantile(spots, [0, 0.5, 1]), strict=True)
-            }
-            if len(self)
-            else {},
-            "coverage": float(self._rows["coverage"][at].mean()) if len(self) else None,
-            "samples_by_slide": {self.slide_ids[slide]: int(ids[slide]) for slide in np.flatnonzero(ids)},
-        }
+        columns = (self._rows[name][at] for name in ("n_spots", "coverage"))
+        return quick_look(*columns, slides=self._slides_at(at), slide_ids=self.slide_ids)
 
     @cached_property
     def vocabulary(self) -> NDArray[np.object_]:

@@ -25,12 +25,12 @@ from stpatch.stages.job import Job
 from stpatch.stages.receipts import Output, file_of
 from stpatch.storage import (
     exchange_folders,
-    link_file,
     make_folder,
     read_sealed,
     remove_empty_folders,
     remove_file,
     sha256_file,
+    share_file,
     sync_folder,
     write_sealed,
 )
@@ -57,7 +57,7 @@ def begin(job: Job) -> None:
     make_folder(job.beside)
     for output in _shards_that_stay(job):
         with contextlib.suppress(FileNotFoundError):  # it is lost, and will be made again
-            link_file(file_of(output.path, job.roots), job.beside / output.path.partition("/")[2])
+            share_file(file_of(output.path, job.roots), job.beside / output.path.partition("/")[2])
     write_sealed(job.replacing_path, {"manifest": sha256_file(job.place / MANIFEST)})
 
 
