@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from stpatch.config_words import describe
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
 from stpatch.registry import ENCODINGS, FORMATS, PANEL_RULES, PATCH_RULES, READERS, Choice
 
@@ -58,7 +60,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys, no number that is none; an empty section means its defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, json_schema_extra=describe
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -287,6 +291,7 @@ class CropSection(Section):
     min_coverage: Share = 0.1
     min_spots: Annotated[int, Field(ge=0)] | None = None
     edge: Literal["pad", "shift", "drop"] = "pad"
+    exclude: Path | None = None
 
     @property
     def strides(self) -> tuple[int, int]:
@@ -332,15 +337,29 @@ class SplitSection(Section):
         return self
 
 
+WORKERS_FED, MOST_PATCHES = 8, 1024
+"""What ``shards.patches: auto`` makes: shards for so many workers, of so many samples at most."""
+
+
 class ShardsSection(Section):
-    """How samples are stored."""
+    """How samples are stored.
+
+    `patches` is the number of samples per shard; ``auto``: at most 1024, and so few that the largest split has a shard
+    for each of 8 workers, since readers such as webdataset deal whole shards.
+    """
 
     format: Annotated[str, FORMATS] = "tar"
     values: Literal["counts", "normalized"] = "counts"
     dtype: Literal["float32", "float16"] = "float32"
     encoding: Annotated[str, ENCODINGS] = "blosc"
-    patches: PositiveInt = 1024
+    patches: PositiveInt | Literal["auto"] = 1024
     mix: PositiveInt = 16
+
+    def patches_for(self, samples: Iterable[int]) -> int:
+        """Return the number of samples per shard, given the number of samples of every split."""
+        if self.patches != "auto":
+            return self.patches
+        return min(max(max(samples, default=0) // WORKERS_FED, 1), MOST_PATCHES)
 
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT])([iI]?))?[bB]?")
@@ -404,23 +423,9 @@ class Config(Section):
     run: RunSection = RunSection()
 
     @model_validator(mode="after")
-    def _whole_slides(self) -> Self:
-        if FORMATS.get(self.shards.format).whole_slides:
-            if self.shards.values != "counts":
-                raise ValueError(
-                    f"shards.format: {self.shards.format} holds counts only; set shards.values: counts (they are "
-                    "normalized when read) or another shards.format"
-                )
-            if self.dataset.extends is not None:
-                raise ValueError(
-                    f"shards.format: {self.shards.format} cannot extend an earlier dataset yet; leave dataset.extends "
-                    "out or choose another shards.format"
-                )
-            if self.split.blocks is not None:
-                raise ValueError(
-                    f"shards.format: {self.shards.format} stores whole slides, so a slide is of one split; leave "
-                    "split.blocks out or choose another shards.format"
-                )
+    def _format_holds_it(self) -> Self:
+        if words := FORMATS.get(self.shards.format).refusal(self):
+            raise ValueError(words)
         return self
 
     @model_validator(mode="after")

@@ -233,6 +233,7 @@ def _anchored(config: Config, base: Path) -> Config:
             "channels": config.channels.model_copy(
                 update={"genes": genes_at(config.channels.genes), "candidates": candidates}
             ),
+            "crop": config.crop.model_copy(update={"exclude": at(config.crop.exclude)}),
         }
     )
 

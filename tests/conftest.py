@@ -28,6 +28,7 @@ SLOW = (
     "dataset/test_cropping.py",
     "cluster",
     "dataset/test_s3.py",
+    "cli/test_progress.py",
     "dataset/test_torch.py",
     "dataset/test_validate.py",
     "engine",

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import stpatch
-from stpatch.cli import build, cluster, configs, convert, datasets, versions
+from stpatch.cli import build, cluster, configs, convert, datasets, doctor, inspect, report, versions
 from stpatch.errors import StpatchError
 
 INTERRUPTED = 130
@@ -21,11 +21,11 @@ app = typer.Typer(
     name="stpatch",
     help="Spatial transcriptomics slides to sharded image patches for pretraining.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (configs, build, cluster, datasets, convert, versions):
+for module in (configs, build, cluster, datasets, convert, inspect, report, doctor, versions):
     module.add_commands(app)
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stpatch.cli.options import AsJson, ConfigPath, Overrides, Quiet, bar, job_of
+from stpatch.cli.options import AsJson, ConfigPath, LogFile, Overrides, Quiet, Verbose, bar, job_of
 
 if TYPE_CHECKING:
     from stpatch.engine.check import SlideCheck
-    from stpatch.engine.run import Summary
+    from stpatch.engine.run import Progress, Summary
     from stpatch.stages.job import Job
 
 BEFORE_PLAN = ("ingest", "normalize", "select", "crop", "plan")
@@ -128,13 +128,26 @@ def plan(
     _raise_failures(summary)
 
 
-def build(config: ConfigPath, overrides: Overrides = None, workers: WorkersOption = None, quiet: Quiet = False) -> None:
+def build(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    workers: WorkersOption = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log: LogFile = None,
+) -> None:
     """Run all stages; running it again continues."""
+    from stpatch.cli.progress import BuildProgress
+    from stpatch.engine.account import run_account
     from stpatch.engine.graph import STAGES
 
     job = job_of(config, overrides)
-    summary = _run(job, tuple(STAGES), workers=workers, quiet=quiet)
-    typer.echo(_done_text(job, summary))
+    progress = BuildProgress(job, quiet=quiet, verbose=verbose, log=log)
+    summary = _run(job, tuple(STAGES), workers=workers, quiet=quiet, progress=progress)
+    done = _done_text(job, summary)
+    if summary.done:
+        typer.echo(run_account(job, progress.seconds), err=True)
+    typer.echo(done)
     _raise_failures(summary)
 
 
@@ -210,12 +223,14 @@ def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fa
             typer.echo(f"\n[{failure.stage} {failure.unit}] {failure.message}")
 
 
-def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool) -> Summary:
+def _run(
+    job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool, progress: Progress | None = None
+) -> Summary:
     from stpatch.engine.check import require_settings
     from stpatch.engine.run import run_stages
 
     require_settings(job)
-    return run_stages(job, stages, progress=partial(bar, quiet=quiet), workers=workers)
+    return run_stages(job, stages, progress=progress or partial(bar, quiet=quiet), workers=workers)
 
 
 def _done_text(job: Job, summary: Summary) -> str:

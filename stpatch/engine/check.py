@@ -37,6 +37,7 @@ from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
 from stpatch.stages.normalize import panel_rules
 from stpatch.stages.plan import check_names
+from stpatch.stages.reject import rejected
 from stpatch.storage import read_json
 
 
@@ -215,6 +216,8 @@ def require_columns(job: Job) -> None:
             where=f"key {key}",
             found=column,
             expected=f"one of {', '.join(sorted(known))}",
+            hint=f"add a column {column} to the samplesheet"
+            + (", or set split.by: auto (a donor-like column where there is one, else slide_id)" * (key == "split.by")),
         )
         for key, column in asked.items()
         if column is not None and column not in known and (key, column) != ("split.by", AUTO)
@@ -323,6 +326,7 @@ SETTINGS: tuple[Callable[[Job], object], ...] = (
     require_parent,
     require_gene_files,
     require_rules,
+    rejected,
     require_columns,
     require_blocks,
     require_names,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stpatch.config import Config
+from stpatch.config import WORKERS_FED, Config
 from stpatch.engine.corpus_check import early_splits
 from stpatch.engine.growth import growth_notes
 from stpatch.registry import ENCODINGS, FORMATS
@@ -41,6 +41,7 @@ class Outlook:
     shape: tuple[int, int, int]
     dtype: str
     tasks: int
+    shard_patches: int
     bytes: int
     memory: int
     notes: tuple[str, ...] = ()
@@ -71,7 +72,18 @@ class Outlook:
             f"  tasks                          {self.tasks}; array range 0-{max(self.tasks - 1, 0)}",
             *(f"  {note}" for note in self.notes),
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._advice()])
+
+    def _advice(self) -> list[str]:
+        """Say where a split has too few shards for readers that deal whole ones."""
+        samples = max((count for count in self.samples_by_split.values() if count is not None), default=0)
+        shards = math.ceil(samples / self.shard_patches)
+        if self.shard_patches == 1 or not 0 < shards < WORKERS_FED:
+            return []
+        return [
+            f"  note: the largest split has {shards} shard{'' if shards == 1 else 's'}, and plain webdataset deals "
+            "whole shards to ranks and workers; shards.patches: auto makes more of them (stpatch.torch deals samples)"
+        ]
 
 
 def plan_outlook(job: Job) -> Outlook:
@@ -87,6 +99,7 @@ def plan_outlook(job: Job) -> Outlook:
         shape=(read_channels(job.channels_path).n_channels, *layout.shape[1:]),
         dtype=layout.dtype,
         tasks=len(shard_tasks(job)),
+        shard_patches=layout.patches,
         bytes=_stored_bytes(len(plan.split), layout.shape, layout.dtype, layout.encoding),
         memory=int(1.5 * max(spots, default=0) + 400e6),
         notes=tuple(growth_notes(job, job.parent, dealt_slides(job))) if job.parent else (),
@@ -110,11 +123,13 @@ def estimate_outlook(job: Job) -> Outlook:
             widest = max(widest, math.ceil(math.sqrt(spots)))
     total = sum(count for count in by_slide.values() if count is not None)
     by_split = _by_split(job, by_slide, probes)
+    known = [count for count in by_split.values() if count is not None]
+    per_shard = config.shards.patches_for(known)
     sizes = {"spot": (1, 1), "slide": (widest, widest), "patch": config.crop.size}
     height, width = sizes[config.crop.unit]
     shape = (config.channels.n, height, width)
     dtype = "uint16" if config.shards.values == "counts" else config.shards.dtype
-    tasks = sum(math.ceil(count / config.shards.patches) for count in by_split.values() if count is not None)
+    tasks = sum(math.ceil(count / per_shard) for count in known)
     stored = _stored_bytes(total, shape, dtype, config.shards.encoding)
     if FORMATS.get(config.shards.format).whole_slides:
         tasks, stored = len(job.sources), int(whole * GUESSED_FILLED * STORED_VALUE)
@@ -125,6 +140,7 @@ def estimate_outlook(job: Job) -> Outlook:
         shape=shape,
         dtype=dtype,
         tasks=tasks,
+        shard_patches=per_shard,
         bytes=stored,
         memory=int(1.5 * GUESSED_FILLED * 6 * largest + 400e6),
         notes=tuple(growth_notes(job, job.parent, early_splits(job, probes))) if job.parent else (),

@@ -88,7 +88,7 @@ def run_stages(
                 if not summary.failures:
                     raise
                 raise ProblemsError([*(failure for _, _, failure in summary.failures), error]) from error
-            if name == "finalize" and job.url is not None and (rank or Rank()).rank == 0:
+            if name == "finalize" and job.url is not None and (rank or Rank()).share([CORPUS]):
                 from stpatch.stages.publish import publish
 
                 publish(job, job.url)

@@ -21,6 +21,7 @@ from stpatch.stages.job import SLIDE_STAGES, Job, Outcome, file_digest
 from stpatch.stages.normalize import normalization_json
 from stpatch.stages.plan import ordered_splits, read_plan, shard_tasks
 from stpatch.stages.receipts import file_of
+from stpatch.stages.reject import crop_settings
 from stpatch.stages.rows import gene_rows, patch_rows, slide_rows
 from stpatch.stages.shard import dataset_layout
 from stpatch.storage import digest, remove_empty_folders, remove_temporaries
@@ -63,7 +64,7 @@ def run(job: Job, unit: str) -> Outcome:
         normalization=normalization_json(job.config),
         channels=_channels(job, channels),
         grid=job.config.section("grid")["grid"],
-        crop=job.config.section("crop")["crop"],
+        crop=crop_settings(job),
         labels={label_name(name): known for name, known in job.receipt("plan", unit).facts["labels"].items()},
         splits=splits,
         tables=tables,

@@ -282,6 +282,7 @@ def contract_differences(parent: Parent, config: Config) -> dict[str, tuple[Any,
     for section in ("grid", "crop"):
         of_parent = getattr(manifest, section)
         of_config = {key: value for key, value in config.section(section)[section].items() if key in of_parent}
+        of_config.pop("exclude", None)  # which patches are not wanted is no matter of their shape
         there |= {f"{section}.{key}": of_parent[key] for key in of_config}
         here |= {f"{section}.{key}": value for key, value in of_config.items()}
     for key, value in normalization_json(config).items():
@@ -299,7 +300,8 @@ def contract_differences(parent: Parent, config: Config) -> dict[str, tuple[Any,
     there |= {"shards.format": manifest.shards.format, "shards.values": manifest.tensor.values}
     here |= {"shards.format": shards.format, "shards.values": shards.values}
     there["shards.encoding"], here["shards.encoding"] = manifest.tensor.encoding, shards.encoding
-    there["shards.patches"], here["shards.patches"] = manifest.shards.patches, shards.patches
+    there["shards.patches"] = manifest.shards.patches
+    here["shards.patches"] = manifest.shards.patches if shards.patches == "auto" else shards.patches
     if shards.values == "normalized":
         there["shards.dtype"], here["shards.dtype"] = manifest.tensor.dtype, shards.dtype
     there["ingest.labels"] = sorted(manifest.labels)

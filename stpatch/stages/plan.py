@@ -2,8 +2,9 @@
 
 What is in a shard is fixed here, by seed and slides, never by rank, workers or restarts. The slides of a split are cut
 into groups of ``shards.mix``; samples are shuffled within their group; the groups follow one another, and every
-``shards.patches`` samples make a shard, which is one task. So a shard is a fair sample of its group, only the last
-shard of a split is short, and a tar shard holds the same samples as the zarr shard of the same number.
+``shards.patches`` samples make a shard, which is one task (`ShardsSection.patches_for` where it is ``auto``). So a
+shard is a fair sample of its group, only the last shard of a split is short, and a tar shard holds the same samples as
+the zarr shard of the same number.
 """
 
 from __future__ import annotations
@@ -109,12 +110,16 @@ def run(job: Job, _unit: str) -> Outcome:
     require_no_duplicates(job)
     dealt = split_patches(job, cropped)
     over = taken_over(job)
+    names, draws = split_names(job, dealt), job.config.channels.draws
+    sizes = [draws * sum(int((splits == name).sum()) for splits in dealt.values()) for name in names]
+    # a dataset that grows keeps its parent's shards, so that its own have their size
+    per_shard = job.parent.manifest.shards.patches if job.parent else job.config.shards.patches_for(sizes)
     whole_slides = FORMATS.get(job.config.shards.format).whole_slides
     plan = (slide_plan if whole_slides else make_plan)(
         dealt,
-        splits=split_names(job, dealt),
-        draws=job.config.channels.draws,
-        patches=job.config.shards.patches,
+        splits=names,
+        draws=draws,
+        patches=per_shard,
         mix=job.config.shards.mix,
         seed=job.config.dataset.seed,
         first=job.parent.next_shards() if job.parent else None,
@@ -126,6 +131,7 @@ def run(job: Job, _unit: str) -> Outcome:
     facts = {
         "samples": {name: int(count) for name, count in zip(plan.splits, counts, strict=True)},
         "tasks": len(plan.tasks()) + len(over),
+        "shard_patches": per_shard,
         "notes": _notes(job, dealt, plan),
         "dtype": counts_dtype(job, cropped),
         "labels": label_categories(job, [job.receipt("ingest", slide_id) for slide_id in cropped]),

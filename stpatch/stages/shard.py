@@ -106,7 +106,7 @@ def dataset_layout(job: Job) -> Layout:
         encoding=config.shards.encoding,
         dtype=facts["dtype"] if config.shards.values == "counts" else config.shards.dtype,
         shape=(channels.n_channels, *_largest(job, height, width)),
-        patches=config.shards.patches,
+        patches=facts["shard_patches"],
         labels=tuple(sorted(label_name(name) for name in facts["labels"])),
         genes=config.channels.scope != "panel",
         variable=config.crop.unit == "slide",

@@ -14,10 +14,12 @@ from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenSh
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import Sample
+from stpatch.dataset.snippets import Snippet
 from stpatch.errors import DatasetError
 from stpatch.storage import crc32c
 
 if TYPE_CHECKING:
+    from stpatch.config import Config
     from stpatch.dataset.cropping.stored import StoredSlide
     from stpatch.dataset.manifest import Manifest
 
@@ -238,6 +240,10 @@ class ShardFormat(ABC):
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
         """Write what a split has beside its shards, such as an index or array metadata; return the files."""
 
+    def refusal(self, config: Config) -> str | None:  # noqa: ARG002 - a format holds everything, unless overridden
+        """Return why a config cannot be built in this format, one sentence; None where it can."""
+        return None
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -266,9 +272,15 @@ class ShardFormat(ABC):
 
     # -- the card ---------------------------------------------------------------------------------------------------
 
-    def front_matter(self, manifest: Manifest) -> list[str]:  # noqa: ARG002 - most formats are not read by a hub
-        """Return the front matter's configs of data files, lines of YAML, before the one for patches.parquet."""
-        return ["- config_name: default"]
+    def front_matter(self, manifest: Manifest) -> list[str]:  # noqa: ARG002 - no hub reads most formats: the tables then
+        """Return the front matter's configs of data files, as lines of YAML.
+
+        A hub reads all configs of a dataset by one and the same builder: either shards or tables, but not both.
+        """
+        lines = []
+        for name in ("patches", "slides", "genes"):
+            lines += [f"- config_name: {name}", "  data_files:", f"  - split: {name}", f'    path: "{name}.parquet"']
+        return lines
 
     @abstractmethod
     def field_name(self, plane: Plane) -> str:
@@ -287,11 +299,8 @@ class ShardFormat(ABC):
         return []
 
     @abstractmethod
-    def snippet(self, manifest: Manifest, split: str) -> list[str]:
-        """Return lines of Python that read and print a split's first sample without stpatch.
-
-        They run in the dataset's folder and print the key, the shape of x and the sum of totals.
-        """
+    def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
+        """Return how a split is read without stpatch, the plainest way first."""
 
 
 def check_count(count: int, layout: Layout, path: str) -> None:

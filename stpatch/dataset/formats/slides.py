@@ -27,12 +27,14 @@ from stpatch.dataset.formats.zarr import ZarrShard
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import Plane
 from stpatch.dataset.sample import Sample
+from stpatch.dataset.snippets import Snippet
 from stpatch.dataset.tables import write_table
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.storage import atomic_file, key_text
 
 if TYPE_CHECKING:
+    from stpatch.config import Config
     from stpatch.dataset.manifest import Manifest
 
 CHUNK = 1 << 18
@@ -90,6 +92,25 @@ class Slides(ShardFormat):
         first = parts.pop(COUNTS)
         entry = ShardEntry(path=first.path, bytes=first.bytes, sha256=first.sha256, patches=windows, parts=parts)
         return WrittenShard(entry=entry, ranges=((0, 0),) * windows, checksums=(0,) * windows)
+
+    def refusal(self, config: Config) -> str | None:
+        """Refuse what whole slides of counts cannot be: normalized, divided among splits, or extended."""
+        if config.shards.values != "counts":
+            return (
+                f"shards.format: {self.name} holds counts only; set shards.values: counts (they are normalized when "
+                "read) or another shards.format"
+            )
+        if config.dataset.extends is not None:
+            return (
+                f"shards.format: {self.name} cannot extend an earlier dataset yet; leave dataset.extends out or choose "
+                "another shards.format"
+            )
+        if config.split.blocks is not None:
+            return (
+                f"shards.format: {self.name} stores whole slides, so a slide is of one split; leave split.blocks out "
+                "or choose another shards.format"
+            )
+        return None
 
     def encode(self, sample: Sample, layout: Layout) -> NoReturn:  # noqa: ARG002 - there are no stored samples
         """Raise: there are no stored samples."""
@@ -164,30 +185,34 @@ class Slides(ShardFormat):
             "",
         ]
 
-    def snippet(self, manifest: Manifest, split: str) -> list[str]:
+    def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
         """Return how plain zarr reads the first window's counts of all genes."""
-        height, width = manifest.layout.shape[1:]
-        rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
-        size = ['height, width = row["height"], row["width"]'] if manifest.layout.variable else []
-        return [
-            "import numpy",
-            "import pyarrow.parquet",
-            "import zarr",
-            "",
-            f"row = {rows}[0]",
-            f"height, width = {height}, {width}",
-            *size,
-            'slide = zarr.open(row["shard"].removesuffix("/counts/c/0"), mode="r")',
-            'indptr, genes, counts = slide["indptr"][:], slide["genes"][:], slide["counts"][:]',
-            'pixel = slide["pixels"][:] - [row["row"], row["col"]]',
-            "inside = ((pixel >= 0) & (pixel < [height, width])).all(axis=1)",
-            'totals, x = numpy.zeros((height, width)), numpy.zeros((slide["gene_ids"].size, height, width), int)',
-            'numpy.add.at(totals, tuple(pixel[inside].T), slide["totals"][:][inside])',
-            "for spot in numpy.flatnonzero(inside):",
-            "    part = slice(indptr[spot], indptr[spot + 1])",
-            "    x[(genes[part], *pixel[spot])] += counts[part]  # axis 0: the genes of gene_ids",
-            'print(row["key"], x.shape, totals.sum())',
-        ]
+        return [Snippet("zarr", "The first window, all genes that the slide measured:", _plain_zarr(manifest, split))]
+
+
+def _plain_zarr(manifest: Manifest, split: str) -> list[str]:
+    height, width = manifest.layout.shape[1:]
+    rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
+    size = ['height, width = row["height"], row["width"]'] if manifest.layout.variable else []
+    return [
+        "import numpy",
+        "import pyarrow.parquet",
+        "import zarr",
+        "",
+        f"row = {rows}[0]",
+        f"height, width = {height}, {width}",
+        *size,
+        'slide = zarr.open(row["shard"].removesuffix("/counts/c/0"), mode="r")',
+        'indptr, genes, counts = slide["indptr"][:], slide["genes"][:], slide["counts"][:]',
+        'pixel = slide["pixels"][:] - [row["row"], row["col"]]',
+        "inside = ((pixel >= 0) & (pixel < [height, width])).all(axis=1)",
+        'totals, x = numpy.zeros((height, width)), numpy.zeros((slide["gene_ids"].size, height, width), int)',
+        'numpy.add.at(totals, tuple(pixel[inside].T), slide["totals"][:][inside])',
+        "for spot in numpy.flatnonzero(inside):",
+        "    part = slice(indptr[spot], indptr[spot + 1])",
+        "    x[(genes[part], *pixel[spot])] += counts[part]  # axis 0: the genes of gene_ids",
+        'print(row["key"], x.shape, totals.sum())',
+    ]
 
 
 class SlideFiles:

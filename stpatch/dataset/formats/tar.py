@@ -31,6 +31,7 @@ from stpatch.dataset.index import write_index
 from stpatch.dataset.layout import META, Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import NAME_LIMIT, Sample, encode_meta, fitting_arrays
+from stpatch.dataset.snippets import Snippet, tar_snippets
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.storage import atomic_file, canonical_json, crc32c
@@ -119,7 +120,7 @@ class Tar(ShardFormat):
         for name, split in manifest.splits.items():
             if split.shards:
                 lines += [f"  - split: {name}", f"    path: {canonical_json(f'{name}/*.tar')}"]
-        return [*lines, "- config_name: patches"]
+        return lines
 
     def field_name(self, plane: Plane) -> str:
         """Return the member's name."""
@@ -133,36 +134,10 @@ class Tar(ShardFormat):
         """Return meta.json."""
         return [(META, "key, slide_id, row, col, n_spots" + (", shape of x" if layout.variable else ""))]
 
-    def snippet(self, manifest: Manifest, split: str) -> list[str]:
-        """Return how webdataset reads it."""
-        layout = manifest.layout
-        numbers = _braces([self.shard_number(shard.path) for shard in manifest.splits[split].shards])
-        shape = f'sample["{META}"]["shape"]' if layout.variable else str(layout.shape)
-        x, totals = layout.planes[:2]
-        imports, read = ENCODINGS.get(x.encoding).snippet(x.member, dtype=x.dtype, shape=shape)
-        return [
-            *imports,
-            "import webdataset",
-            "",
-            f'samples = webdataset.WebDataset("{split}/{split}-{numbers}.tar", shardshuffle=False).decode()',
-            "for sample in samples:",
-            *(f"    {line}" for line in read),
-            f'    totals = sample["{totals.member}"]',
-            '    print(sample["__key__"], x.shape, totals.sum())',
-            "    break",
-        ]
-
-
-def _braces(numbers: list[int]) -> str:
-    """Return shard numbers as webdataset expands them: ``{000000..000007}``; a dataset that grew may lack some."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    parts = [f"{first:06d}" if first == last else f"{{{first:06d}..{last:06d}}}" for first, last in runs]
-    return parts[0] if len(parts) == 1 else f"{{{','.join(parts)}}}"
+    def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
+        """Return how webdataset, Hugging Face datasets and wids read it."""
+        numbers = [self.shard_number(shard.path) for shard in manifest.splits[split].shards]
+        return tar_snippets(manifest, split, numbers=numbers)
 
 
 class TarReader(SampleReader):

@@ -36,6 +36,7 @@ from stpatch.dataset.formats.base import (
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import Sample, fitting_arrays
+from stpatch.dataset.snippets import Snippet, zarr_snippets
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.storage import atomic_file, crc32c
@@ -137,42 +138,12 @@ class Zarr(ShardFormat):
         """Return that it is an array."""
         return "array"
 
-    def snippet(self, manifest: Manifest, split: str) -> list[str]:
-        """Return how plain zarr reads it."""
-        layout = manifest.layout
-        rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
-        crop = ['x = x[:, : rows[0]["height"], : rows[0]["width"]]'] if layout.variable else []
-        imports: list[str] = []
-        at, place = "0", []
+    def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
+        """Return how plain zarr and what else knows Zarr v3 read it."""
         shards = manifest.splits[split].shards
-        if [self.shard_number(shard.path) for shard in shards] != list(range(len(shards))) or any(
-            shard.patches != layout.patches for shard in shards[:-1]
-        ):  # a dataset that grew: rows that shards lack are fill values
-            at = "at"
-            place = [f'at = int(rows[0]["shard"].split("/")[3]) * {layout.patches} + rows[0]["index"]']
-        read = [*place, f'x, totals = arrays["x"][{at}], arrays["totals"][{at}]']
-        encoding = ENCODINGS.get(layout.encoding)
-        if encoding.zarr_serializer(np.dtype(layout.dtype)) is not None:  # plain zarr may lack the codec
-            imports, lines = encoding.snippet(X, dtype=layout.dtype, shape=str(layout.shape))
-            read = [
-                'with open(rows[0]["shard"], "rb") as file:',
-                '    file.seek(rows[0]["offset"])',
-                f'    sample = {{"{X}": file.read(rows[0]["nbytes"])}}',
-                *lines,
-                *place,
-                f'totals = arrays["totals"][{at}]',
-            ]
-        return [
-            *imports,
-            "import pyarrow.parquet",
-            "import zarr",
-            "",
-            f'arrays = zarr.open("{self.folder(split)}", mode="r")',
-            f"rows = {rows}",
-            *read,
-            *crop,
-            'print(rows[0]["key"], x.shape, totals.sum())',
-        ]
+        numbered = [self.shard_number(shard.path) for shard in shards] == list(range(len(shards)))
+        full = all(shard.patches == manifest.layout.patches for shard in shards[:-1])
+        return zarr_snippets(manifest, split, folder=self.folder(split), gaps="no" if numbered and full else "yes")
 
 
 class ZarrReader(SampleReader):

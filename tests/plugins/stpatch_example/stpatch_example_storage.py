@@ -12,6 +12,7 @@ from stpatch.dataset.codecs.base import Encoding
 from stpatch.dataset.entries import ShardEntry, WrittenShard
 from stpatch.dataset.formats.base import SampleReader, ShardFormat, Stored, check_count, check_stored
 from stpatch.dataset.sample import fitting_arrays
+from stpatch.dataset.snippets import Snippet
 from stpatch.errors import DatasetError
 from stpatch.storage import atomic_file, crc32c
 
@@ -95,5 +96,6 @@ class Folder(ShardFormat):
     def x_words(self, words):
         return words
 
-    def snippet(self, manifest, split):
-        return [f'print(open("{manifest.splits[split].shards[0].path}", "rb").read()[:8])']
+    def snippets(self, manifest, split):
+        path = manifest.splits[split].shards[0].path
+        return [Snippet("Python", "", [f'print(open("{path}", "rb").read()[:8])'])]
