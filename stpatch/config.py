@@ -361,6 +361,11 @@ class ShardsSection(Section):
             return self.patches
         return min(max(max(samples, default=0) // WORKERS_FED, 1), MOST_PATCHES)
 
+    @property
+    def most_patches(self) -> int:
+        """The most samples that a shard may have."""
+        return MOST_PATCHES if self.patches == "auto" else self.patches
+
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT])([iI]?))?[bB]?")
 
@@ -382,13 +387,27 @@ def memory_bytes(value: object) -> int:
     return int(size)
 
 
-MemorySize = Annotated[
-    int,
-    BeforeValidator(memory_bytes),
+def _memory_limit(value: object) -> int | str | None:
+    if value is None or value == "auto":
+        return None if value is None else "auto"
+    return memory_bytes(value)
+
+
+MemoryLimit = Annotated[
+    int | Literal["auto"] | None,
+    BeforeValidator(_memory_limit),
     WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": f"^{_MEMORY.pattern}$"}, {"type": "integer", "minimum": 1}]}
+        {
+            "anyOf": [
+                {"type": "string", "pattern": f"^{_MEMORY.pattern}$"},
+                {"type": "integer", "minimum": 1},
+                {"const": "auto", "type": "string"},
+                {"type": "null"},
+            ]
+        }
     ),
 ]
+"""Bytes; ``auto``: what the cgroup or the machine has; null: no limit."""
 
 
 class RunSection(Section):
@@ -396,7 +415,7 @@ class RunSection(Section):
 
     workers: PositiveInt | Literal["auto"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
-    max_memory: MemorySize | None = None
+    max_memory: MemoryLimit = "auto"
     executor: Literal["local", "dask"] = "local"
     scheduler: str | None = None
     setup: list[str] = []

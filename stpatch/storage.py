@@ -16,14 +16,19 @@ import mmap
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from stpatch.processes import find_process, this_process
+
 BLOCK = 1 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
+_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
+"""Names of devices, see Microsoft's "Naming Files, Paths, and Namespaces"."""
 _TEMPORARY = ".tmp-"
 _SEAL = "seal"
 _SEAL_LINE = '\n "seal": "%s"'
@@ -47,8 +52,13 @@ def cache_folder() -> Path:
 
 
 def is_safe_id(text: str) -> bool:
-    """Whether `text` may become (part of) a file name: letters, digits and ``_.+-``, at most 128 of them."""
-    return _ID.fullmatch(text) is not None
+    """Whether `text` may become (part of) a file name on any system: letters, digits and ``_.+-``, at most 128 of them.
+
+    Windows drops a dot at the end, and takes ``nul``, ``con.txt`` and the like for devices.
+    """
+    return (
+        _ID.fullmatch(text) is not None and not text.endswith(".") and _DEVICE.fullmatch(text.partition(".")[0]) is None
+    )
 
 
 def plain_number(value: float) -> int | float:
@@ -232,7 +242,7 @@ def patient_file(path: Path) -> Iterator[BinaryIO]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` for libraries that open files themselves; synced and renamed on success."""
     make_folder(path.parent)
-    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    temporary = path.with_name(f"{_TEMPORARY}{this_process()}-{uuid.uuid4().hex[:12]}-{path.name}")
     try:
         yield temporary
         _sync(temporary, path)
@@ -334,10 +344,85 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def exchange_folders(one: Path, other: Path) -> None:
+    """Let two folders of one file system change places in one step: at no moment is one of the names missing.
+
+    Raises
+    ------
+    OSError
+        The system or the file system cannot do it (``renameat2`` with ``RENAME_EXCHANGE`` is Linux'), or one of them is
+        a place that cannot be moved, such as where a disk is mounted.
+    """
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(one))
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if function(here, os.fsencode(one), here, os.fsencode(other), exchange) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
+    sync_folder(one.parent)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links; what was at `target` is replaced."""
+    if target.exists() and target.samefile(source):
+        return
+    make_folder(target.parent)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except FileExistsError:  # another process was faster
+        return
+    except OSError:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a file that nobody has written yet, whole at once; return False where there is one."""
+    make_folder(path.parent)
+    temporary = path.with_name(f"{_TEMPORARY}{this_process()}-{uuid.uuid4().hex[:12]}-{path.name}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links: its name appears before its bytes
+            try:
+                with path.open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+        sync_folder(path.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed process left under temporary names below `folder`."""
+    """Remove what a killed process left under temporary names below `folder`, and nothing that is being written.
+
+    A temporary name carries the process that writes it. One that lives keeps its files; of one on another host nothing
+    is known, so its files are taken for left behind when nobody has written to them for `LEFT_BEHIND` seconds.
+    """
     for path in folder.rglob(f"{_TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+        process = find_process(path.name.removeprefix(_TEMPORARY))
+        lives = False if process is None else process.lives()
+        with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile, by its own process or another
+            if lives is None:
+                lives = time.time() - path.stat().st_mtime < LEFT_BEHIND
+            if not lives:
+                path.unlink()
+
+
+LEFT_BEHIND = 3600.0
+"""Seconds after which a file of a process on another host, under a temporary name, counts as left behind."""
 
 
 def remove_empty_folders(folder: Path) -> None:

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ class Plan:
 
     def tasks(self) -> dict[str, slice]:
         """Return the tasks (one per shard, named ``train-000000``) and their samples, in order."""
+        return self._tasks
+
+    @cached_property
+    def _tasks(self) -> dict[str, slice]:  # every task's request asks for all of them
         if not len(self.split):
             return {}
         starts = np.flatnonzero(np.r_[True, (np.diff(self.split) != 0) | (np.diff(self.shard) != 0)])

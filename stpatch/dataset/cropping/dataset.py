@@ -200,7 +200,7 @@ class CroppedDataset(Dataset):
         yield from batches
 
     @cached_property
-    def _rows(self) -> EpochRows:  # type: ignore[override]
+    def _rows(self) -> EpochRows:  # type: ignore[override]  # it answers what the mapped table answers
         return EpochRows(self._windows, self._epoch, self._keys_of)
 
     def _slides_at(self, at: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -187,32 +187,29 @@ class Slides(ShardFormat):
 
     def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
         """Return how plain zarr reads the first window's counts of all genes."""
-        return [Snippet("zarr", "The first window, all genes that the slide measured:", _plain_zarr(manifest, split))]
-
-
-def _plain_zarr(manifest: Manifest, split: str) -> list[str]:
-    height, width = manifest.layout.shape[1:]
-    rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
-    size = ['height, width = row["height"], row["width"]'] if manifest.layout.variable else []
-    return [
-        "import numpy",
-        "import pyarrow.parquet",
-        "import zarr",
-        "",
-        f"row = {rows}[0]",
-        f"height, width = {height}, {width}",
-        *size,
-        'slide = zarr.open(row["shard"].removesuffix("/counts/c/0"), mode="r")',
-        'indptr, genes, counts = slide["indptr"][:], slide["genes"][:], slide["counts"][:]',
-        'pixel = slide["pixels"][:] - [row["row"], row["col"]]',
-        "inside = ((pixel >= 0) & (pixel < [height, width])).all(axis=1)",
-        'totals, x = numpy.zeros((height, width)), numpy.zeros((slide["gene_ids"].size, height, width), int)',
-        'numpy.add.at(totals, tuple(pixel[inside].T), slide["totals"][:][inside])',
-        "for spot in numpy.flatnonzero(inside):",
-        "    part = slice(indptr[spot], indptr[spot + 1])",
-        "    x[(genes[part], *pixel[spot])] += counts[part]  # axis 0: the genes of gene_ids",
-        'print(row["key"], x.shape, totals.sum())',
-    ]
+        height, width = manifest.layout.shape[1:]
+        rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
+        size = ['height, width = row["height"], row["width"]'] if manifest.layout.variable else []
+        lines = [
+            "import numpy",
+            "import pyarrow.parquet",
+            "import zarr",
+            "",
+            f"row = {rows}[0]",
+            f"height, width = {height}, {width}",
+            *size,
+            'slide = zarr.open(row["shard"].removesuffix("/counts/c/0"), mode="r")',
+            'indptr, genes, counts = slide["indptr"][:], slide["genes"][:], slide["counts"][:]',
+            'pixel = slide["pixels"][:] - [row["row"], row["col"]]',
+            "inside = ((pixel >= 0) & (pixel < [height, width])).all(axis=1)",
+            'totals, x = numpy.zeros((height, width)), numpy.zeros((slide["gene_ids"].size, height, width), int)',
+            'numpy.add.at(totals, tuple(pixel[inside].T), slide["totals"][:][inside])',
+            "for spot in numpy.flatnonzero(inside):",
+            "    part = slice(indptr[spot], indptr[spot + 1])",
+            "    x[(genes[part], *pixel[spot])] += counts[part]  # axis 0: the genes of gene_ids",
+            'print(row["key"], x.shape, totals.sum())',
+        ]
+        return [Snippet("zarr", "A window's counts of all genes, from the slide that it lies on:", lines)]
 
 
 class SlideFiles:
