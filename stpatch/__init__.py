@@ -147,7 +147,7 @@ def open(  # noqa: A001
     stpatch.errors.MissingExtraError
         The package that reads this kind of URL is not installed.
     """
-    from stpatch.dataset.reader import open_dataset
+    from stpatch.dataset.opening import open_dataset
 
     asked = {"crop": crop, "pitch": pitch, "channels": channels, "weights": weights, "fresh": fresh}
     asked |= {"seed": seed, "pool": pool}

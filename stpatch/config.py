@@ -398,23 +398,9 @@ class Config(Section):
     run: RunSection = RunSection()
 
     @model_validator(mode="after")
-    def _whole_slides(self) -> Self:
-        if FORMATS.get(self.shards.format).whole_slides:
-            if self.shards.values != "counts":
-                raise ValueError(
-                    f"shards.format: {self.shards.format} holds counts only; set shards.values: counts (they are "
-                    "normalized when read) or another shards.format"
-                )
-            if self.dataset.extends is not None:
-                raise ValueError(
-                    f"shards.format: {self.shards.format} cannot extend an earlier dataset yet; leave dataset.extends "
-                    "out or choose another shards.format"
-                )
-            if self.split.blocks is not None:
-                raise ValueError(
-                    f"shards.format: {self.shards.format} stores whole slides, so a slide is of one split; leave "
-                    "split.blocks out or choose another shards.format"
-                )
+    def _format_holds_it(self) -> Self:
+        if words := FORMATS.get(self.shards.format).refusal(self):
+            raise ValueError(words)
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,6 @@ import copy
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,11 +21,11 @@ from stpatch.dataset.ahead import ahead
 from stpatch.dataset.batch import Batch, SparseBatch
 from stpatch.dataset.filling import Filler
 from stpatch.dataset.formats.base import Address
-from stpatch.dataset.genes import PAD_NAME, gene_ids, projected, read_panel, read_vocabulary
+from stpatch.dataset.genes import PAD_NAME, projected, read_panel, read_vocabulary
 from stpatch.dataset.home import Home
 from stpatch.dataset.order import AT_ONCE, Epoch, Order
 from stpatch.dataset.planes import X
-from stpatch.dataset.request import Request, resolve_request, verifies
+from stpatch.dataset.request import Request, verifies
 from stpatch.dataset.rows import SLIDE, open_rows
 from stpatch.dataset.sample import Sample, by_kind
 from stpatch.dataset.selection import Columns
@@ -34,54 +33,11 @@ from stpatch.dataset.slide_rows import SlideRows
 from stpatch.dataset.stats import quick_look
 from stpatch.dataset.tables import indices, patch_columns, read_table
 from stpatch.errors import DatasetError
-from stpatch.registry import FORMATS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PAD_NAME", "Batch", "Dataset", "SparseBatch", "open_dataset"]
-
-
-def open_dataset(
-    path: str | Path,
-    split: str | None = None,
-    *,
-    values: str | None = None,
-    dtype: str | None = None,
-    genes: Sequence[str | int] | None = None,
-    verify: bool | None = None,
-    cache: str | Path | None = None,
-    **cropping: Any,
-) -> Dataset:
-    """Open one split of a built dataset; see `stpatch.open`."""
-    home = Home(path, cache=None if cache is None else Path(cache))
-    manifest = home.manifest
-    names = list(manifest.splits)
-    if split is None and len(names) == 1:
-        split = names[0]
-    if split is None or split not in manifest.splits:
-        raise DatasetError(
-            "name the split to open" if split is None else "there is no such split",
-            where=home.place,
-            found=split,
-            expected=" or ".join(names) or "a dataset with splits",
-        )
-    if FORMATS.get(manifest.layout.format).whole_slides:
-        from stpatch.dataset.cropping.dataset import Cropping, named, open_slides
-
-        channels = named(genes, cropping.pop("channels", None))
-        return open_slides(home, split, values=values, dtype=dtype, cropping=Cropping(channels=channels, **cropping))
-    if given := sorted(name for name, value in cropping.items() if value is not None):
-        raise DatasetError(
-            "the dataset's patches are cut already", where=home.place, found=", ".join(given),
-            expected="a dataset of whole slides", hint="build it with shards.format: slides to cut it when it is read",
-        )  # fmt: skip
-    ids = None
-    if genes is not None:
-        home.table("genes")
-        ids = gene_ids(genes, read_vocabulary(home.folder, manifest), where=home.place)
-    request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=home.place)
-    return Dataset(home, split=split, request=request, verify=verify)
+__all__ = ["PAD_NAME", "Batch", "Dataset", "SparseBatch"]
 
 
 class Dataset:

@@ -359,7 +359,7 @@ def test_plain_zarr_reads_the_arrays(corpus, by_panel):
 
 def test_the_card_reads_it_without_stpatch(by_panel):
     card = (by_panel / "README.md").read_text()
-    code = card.split("```python\n")[1].split("```")[0]
+    code = card.split("### zarr")[1].split("```python\n")[1].split("```")[0]
     assert "stpatch" not in code
     done = subprocess.run([sys.executable, "-c", code], cwd=by_panel, capture_output=True, text=True, check=True)
     sample = stpatch.open(by_panel, "train")[0]

@@ -19,6 +19,7 @@ from stpatch.errors import DatasetError
 from stpatch.storage import crc32c
 
 if TYPE_CHECKING:
+    from stpatch.config import Config
     from stpatch.dataset.cropping.stored import StoredSlide
     from stpatch.dataset.manifest import Manifest
 
@@ -238,6 +239,10 @@ class ShardFormat(ABC):
     @abstractmethod
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
         """Write what a split has beside its shards, such as an index or array metadata; return the files."""
+
+    def refusal(self, config: Config) -> str | None:  # noqa: ARG002 - a format holds everything, unless overridden
+        """Return why a config cannot be built in this format, one sentence; None where it can."""
+        return None
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.storage import atomic_file, key_text
 
 if TYPE_CHECKING:
+    from stpatch.config import Config
     from stpatch.dataset.manifest import Manifest
 
 CHUNK = 1 << 18
@@ -91,6 +92,25 @@ class Slides(ShardFormat):
         first = parts.pop(COUNTS)
         entry = ShardEntry(path=first.path, bytes=first.bytes, sha256=first.sha256, patches=windows, parts=parts)
         return WrittenShard(entry=entry, ranges=((0, 0),) * windows, checksums=(0,) * windows)
+
+    def refusal(self, config: Config) -> str | None:
+        """Refuse what whole slides of counts cannot be: normalized, divided among splits, or extended."""
+        if config.shards.values != "counts":
+            return (
+                f"shards.format: {self.name} holds counts only; set shards.values: counts (they are normalized when "
+                "read) or another shards.format"
+            )
+        if config.dataset.extends is not None:
+            return (
+                f"shards.format: {self.name} cannot extend an earlier dataset yet; leave dataset.extends out or choose "
+                "another shards.format"
+            )
+        if config.split.blocks is not None:
+            return (
+                f"shards.format: {self.name} stores whole slides, so a slide is of one split; leave split.blocks out "
+                "or choose another shards.format"
+            )
+        return None
 
     def encode(self, sample: Sample, layout: Layout) -> NoReturn:  # noqa: ARG002 - there are no stored samples
         """Raise: there are no stored samples."""
