@@ -50,6 +50,10 @@ class ShardReader:
         """Take note of samples that will be read soon, so that those that lie far away are on their way."""
         self._files.expect(wanted for address in addresses for wanted in self._reader.ranges(address))
 
+    def checksum(self, address: Address) -> int:
+        """Return the CRC-32C of what is stored of a sample; see `formats.base.SampleReader`."""
+        return self._reader.checksum(address)
+
     def read(self, address: Address) -> Stored:
         """Return a sample's arrays and, where the format stores it, its meta.json; see `formats.base.SampleReader`."""
         return self._reader.read(address)

@@ -18,7 +18,9 @@ import numpy as np
 
 from stpatch.dataset import versions
 from stpatch.dataset.card import write_card
+from stpatch.dataset.checksums import read_patches
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
+from stpatch.dataset.layout import FORMAT_VERSION
 from stpatch.dataset.manifest import MANIFEST, Manifest, read_manifest
 from stpatch.dataset.opening import open_dataset
 from stpatch.dataset.sample import Sample
@@ -243,7 +245,7 @@ class _Work:
 
     def __init__(self, output: Path, parts: Sequence[_Part], union: Union) -> None:
         self.output, self.parts, self.union = output, parts, union
-        layout = parts[0].manifest.layout
+        layout = replace(parts[0].manifest.layout, version=FORMAT_VERSION)
         self.format = FORMATS.get(layout.format)
         self.layout = layout
         self._rows: list[pa.Table] = []
@@ -259,7 +261,7 @@ class _Work:
             keeps = self.union.keeps(number, genes=self.layout.genes)
             columns = {field.name: str(field.type) for field in wanted}
             for split, entry in part.manifest.splits.items():
-                rows = read_table(part.folder / "patches.parquet", columns, split=split)
+                rows = read_patches(part.folder, part.manifest, columns, split=split)
                 before = splits.setdefault(split, [])
                 first = self.format.shard_number(before[-1].path) + 1 if before else 0
                 for start, shard in zip(entry.starts, entry.shards, strict=False):

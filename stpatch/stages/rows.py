@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpatch.dataset.checksums import read_patches
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.tables import (
     DIGESTS,
@@ -17,7 +18,6 @@ from stpatch.dataset.tables import (
     numbers,
     pack_measured,
     patch_columns,
-    read_table,
     schema,
     unpack_measured,
 )
@@ -109,7 +109,7 @@ def _taken_over_rows(job: Job, parent: Parent, wanted: pa.Schema) -> pa.Table:
     import pyarrow.compute as pc
 
     columns = {field.name: str(field.type) for field in wanted}
-    table = read_table(parent.folder / "patches.parquet", columns)
+    table = read_patches(parent.folder, parent.manifest, columns)
     withdrawn = pa.array(job.config.slides.withdraw, pa.string())
     table = table.filter(pc.invert(pc.is_in(table["slide_id"], value_set=withdrawn)))
     anew = [task for task, is_anew in taken_over(job).items() if is_anew]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,20 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     assert "0 written anew" in out
     assert read_manifest(tmp_path / "whole").dataset["version"] == "3"
     built("validate", tmp_path / "whole", "--deep")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_datasets_of_format_1_are_merged(tmp_path: Path, format_: str) -> None:
+    folder = tmp_path / "v1"
+    with zipfile.ZipFile(Path(__file__).parents[1] / "earlier" / f"format-1-{format_}.zip") as archive:
+        archive.extractall(folder)
+    sections = {
+        "channels": {"n": 6},
+        "crop": {"size": [6, 5], "min_coverage": 0.1},
+        "shards": {"format": format_, "patches": 4},
+        "split": {"fractions": {"train": 1.0}},
+    }
+    other = dataset(tmp_path, "other", [write_slide(tmp_path, 7, NAMES)], **sections)
+    merge([folder, other], tmp_path / "whole")
+    assert [problem.block() for problem in verify(tmp_path / "whole", deep=True)] == []
+    assert contents(tmp_path / "whole") == {**contents(folder), **contents(other)}

@@ -146,6 +146,16 @@ class SampleReader(ABC):
         """Return the byte ranges that are read for a sample; finding them may read what serves several samples."""
         return [Range(address.shard, *address.byte_range)]
 
+    def checksum(self, address: Address) -> int:
+        """Return the CRC-32C of what is stored of a sample, as `check_stored` takes it.
+
+        Raises
+        ------
+        DatasetError
+            As for `read`; or the format does not tell the bytes of a sample.
+        """
+        raise DatasetError("this format's samples have no checksums", where=address.where)
+
     def forget(self) -> None:  # noqa: B027 - most readers keep nothing
         """Let go of what is kept."""
 

@@ -151,6 +151,10 @@ class TarReader(SampleReader):
         ]
         self._decoders = [(plane, plane.member, ENCODINGS.get(plane.encoding)) for plane in layout.planes]
 
+    def checksum(self, address: Address) -> int:
+        """Return that of the sample's byte range."""
+        return crc32c(self._files.read(address.shard, *address.byte_range, where=address.where))
+
     def read(self, address: Address) -> Stored:
         """Return one sample; see `SampleReader.read`."""
         where = address.where

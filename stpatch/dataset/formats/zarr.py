@@ -160,6 +160,10 @@ class ZarrReader(SampleReader):
         """Let go of the shard indexes."""
         self._indexes = {}
 
+    def checksum(self, address: Address) -> int:
+        """Return that of the chunks of all planes."""
+        return crc32c(*(self._bytes(plane.name, address)[0] for plane in self._layout.planes))
+
     def read(self, address: Address) -> Stored:
         """Return one sample; see `SampleReader.read`. Chunks have no key, so it is not compared."""
         arrays, stored = {}, self._chunks(address, [plane.name for plane in self._layout.planes])
