@@ -36,6 +36,7 @@ from stpatch.slides.labels import missing_labels
 from stpatch.slides.readers.registry import probe_source, require_path
 from stpatch.slides.reference import read_reference
 from stpatch.slides.source import Probe, SlideSource
+from stpatch.stages.deal import metadata_columns
 from stpatch.stages.job import Job
 from stpatch.stages.normalize import panel_rules
 from stpatch.stages.plan import check_names
@@ -210,7 +211,7 @@ def require_columns(job: Job) -> None:
     """Refuse columns that the split asks for and the samplesheet does not have."""
     split = job.config.split
     known = {"slide_id", "platform", "organism", "split"}
-    known.update(*(source.metadata for source in job.sources.values()))
+    known |= metadata_columns(job)
     asked = {"split.by": split.by, "split.stratify": split.stratify, "split.column": split.column}
     problems: list[StpatchError] = [
         ConfigError(

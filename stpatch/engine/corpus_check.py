@@ -19,7 +19,7 @@ from stpatch.slides.genes import PAD, read_vocabulary
 from stpatch.slides.identity import bare_ensembl, bare_name, near_organism, told_organism
 from stpatch.slides.peek import peek_genes
 from stpatch.slides.source import Probe, SlideSource
-from stpatch.stages.deal import deal, duplicates_error, kept_slides, separation_notes, sheet_facts
+from stpatch.stages.deal import deal, duplicates_error, kept_slides, metadata_columns, separation_notes, sheet_facts
 from stpatch.stages.job import Job
 from stpatch.views.build_table import note_lines
 
@@ -174,8 +174,9 @@ def _check_organisms(job: Job) -> list[StpatchError]:
 
 
 def _check_allowed(job: Job) -> list[StpatchError]:
-    unknown = [slide_id for slide_id in job.config.dataset.allow_duplicates if slide_id not in job.sources]
-    columns = {name.strip().lower() for source in job.sources.values() for name in source.metadata}
+    slides = {*job.listed, *kept_slides(job)}
+    unknown = [slide_id for slide_id in job.config.dataset.allow_duplicates if slide_id not in slides]
+    columns = {name.strip().lower() for name in metadata_columns(job)}
     strange = [name for name in job.config.split.allow_leak if name.strip().lower() not in columns]
     problems: list[StpatchError] = []
     if unknown:
@@ -213,7 +214,7 @@ def _check_deal(job: Job) -> list[StpatchError]:
 def _knows_columns(job: Job) -> bool:
     split = job.config.split
     known = {"auto", "slide_id", "platform", "organism", "split"}
-    known.update(name for source in job.sources.values() for name in source.metadata)
+    known |= metadata_columns(job)
     return {split.by, split.stratify, split.column} - {None} <= known
 
 

@@ -29,6 +29,12 @@ def ingested_facts(job: Job, slide_id: str) -> dict[str, str]:
     return sheet_facts(job, slide_id, platform=facts["platform"], organism=facts["organism"])
 
 
+def metadata_columns(job: Job) -> set[str]:
+    """Return the further columns of the samplesheet, and of the dataset that is extended."""
+    earlier = [job.parent.facts(slide_id) for slide_id in kept_slides(job)] if job.parent else []
+    return {name for row in (*earlier, *(source.metadata for source in job.listed.values())) for name in row}
+
+
 def deal(job: Job, facts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the split of each slide, "" for all where blocks inside the slides are dealt.
 

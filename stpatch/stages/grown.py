@@ -58,7 +58,8 @@ def run(job: Job, parent: Parent) -> Outcome:
     moments_path = job.work / "moments.npz"
     _write_moments(moments_path, parent, whole, names)
     notes = [f"{rare} new genes are left out: fewer than {least} spots have them (ingest.qc)"] if rare else []
-    notes.append(f"{len(names) - len(known)} new genes have ids after the {len(known)} of {_version(parent)}")
+    if new:
+        notes.append(f"{len(new)} new genes have ids after the {len(known)} of {_version(parent)}")
     facts = {
         "genes": len(names),
         "channels": channels.n_channels,

@@ -217,7 +217,8 @@ def _notes(job: Job, dealt: Mapping[str, NDArray[np.object_]], plan: Plan) -> li
     if outside:
         notes.append(f"{outside} patches lie across blocks of different splits and are in none")
     if job.config.split.folds is None and job.config.split.column is None:
-        bare = [name for name, share in job.config.split.fractions.items() if share > 0 and name not in plan.splits]
+        present = {*plan.splits, *(job.parent.manifest.splits if job.parent else ())}
+        bare = [name for name, share in job.config.split.fractions.items() if share > 0 and name not in present]
         notes += [
             f"split {name} has no patch: too few groups (or blocks) to deal, or none of its own has one"
             for name in bare

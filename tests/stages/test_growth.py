@@ -260,6 +260,16 @@ def test_new_categories_come_after_the_known_ones(tmp_path: Path) -> None:
     assert whole(second)
 
 
+def test_columns_may_be_those_of_the_earlier_slides(tmp_path: Path) -> None:
+    """A version that only withdraws lists no new slide, so that the parent alone has the columns."""
+    split = {**SPLIT, "by": "donor", "allow_leak": ["donor"]}
+    rows = [write_slide(tmp_path, number) for number in range(4)]
+    first = build(tmp_path, rows, dataset={"output": "v1", "version": "1"}, **{**SECTIONS, "split": split}).output
+    job = extended(tmp_path / "two", first, rows, split=split, slides={"withdraw": ["s1"]})
+    assert check_settings(job) == []
+    assert whole(build_job(job).output)
+
+
 def test_a_corpus_median_stays(tmp_path: Path) -> None:
     sections = {**SECTIONS, "normalize": {"target_sum": "corpus_median"}}
     rows = [write_slide(tmp_path, number) for number in range(2)]
