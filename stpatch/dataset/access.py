@@ -48,6 +48,10 @@ class ShardReader:
         """Return a sample's arrays and, where the format stores it, its meta.json; see `formats.base.SampleReader`."""
         return self._reader.read(address)
 
+    def fields(self, address: Address) -> dict[str, bytes] | None:
+        """Return a sample's bytes as they were encoded; see `formats.base.SampleReader.fields`."""
+        return self._reader.fields(address)
+
     def read_into(self, address: Address, out: Mapping[str, NDArray[Any]]) -> Entries | None:
         """Read a sample's planes to arrays that are there already; see `formats.base.SampleReader.read_into`."""
         return self._reader.read_into(address, out)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stpatch.dataset.entries import FileEntry, write_file
 from stpatch.dataset.manifest import Manifest
 from stpatch.dataset.planes import DIMS, GENES_KIND, LABEL, LABEL_KIND, TOTALS_KIND, VALUES_KIND, Plane
 from stpatch.registry import ENCODINGS, FORMATS
-from stpatch.storage import canonical_json, write_bytes
+from stpatch.storage import canonical_json
 
 CARD = "README.md"
 _SIZES = (
@@ -28,9 +29,9 @@ _FORMULAS = {
 }
 
 
-def write_card(folder: Path, manifest: Manifest) -> None:
-    """Write ``README.md`` into the dataset's folder."""
-    write_bytes(folder / CARD, card(manifest).encode())
+def write_card(folder: Path, manifest: Manifest) -> FileEntry:
+    """Write ``README.md`` into the dataset's folder; return its entry."""
+    return write_file(folder, CARD, card(manifest).encode())
 
 
 def card(manifest: Manifest) -> str:

@@ -9,6 +9,9 @@ from stpatch.dataset.planes import Plane, sample_planes
 
 META = "meta.json"
 
+FORMAT_VERSION = 2
+"""Of the format that is written; earlier ones are read. What changed stands in README.md, "Versions"."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -33,6 +36,8 @@ class Layout:
         zarr rows are padded to `shape`, and patches.parquet tells the true height and width.
     further
         Planes beside those that stpatch makes itself.
+    version
+        Of the format.
     """
 
     format: str = "tar"
@@ -44,6 +49,7 @@ class Layout:
     genes: bool = False
     variable: bool = False
     further: tuple[Plane, ...] = ()
+    version: int = FORMAT_VERSION
 
     @cached_property
     def planes(self) -> tuple[Plane, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,8 @@ PATCHES = {
     "coverage": "float32",  # occupied share of the pixels
 }
 _NUMPY = {"float": "float32", "double": "float64"}
+_ROWS_PER_BYTE = 16
+"""More rows than that have no names of their own in any of the tables, however well they are packed."""
 _FEW_VALUES = {"platform", "organism", "split", "shard", "slide_id"}
 
 
@@ -151,20 +153,44 @@ def write_table(
     return FileEntry(path=where, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def read_table(path: Path, columns: Mapping[str, str], *, split: str | None = None) -> pa.Table:
+def read_table(
+    path: Path,
+    columns: Mapping[str, str],
+    *,
+    split: str | None = None,
+    rows: int | None = None,
+    without: Container[str] = (),
+) -> pa.Table:
     """Read a table, of patches.parquet one split's rows only where `split` is given.
+
+    Parameters
+    ----------
+    path, columns
+        The file, and its columns with their types.
+    split
+        Of patches.parquet: the only split to read.
+    rows
+        How many there must be; looked at before any of them is read.
+    without
+        Columns that may be missing, and are then left out.
 
     Raises
     ------
     DatasetError
-        The file is missing or damaged (its pages carry checksums), or lacks a column.
+        The file is missing or damaged (its pages carry checksums), lacks a column, or has another number of rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            columns = {
+                name: kind
+                for name, kind in columns.items()
+                if name not in without or file.schema_arrow.get_field_index(name) >= 0
+            }
             _check_schema(file.schema_arrow, columns, path)
+            _check_rows(file.metadata.num_rows, rows, path)
             groups = list(range(file.num_row_groups))
             if split is not None:
                 groups = [group for group in groups if _may_hold(file.metadata.row_group(group), "split", split)]
@@ -302,6 +328,19 @@ def _check_schema(found: pa.Schema, columns: Mapping[str, str], path: Path) -> N
                 found=", ".join(f"{field.name} {field.type}" for field in found),
                 expected=f"{name} {kind.rstrip('?')}",
             )
+
+
+def _check_rows(found: int, expected: int | None, path: Path) -> None:
+    """Raise `DatasetError` for a number of rows that is not the expected one, or that no file of this size holds."""
+    most = _ROWS_PER_BYTE * path.stat().st_size
+    if found > most or expected not in (None, found):
+        raise DatasetError(
+            "a table has another number of rows",
+            where=path,
+            found=found,
+            expected=f"at most {most}" if expected is None else expected,
+            hint="fetch the dataset's files again, or build it again",
+        )
 
 
 def _may_hold(group: Any, column: str, value: str) -> bool:

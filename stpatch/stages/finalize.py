@@ -80,7 +80,7 @@ def run(job: Job, unit: str) -> Outcome:
         fingerprint=digest(contents(job)),
         **_versions(job, plan, layout),
     )
-    write_card(job.output, manifest)
+    manifest = manifest.with_files(write_card(job.output, manifest))
     manifest.write(job.work)  # by this copy a later run knows the dataset as its own, see engine.check_output
     manifest.write(job.output)
     own = ((job.output, CARD), (job.work, MANIFEST), (job.output, MANIFEST))

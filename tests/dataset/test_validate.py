@@ -160,7 +160,7 @@ def test_meta_that_differs_is_told(tmp_path):
     facts, row = facts_and_row(manifest, sample)
     data = encode_meta(sample, manifest.layout)
     assert check_meta(data, row, facts) == []
-    assert check_meta(data, {**row, "col": 9}, facts) == ["meta.json and the row disagree on col: 2 and 9"]
+    assert check_meta(data, {**row, "col": 9}, facts) == ["meta.json and the row disagree on col: 3 and 9"]
     assert check_meta(b"{", row, facts) == ["meta.json is not JSON"]
     assert check_meta(b"[]", row, facts) == ["meta.json is not a mapping"]
 
