@@ -122,7 +122,8 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        # a pipe in a shard's place is refused by `pread`; without the second flag, opening it would wait for ever
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return `nbytes` bytes at `offset`, fewer at the end of the file."""

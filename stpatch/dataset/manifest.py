@@ -7,6 +7,7 @@ config (normalization, channels, grid, crop) are mappings whose further keys are
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -335,10 +336,13 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        size = path.stat().st_size
-        if size > LARGEST_MANIFEST:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_MANIFEST:  # a pipe would be waited for
             raise DatasetError(
-                "the manifest is too large", where=path, found=f"{size} bytes", expected=f"at most {LARGEST_MANIFEST}"
+                "the manifest is not a file of a sensible size",
+                where=path,
+                found=f"{about.st_size} bytes",
+                expected=f"a regular file of at most {LARGEST_MANIFEST} bytes",
             )
         value = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -20,7 +20,7 @@ import numpy as np
 
 from stpatch.dataset import content
 from stpatch.dataset.access import ShardReader
-from stpatch.dataset.checks.files import check_file, check_manifest_file, unlisted
+from stpatch.dataset.checks.files import check_file, check_manifest_bytes, in_place, place_problem, unlisted
 from stpatch.dataset.checks.genes import check_genes, check_ids, check_measured_by
 from stpatch.dataset.checks.mosaic import Mosaic
 from stpatch.dataset.checks.patches import AGAIN, check_rows, check_split
@@ -60,25 +60,30 @@ def verify(
     """
     tell = progress or (lambda _path: None)
     try:
+        if link := _place_of_manifest(folder):
+            yield link
+            return
         manifest = read_manifest(folder)
     except DatasetError as problem:
         yield problem
         return
     tell(MANIFEST)
-    problems = list(check_manifest_file(folder, manifest))
+    problems = list(check_manifest_bytes(folder, manifest))
     if digest is not None and digest != manifest.digest:
         problems.append(DatasetError("this is another dataset", where=folder, found=manifest.digest, expected=digest))
     if work is not None:
         problems += _check_work(manifest, work)
+    intact = set()
     for file in manifest.all_files():
         problem_of_file = check_file(folder, file)
         if problem_of_file is not None:
             problems.append(problem_of_file)
+        else:
+            intact.add(file.path)
         tell(file.path)
     problems += unlisted(folder, manifest)
     yield from problems
-    damaged = {str(problem.where) for problem in problems}
-    if any(str(folder / file.path) in damaged for file in manifest.tables.values()):
+    if any(file.path not in intact for file in manifest.tables.values()):
         return  # rows of a damaged table would be problems that the shards do not have
     found = False
     for problem in _check_contents(folder, manifest, deep=deep, tell=tell):
@@ -86,6 +91,13 @@ def verify(
         yield problem
     if deep and not found and not problems:
         yield from check_readers(folder, manifest)
+
+
+def _place_of_manifest(folder: Path) -> DatasetError | None:
+    try:
+        return place_problem(folder, MANIFEST)
+    except OSError:
+        return None  # that it is missing, `read_manifest` says in better words
 
 
 def _check_work(manifest: Manifest, work: Path) -> Iterator[DatasetError]:
@@ -152,7 +164,7 @@ def _check_contents(folder: Path, manifest: Manifest, *, deep: bool, tell: Progr
         masks = np.stack(
             [unpack_measured(slide["measured"], largest) for slide in slide_rows] or [np.zeros(largest + 1, bool)]
         )
-        problems += check_measured_by(genes, gene_ids, masks, manifest, where=paths["genes"])
+        problems += check_measured_by(genes, gene_ids, masks, slide_rows, manifest, where=paths["genes"])
     for name, split in manifest.splits.items():
         problems += check_split(name, split, rows, chosen[name], manifest, paths["patches"])
     yield from problems
@@ -166,6 +178,9 @@ def _check_contents(folder: Path, manifest: Manifest, *, deep: bool, tell: Progr
         reader = ShardReader(folder, manifest.layout)
         for number, shard in enumerate(split.shards):
             part = chosen[name][number * manifest.layout.patches :][: shard.patches]
+            if not in_place(folder, shard):
+                whole = False
+                continue  # told already; what stands there is not read
             for problem in check_samples(reader, shard, rows, part, facts, mosaic):
                 whole = False
                 yield problem

@@ -125,10 +125,10 @@ def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values:
 def genes_table(layout: Layout) -> dict[str, list]:
     ids = list(range(1, N_GENES + 1))
     channels = layout.shape[0]
-    floats = {name: [1e4] * N_GENES for name, kind in GENES.items() if kind == "float64"}
-    floats["sum_squared_counts"] = [1e6] * N_GENES
-    numbers = {name: [900] * N_GENES for name in ("n_spots", "n_detected")}
-    numbers["n_slides"] = [sum(last >= gene for last in MEASURED.values()) for gene in ids]
+    slides = [sum(last >= gene for last in MEASURED.values()) for gene in ids]
+    floats = {name: [1e4 * (n > 0) for n in slides] for name, kind in GENES.items() if kind == "float64"}
+    floats["sum_squared_counts"] = [1e6 * n for n in slides]
+    numbers = {"n_slides": slides, "n_spots": [900 * n for n in slides], "n_detected": [900 * n for n in slides]}
     return {
         "gene_id": ids,
         "name": [f"G{gene}" for gene in ids],

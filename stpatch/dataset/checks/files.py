@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stpatch.dataset.entries import FileEntry
+from stpatch.dataset.entries import FileEntry, ShardEntry
 from stpatch.dataset.manifest import MANIFEST, SEALED_SINCE, Manifest
 from stpatch.errors import DatasetError
 from stpatch.registry import FORMATS
@@ -65,17 +65,19 @@ def place_problem(folder: Path, path: str) -> DatasetError | None:
     return None
 
 
-def check_manifest_file(folder: Path, manifest: Manifest) -> Iterator[DatasetError]:
+def in_place(folder: Path, shard: ShardEntry) -> bool:
+    """Whether all files of a shard are regular files inside the folder, damaged or not."""
+    try:
+        return all(place_problem(folder, file.path) is None for file in shard.files())
+    except OSError:
+        return False
+
+
+def check_manifest_bytes(folder: Path, manifest: Manifest) -> Iterator[DatasetError]:
     """Yield where ``manifest.json`` is not, byte for byte, the canonical JSON of its values."""
     path = folder / MANIFEST
-    try:
-        problem = place_problem(folder, MANIFEST)
-        data = path.read_bytes()
-    except OSError as error:
-        problem, data = DatasetError("a file cannot be read", where=path, found=error, hint=AGAIN), b""
-    if problem is not None:
-        yield problem
-    elif manifest.version >= SEALED_SINCE and data != _canonical(data):
+    data = path.read_bytes()
+    if manifest.version >= SEALED_SINCE and data != _canonical(data):
         yield DatasetError(
             "the manifest is not as it was written", where=path, expected="canonical JSON, indented by 1", hint=AGAIN
         )

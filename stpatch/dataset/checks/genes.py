@@ -94,29 +94,42 @@ def _check_moments(genes: Any, *, where: Path) -> Iterator[DatasetError]:
 
 
 def check_measured_by(
-    genes: Any, gene_ids: NDArray[np.int32], masks: NDArray[np.bool_], manifest: Manifest, *, where: Path
+    genes: Any,
+    gene_ids: NDArray[np.int32],
+    masks: NDArray[np.bool_],
+    slides: list[dict[str, Any]],
+    manifest: Manifest,
+    *,
+    where: Path,
 ) -> Iterator[DatasetError]:
-    """Yield where a gene's number of slides is less than that of the slides whose masks have it.
+    """Yield where a gene's slides and spots are not those of the slides whose masks have it.
 
     Parameters
     ----------
     masks
         (slides, largest id + 1) whether a slide measured a gene.
+    slides
+        The rows of slides.parquet.
 
     Notes
     -----
     A slide that gave genes and no patch is not in slides.parquet, and its note in the manifest says that it was left
-    out; without such a note the numbers are equal.
+    out; then there may be more of both than the masks tell, never fewer.
     """
-    told = numbers(genes["n_slides"], where=where)
-    found = masks[:, gene_ids].sum(axis=0)
     left_out = any("left out" in note for note in manifest.dataset.get("notes", []))
-    wrong = told < found if left_out else told != found
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        yield DatasetError(
-            "tables disagree on the slides that measured a gene",
-            where=f"{where}, row {row}",
-            found=int(told[row]),
-            expected=f"{int(found[row])}, the slides whose bit masks have it",
-        )
+    fit_on = manifest.channels.get("fit_on", "all")
+    fit = np.array([fit_on in ("all", slide["split"]) for slide in slides], bool)
+    left_out |= fit_on != "all" and any(slide["split"] is None for slide in slides)
+    spots = np.array([slide["spots"] for slide in slides], np.int64) * fit
+    masks = masks[:, gene_ids]
+    for column, found in (("n_slides", masks.sum(axis=0)), ("n_spots", spots @ masks)):
+        told = numbers(genes[column], where=where)
+        wrong = told < found if left_out else told != found
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            yield DatasetError(
+                f"tables disagree on a gene's {column}",
+                where=f"{where}, row {row}",
+                found=int(told[row]),
+                expected=f"{int(found[row])}, by the slides whose bit masks have it",
+            )
