@@ -64,9 +64,10 @@ REASONS: tuple[tuple[str, str], ...] = (
     (r"slides\.parquet:measured", "that a gene of no count was measured, where other slides' masks make up for it"),
     (r"slides\.parquet:rows", "the order of slides has no meaning"),
     (r"patches\.parquet:coverage", "occupied pixels without counts are known by the number of spots alone"),
-    (r"sample:(x|x one more|totals|label|genes)$", "a count that stays below its pixel's total, a label, a gene of no count: "
+    (r"sample:(x|x one more|totals|totals odd|label|genes|swap)$",
+     "a count that stays below its pixel's total, a label, a gene of no count, patches of as many spots exchanged: "
      "nothing else tells them where patches do not overlap"),
-    (r"sample:swap", "samples of one shard in another order, with their rows, are the same samples"),
+    (r".*(\.tar|/c/[0-9/]+):bytes", "a bit that makes another count or label, as an edit of it does"),
     (r".*\.json:json", "white space and keys that no reader looks at"),
 )  # fmt: skip
 """Where damage may be silent, and why nothing in the dataset can tell."""
@@ -95,7 +96,11 @@ class Watch:
         sys.addaudithook(self._see)
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.on and event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], str | bytes | os.PathLike):
+        if (
+            self.on
+            and event in ("open", "os.listdir", "os.scandir")
+            and isinstance(arguments[0], str | bytes | os.PathLike)
+        ):
             path = os.path.realpath(os.fsdecode(arguments[0]))
             if not path.startswith(self.allowed):
                 self.outside.append(path)

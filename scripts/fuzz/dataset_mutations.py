@@ -53,7 +53,28 @@ class Damage:
 
 
 Mutation = Callable[[Files, Random], Damage | None]
-ODD = (0, -1, 1, 2, 2**31 - 1, 2**31, 2**53, 10**30, 1e300, -0.5, "", "x", "../x", "/etc", None, True, [], {}, [0], {"a": 1})
+ODD = (
+    0,
+    -1,
+    1,
+    2,
+    2**31 - 1,
+    2**31,
+    2**53,
+    10**30,
+    1e300,
+    -0.5,
+    "",
+    "x",
+    "../x",
+    "/etc",
+    None,
+    True,
+    [],
+    {},
+    [0],
+    {"a": 1},
+)
 
 
 def pick(rng: Random, items: Any) -> Any:
@@ -161,7 +182,9 @@ def delete(files: Files, rng: Random) -> Damage | None:
 def replace_file(files: Files, rng: Random) -> Damage | None:
     """Put a link, a pipe or a folder in a file's place."""
     path = pick(rng, files)
-    new = pick(rng, [Link("/etc/passwd"), Link("/dev/zero"), Link("nowhere"), Link("."), Special("fifo"), Special("folder")])
+    new = pick(
+        rng, [Link("/etc/passwd"), Link("/dev/zero"), Link("nowhere"), Link("."), Special("fifo"), Special("folder")]
+    )
     return Damage(f"{path} is {new}", f"{path}:file", {**files, path: new})
 
 
@@ -174,9 +197,11 @@ def link_to_same(files: Files, rng: Random) -> Damage | None:
 def add_file(files: Files, rng: Random) -> Damage | None:
     """Add a file, a link or a pipe."""
     folder = pick(rng, ["", *sorted({path.rpartition("/")[0] for path in files})])
-    name = pick(rng, ["x.tar", "train-000099.tar", "notes.txt", "LICENSE", ".tmp-1-x", "zarr.json", "c", "9", "genes.csv"])
+    name = pick(
+        rng, ["x.tar", "train-000099.tar", "notes.txt", "LICENSE", ".tmp-1-x", "zarr.json", "c", "9", "genes.csv"]
+    )
     path = f"{folder}/{name}".lstrip("/")
-    if path in files or (not folder and name.startswith(".")):
+    if any(f"{name}/".startswith(f"{path}/") for name in files) or (not folder and name.startswith(".")):
         return None
     new = pick(rng, [b"", b"x", pick(rng, files.values()), Link("/etc/passwd"), Special("fifo")])
     return Damage(f"{path} added", f"{path}:added", {**files, path: new})
@@ -287,7 +312,17 @@ def _other(value: Any, kind: pa.DataType, rng: Random) -> Any:
         old = value or 0.0
         return pick(rng, [old + 1, old * 1.5 + 0.1, old * 1.001 + 1e-3, 0.0, -1.0, float("nan"), float("inf"), 1e300])
     if pa.types.is_binary(kind):
-        return pick(rng, [b"", value[:-1], value + b"\0", bytes(len(value)), b"\xff" * len(value), bytes([value[0] ^ 4]) + value[1:]])
+        return pick(
+            rng,
+            [
+                b"",
+                value[:-1],
+                value + b"\0",
+                bytes(len(value)),
+                b"\xff" * len(value),
+                bytes([value[0] ^ 4]) + value[1:],
+            ],
+        )
     return pick(rng, ["", "x", "/etc", "../x", f"{value}x", str(value).upper(), "train", "[]", "{}", "a" * 300, None])
 
 

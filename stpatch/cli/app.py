@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import stpatch
-from stpatch.cli import build, configs, datasets
+from stpatch.cli import build, configs, datasets, release
 from stpatch.errors import StpatchError
 
 INTERRUPTED = 130
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (configs, build, datasets):
+for module in (configs, build, datasets, release):
     module.add_commands(app)
 
 

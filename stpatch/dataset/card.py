@@ -37,6 +37,7 @@ def write_card(folder: Path, manifest: Manifest) -> FileEntry:
 def card(manifest: Manifest) -> str:
     """Return the card's text; the same manifest gives the same text."""
     parts = [_front_matter(manifest), _words(manifest), _fields(manifest), _tables(manifest), _reading(manifest)]
+    parts += [_sources(manifest)] if manifest.dataset.get("sources") else []
     return "\n".join(parts)
 
 
@@ -181,6 +182,18 @@ def _reading(manifest: Manifest) -> str:
     return "\n".join(
         [*lines, "With stpatch (random access, normalization, which genes were measured):", "", *_fenced(own)]
     )
+
+
+def _sources(manifest: Manifest) -> str:
+    """Return the publications that the slides come from, with their licences."""
+    rows = []
+    for source in manifest.dataset.get("sources", []):
+        doi = f"https://doi.org/{source['doi']}" if source.get("doi") else source.get("url", "")
+        cells = [source.get("title", ""), source.get("authors", ""), str(source.get("year", "")), doi]
+        rows.append([*cells, ", ".join(source.get("licenses", [])) or "not told", str(source.get("slides", ""))])
+    table = [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
+    head = ["## Sources", "", "| title | authors | year | where | licence | slides |", "|---|---|---|---|---|---:|"]
+    return "\n".join([*head, *table, ""])
 
 
 def _fenced(lines: list[str]) -> list[str]:

@@ -36,6 +36,7 @@ from stpatch.storage import write_json
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST",
+    "SEALED_SINCE",
     "Manifest",
     "Sha256",
     "manifest_digest",
@@ -63,6 +64,7 @@ class DatasetPart(TypedDict, total=False):
     description: Text
     seed: Annotated[int, Field(strict=True)]
     notes: list[Text]
+    sources: list[dict[str, Any]]
 
 
 class NormalizationPart(TypedDict, total=False):

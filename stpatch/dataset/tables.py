@@ -115,7 +115,6 @@ def write_table(
         Columns are missing, too many, of different lengths, or of a wrong type; or a null where none may be.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     where = f"{name}.parquet"
     if set(values) != set(columns):
@@ -135,22 +134,30 @@ def write_table(
         )
     table = pa.Table.from_arrays(arrays, schema=schema(columns))
     with atomic_file(folder / where) as file:
-        writer = pq.ParquetWriter(
-            file,
-            table.schema,
-            version="2.6",
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=sorted(_FEW_VALUES & set(columns)),
-            write_statistics=sorted(set(columns) - {"measured", "metadata", "inputs", "qc"}),
-            store_schema=False,
-            write_page_checksum=True,
-        )
-        with writer:
-            for start, stop in _row_groups(table, by="split" if name == "patches" else None):
-                writer.write_table(table.slice(start, stop - start), row_group_size=ROW_GROUP)
+        write_arrow(table, file, name)
     data = (folder / where).read_bytes()
     return FileEntry(path=where, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def write_arrow(table: pa.Table, file: Any, name: str) -> None:
+    """Write a table that has its columns and types to a binary file: ``genes``, ``slides`` or ``patches``."""
+    import pyarrow.parquet as pq
+
+    columns = set(table.column_names)
+    writer = pq.ParquetWriter(
+        file,
+        table.schema,
+        version="2.6",
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=sorted(_FEW_VALUES & columns),
+        write_statistics=sorted(columns - {"measured", "metadata", "inputs", "qc"}),
+        store_schema=False,
+        write_page_checksum=True,
+    )
+    with writer:
+        for start, stop in _row_groups(table, by="split" if name == "patches" else None):
+            writer.write_table(table.slice(start, stop - start), row_group_size=ROW_GROUP)
 
 
 def read_table(

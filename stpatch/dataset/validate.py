@@ -3,6 +3,7 @@
     files     every file is there, in the folder, as the manifest says; no other is    checks/files
     tables    rows against the manifest, against each other                            checks/patches, slides, genes
     samples   (deep) decoded, against rows; pieces of one image; written anew          checks/samples, mosaic; content
+    anew      (deep) tables and card are the bytes that they are written as            checks/anew
     readers   (deep) every way to open it; what other programs read                    checks/readers
 
 A problem is a `DatasetError` that is yielded, not raised: a damaged dataset has many, and all of them are told. Each
@@ -20,6 +21,7 @@ import numpy as np
 
 from stpatch.dataset import content
 from stpatch.dataset.access import ShardReader
+from stpatch.dataset.checks.anew import check_anew
 from stpatch.dataset.checks.files import check_file, check_manifest_bytes, in_place, place_problem, unlisted
 from stpatch.dataset.checks.genes import check_genes, check_ids, check_measured_by
 from stpatch.dataset.checks.mosaic import Mosaic
@@ -28,7 +30,7 @@ from stpatch.dataset.checks.readers import check_readers
 from stpatch.dataset.checks.samples import check_samples
 from stpatch.dataset.checks.slides import check_masks, check_slides
 from stpatch.dataset.genes import read_panel
-from stpatch.dataset.manifest import MANIFEST, Manifest, read_manifest
+from stpatch.dataset.manifest import MANIFEST, SEALED_SINCE, Manifest, read_manifest
 from stpatch.dataset.tables import DIGESTS, GENES, SLIDES, codes, numbers, patch_columns, read_table, unpack_measured
 from stpatch.errors import DatasetError
 
@@ -170,6 +172,9 @@ def _check_contents(folder: Path, manifest: Manifest, *, deep: bool, tell: Progr
     yield from problems
     if problems or not deep:
         return
+    if manifest.version >= SEALED_SINCE:
+        tables = {"patches": (patches, columns), "slides": (slides, SLIDES | DIGESTS), "genes": (genes, GENES)}
+        yield from check_anew(folder, manifest, tables)
     facts = content.Facts.of(manifest, slides=slides, gene_ids=gene_ids)
     panel = read_panel(folder, manifest) if manifest.scope == "panel" else None
     mosaic = Mosaic(manifest, slides={slide["slide_id"]: slide for slide in slide_rows}, panel=panel, largest=largest)

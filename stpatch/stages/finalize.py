@@ -15,6 +15,7 @@ from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.manifest import MANIFEST, Manifest, parse_shard
 from stpatch.dataset.sample import label_name
+from stpatch.dataset.sources import dataset_license, sources_of
 from stpatch.dataset.tables import DIGESTS, GENES, SLIDES, pack_measured, patch_columns, write_table
 from stpatch.image.crop import Patches
 from stpatch.registry import FORMATS
@@ -66,7 +67,7 @@ def run(job: Job, unit: str) -> Outcome:
     }
     files = [record for name, split in splits.items() for record in _split_files(job, name, split, layout)]
     manifest = Manifest.of(
-        dataset=_dataset(job),
+        dataset=_dataset(job, plan),
         layout=layout,
         values=job.config.shards.values,
         normalization=_normalization(job),
@@ -250,7 +251,7 @@ def _slide_row(job: Job, plan: Plan, number: int, patches: int, measured: bytes)
     }
 
 
-def _dataset(job: Job) -> dict[str, Any]:
+def _dataset(job: Job, plan: Plan) -> dict[str, Any]:
     section = job.config.dataset
     notes = list(job.receipt("plan", "corpus").facts["notes"])
     for slide_id in job.sources:
@@ -258,13 +259,16 @@ def _dataset(job: Job) -> dict[str, Any]:
         if failure := next(filter(None, failures), None):  # one of a later stage is of an earlier run
             notes.append(f"slide {slide_id} was left out: {failure.message.splitlines()[0]}")
     notes += [note for _, note in _notes_on_versions(job)]
+    slides = [job.receipt("ingest", slide_id).facts["metadata"] for slide_id in plan.slides]
+    sources = sources_of(slides)
     return {
         "name": section.name,
         "version": section.version,
-        "license": section.license,
+        "license": dataset_license(section.license, slides),
         "description": section.description,
         "seed": section.seed,
         "notes": notes,
+        **({"sources": sources} if sources else {}),
     }
 
 
