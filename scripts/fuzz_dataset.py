@@ -49,7 +49,7 @@ REASONS: tuple[tuple[str, str], ...] = (
     (r"manifest\.json:versions|manifest\.json:version_sets", "which versions wrote it is nowhere else"),
     (r"manifest\.json:fingerprint", "it is of the config and the inputs, which are not in the dataset"),
     (r"manifest\.json:grid\b", "how spots became pixels does not follow from the pixels"),
-    (r"manifest\.json:crop\b", "sizes and strides are checked; a filter that is less strict than all patches are is not told"),
+    (r"manifest\.json:crop\b", "a filter that lets through more than there is does not show"),
     (r"manifest\.json:channels\b", "how channels were chosen does not follow from those that were"),
     (r"manifest\.json:normalization\b", "counts do not tell how they are meant to be normalized, nor by what number"),
     (r"manifest\.json:labels\b", "what a category is called, or that an unused one exists, is nowhere else"),
@@ -57,10 +57,10 @@ REASONS: tuple[tuple[str, str], ...] = (
     (r"manifest\.json:tensor\.dims", "names of the axes"),
     (r"genes\.parquet:(name|ensembl_id|organism)", "what a gene is called is nowhere else"),
     (r"genes\.parquet:(n_detected|sum_counts|sum_squared_counts|mean_normalized|var_normalized)",
-     "moments are of all spots and genes; they follow from samples where a panel shows them all, else they are bounded"),
+     "moments follow from samples where a panel shows them all, else they are bounded"),
     (r"slides\.parquet:(platform|organism|metadata|inputs|qc|digest_matrix|digest_genes|genes)", "of the slide's files"),
     (r"slides\.parquet:(spots|rows|cols|pitch_um|origin_x|origin_y|target_sum|digest_spots)",
-     "of all of the slide; it follows from patches where they show all of it, else it is bounded"),
+     "it follows from patches where they show all of the slide, else it is bounded"),
     (r"slides\.parquet:measured", "that a gene of no count was measured, where other slides' masks make up for it"),
     (r"slides\.parquet:rows", "the order of slides has no meaning"),
     (r"patches\.parquet:coverage", "occupied pixels without counts are known by the number of spots alone"),
@@ -68,7 +68,7 @@ REASONS: tuple[tuple[str, str], ...] = (
      "a count that stays below its pixel's total, a label, a gene of no count, patches of as many spots exchanged: "
      "nothing else tells them where patches do not overlap"),
     (r".*(\.tar|/c/[0-9/]+):bytes", "a bit that makes another count or label, as an edit of it does"),
-    (r".*\.json:json", "white space and keys that no reader looks at"),
+    (r".*\.json:(json|bytes)", "white space and keys that no reader looks at"),
 )  # fmt: skip
 """Where damage may be silent, and why nothing in the dataset can tell."""
 FINE = ("found", "found by digest", "no change")
@@ -253,7 +253,7 @@ class _TooLongError(BaseException):
 
 
 _LIBRARIES = tuple(
-    {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, *sys.path) if path and os.path.isdir(path)}
+    {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, *sys.path) if path and Path(path).is_dir()}
     | {"/proc/", "/sys/", "/usr/share/zoneinfo"}
 )
 

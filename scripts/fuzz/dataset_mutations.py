@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from scripts.fuzz.datasets import Files
 from stpatch.dataset.manifest import MANIFEST, manifest_digest
+from stpatch.dataset.tables import write_arrow
 from stpatch.storage import canonical_json
 
 Random = np.random.Generator
@@ -113,7 +114,7 @@ def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [*manifest["tables"].values(), *manifest["files"], *(file for shard in shards for file in _files_of(shard))]
 
 
-# -- single files ---------------------------------------------------------------------------------------------------------
+# -- single files --------------------------------------------------------------------------------------------------
 
 
 def flip(files: Files, rng: Random) -> Damage | None:
@@ -207,7 +208,7 @@ def add_file(files: Files, rng: Random) -> Damage | None:
     return Damage(f"{path} added", f"{path}:added", {**files, path: new})
 
 
-# -- the manifest ---------------------------------------------------------------------------------------------------------
+# -- the manifest --------------------------------------------------------------------------------------------------
 
 
 def edit_manifest(files: Files, rng: Random) -> Damage | None:
@@ -270,7 +271,7 @@ def edit_json_file(files: Files, rng: Random) -> Damage | None:
     return Damage(f"{path}: {place} {what}, resealed", f"{path}:json", reseal({**files, path: data}))
 
 
-# -- the tables -----------------------------------------------------------------------------------------------------------
+# -- the tables ----------------------------------------------------------------------------------------------------
 
 
 def edit_table(files: Files, rng: Random) -> Damage | None:
@@ -299,7 +300,7 @@ def edit_table(files: Files, rng: Random) -> Damage | None:
     if rows == table.to_pylist():
         return None
     try:
-        data = _parquet(pa.Table.from_pylist(rows, schema=table.schema), by_split=name == "patches")
+        data = parquet(pa.Table.from_pylist(rows, schema=table.schema), name)
     except (pa.ArrowException, OverflowError):
         return None
     return Damage(f"{path}: {what}, resealed", place, reseal({**files, path: data}))
@@ -326,20 +327,14 @@ def _other(value: Any, kind: pa.DataType, rng: Random) -> Any:
     return pick(rng, ["", "x", "/etc", "../x", f"{value}x", str(value).upper(), "train", "[]", "{}", "a" * 300, None])
 
 
-def _parquet(table: pa.Table, *, by_split: bool) -> bytes:
+def parquet(table: pa.Table, name: str) -> bytes:
+    """Return a table as the project itself writes it."""
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, table.schema, version="2.6", compression="zstd", write_page_checksum=True) as writer:
-        start = 0
-        splits = table["split"].to_pylist() if by_split else []
-        for at in range(1, len(splits)):
-            if splits[at] != splits[at - 1]:
-                writer.write_table(table.slice(start, at - start))
-                start = at
-        writer.write_table(table.slice(start))
+    write_arrow(table, sink, name)
     return sink.getvalue()
 
 
-# -- samples --------------------------------------------------------------------------------------------------------------
+# -- samples -------------------------------------------------------------------------------------------------------
 
 
 def edit_sample(files: Files, rng: Random) -> Damage | None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scripts.fuzz.dataset_mutations import Damage, Random, _parquet, pick, reseal
+from scripts.fuzz.dataset_mutations import Damage, Random, parquet, pick, reseal
 from scripts.fuzz.datasets import Files
 from stpatch.dataset.access import ShardReader
 from stpatch.dataset.formats.base import Address
@@ -61,8 +61,8 @@ def rewrite(files: Files, rng: Random) -> Damage | None:
         new = {file.path: (folder / file.path).read_bytes() for file in written.entry.files()}
     for row, (offset, nbytes) in zip(own, written.ranges, strict=True):
         row["offset"], row["nbytes"] = offset, nbytes
-    parquet = _parquet(pa.Table.from_pylist(rows, schema=table.schema), by_split=True)
-    changed = {**files, **new, "patches.parquet": parquet}
+    patches = parquet(pa.Table.from_pylist(rows, schema=table.schema), "patches")
+    changed = {**files, **new, "patches.parquet": patches}
     return Damage(f"{shard.path}: {done}, written anew", f"sample:{name}", reseal(changed))
 
 

@@ -20,7 +20,7 @@ _TYPES = {
     "float32": "cr:Float32",
     "string": "sc:Text",
 }
-_KINDS = {".parquet": "application/vnd.apache.parquet", ".tar": "application/x-tar", ".json": "application/json"}
+_KINDS = {".parquet": "application/x-parquet", ".tar": "application/x-tar", ".json": "application/json"}
 _RENAMED = ("citeAs", "column", "containedIn", "arrayShape", "equivalentProperty", "extract", "field", "fileProperty")
 _RENAMED += ("fileObject", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5")
 _RENAMED += (
@@ -135,13 +135,13 @@ def _rai(manifest: Manifest, slides: Mapping[str, int]) -> dict[str, Any]:
         "rai:dataCollection": f"Slides of spatial transcriptomics, measured by others: {counted}; see slides.parquet.",
         "rai:dataCollectionType": ["Secondary Data Analysis"],
         "rai:dataPreprocessingProtocol": [
-            "Spots without counts or below the thresholds of quality control were left out; slides.parquet counts them.",
+            "Spots that quality control refused were left out; slides.parquet counts them.",
             f"Spots were laid on a grid ({manifest.grid.get('method')}); patches were cut by {crop.get('method')}.",
             f"Channels are genes by {channels.get('method')}, scope {channels.get('scope')}.",
             f"Values are {manifest.values}; the normalization is {manifest.normalization['method']}.",
         ],
-        "rai:dataLimitations": "A gene that a slide did not measure is not a zero: slides.parquet tells which it measured.",
+        "rai:dataLimitations": "A gene that a slide did not measure is not a zero: see slides.parquet.",
         "rai:dataBiases": "Tissues, donors and platforms are those of the slides and represent no population.",
         "rai:dataUseCases": "Training and evaluation of models of spatial gene expression; not for diagnosis.",
-        "rai:personalSensitiveInformation": "Counts of genes and the samplesheet's metadata, in slides.parquet; no reads.",
+        "rai:personalSensitiveInformation": "The samplesheet's metadata in slides.parquet; counts, no reads.",
     }

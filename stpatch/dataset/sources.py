@@ -39,7 +39,7 @@ def dataset_license(told: str, slides: Sequence[Mapping[str, Any]]) -> str:
 
 
 def sources_of(slides: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the publications of slides' metadata, each with its licences and number of slides, in order of first use."""
+    """Return the publications of slides' metadata, with their licences and numbers of slides, by first use."""
     found: dict[str, dict[str, Any]] = {}
     for metadata in slides:
         fields = {key: field_of(metadata, key) for key in KEYS}

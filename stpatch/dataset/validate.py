@@ -88,7 +88,7 @@ def verify(
     if any(file.path not in intact for file in manifest.tables.values()):
         return  # rows of a damaged table would be problems that the shards do not have
     found = False
-    for problem in _check_contents(folder, manifest, deep=deep, tell=tell):
+    for problem in _check_contents(folder, manifest, intact=intact, deep=deep, tell=tell):
         found = True
         yield problem
     if deep and not found and not problems:
@@ -130,7 +130,9 @@ def _but_card(value: dict[str, Any], key: str) -> Any:
     return [file for file in value[key] if file["path"] != "README.md"] if key == "files" else value.get(key)
 
 
-def _check_contents(folder: Path, manifest: Manifest, *, deep: bool, tell: Progress) -> Iterator[DatasetError]:
+def _check_contents(
+    folder: Path, manifest: Manifest, *, intact: set[str], deep: bool, tell: Progress
+) -> Iterator[DatasetError]:
     columns = patch_columns(manifest.layout, draws=manifest.draws)
     paths = {name: folder / record.path for name, record in manifest.tables.items()}
     try:
@@ -174,7 +176,7 @@ def _check_contents(folder: Path, manifest: Manifest, *, deep: bool, tell: Progr
         return
     if manifest.version >= SEALED_SINCE:
         tables = {"patches": (patches, columns), "slides": (slides, SLIDES | DIGESTS), "genes": (genes, GENES)}
-        yield from check_anew(folder, manifest, tables)
+        yield from check_anew(folder, manifest, tables, intact=intact)
     facts = content.Facts.of(manifest, slides=slides, gene_ids=gene_ids)
     panel = read_panel(folder, manifest) if manifest.scope == "panel" else None
     mosaic = Mosaic(manifest, slides={slide["slide_id"]: slide for slide in slide_rows}, panel=panel, largest=largest)

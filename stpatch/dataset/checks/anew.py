@@ -7,7 +7,7 @@ skip what cannot match. No reader compares it with the rows; writing them once m
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,11 @@ _HINT = "fetch the file again, or build the dataset again"
 
 
 def check_anew(
-    folder: Path, manifest: Manifest, tables: Mapping[str, tuple[pa.Table, Mapping[str, str]]]
+    folder: Path,
+    manifest: Manifest,
+    tables: Mapping[str, tuple[pa.Table, Mapping[str, str]]],
+    *,
+    intact: Container[str],
 ) -> Iterator[DatasetError]:
     """Yield tables and the card where they are not the bytes that their contents are written as.
 
@@ -34,6 +38,8 @@ def check_anew(
     ----------
     tables
         By name, the rows and the columns with their types.
+    intact
+        Paths of the files whose bytes are those that the manifest tells of; the card is looked at if it is one.
     """
     import pyarrow as pa
 
@@ -45,7 +51,6 @@ def check_anew(
             path = folder / manifest.tables[name].path
             if path.read_bytes() != sink.getvalue():
                 yield DatasetError("a table is not the bytes that its rows are written as", where=path, hint=_HINT)
-    listed = {file.path for file in manifest.files}
     own = manifest.version >= SEALED_SINCE and manifest.versions.get("stpatch") == stpatch.__version__
-    if own and CARD in listed and (folder / CARD).read_bytes() != card(manifest).encode():
+    if own and CARD in intact and (folder / CARD).read_bytes() != card(manifest).encode():
         yield DatasetError("the card is not what the manifest says", where=folder / CARD, hint=_HINT)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.dataset.entries import ShardEntry, SplitEntry
+from stpatch.dataset.entries import LONGEST, ShardEntry, SplitEntry
 from stpatch.dataset.manifest import MANIFEST, Manifest
 from stpatch.dataset.sample import is_key
 from stpatch.errors import DatasetError
@@ -75,7 +75,12 @@ def _check_crop(rows: Rows, manifest: Manifest, *, where: Path) -> Iterator[Data
     stride = crop.get("stride") or size
     strides = [stride, stride] if isinstance(stride, int) else stride
     tiled = crop.get("method") == "tiles" and crop.get("edge") in ("pad", "drop")
-    if tiled and isinstance(strides, list) and len(strides) == 2 and all(isinstance(s, int) and s > 0 for s in strides):
+    if (
+        tiled
+        and isinstance(strides, list)
+        and len(strides) == 2
+        and all(isinstance(s, int) and 0 < s <= LONGEST for s in strides)
+    ):
         fine = (rows["row"] % strides[0] == 0) & (rows["col"] % strides[1] == 0)
         checks.append(("row, col", fine, f"multiples of {strides}, crop.stride of the manifest"))
     for columns, fine, expected in checks:
