@@ -58,7 +58,7 @@ REASONS: tuple[tuple[str, str], ...] = (
     (r"genes\.parquet:(name|ensembl_id|organism)", "what a gene is called is nowhere else"),
     (r"genes\.parquet:(n_detected|sum_counts|sum_squared_counts|mean_normalized|var_normalized)",
      "moments follow from samples where a panel shows them all, else they are bounded"),
-    (r"slides\.parquet:(platform|organism|metadata|inputs|qc|digest_matrix|digest_genes|genes)", "of the slide's files"),
+    (r"slides\.parquet:(platform|organism|metadata|inputs|qc|digest_matrix|digest_genes|genes)", "of its files"),
     (r"slides\.parquet:(spots|rows|cols|pitch_um|origin_x|origin_y|target_sum|digest_spots)",
      "it follows from patches where they show all of the slide, else it is bounded"),
     (r"slides\.parquet:measured", "that a gene of no count was measured, where other slides' masks make up for it"),
