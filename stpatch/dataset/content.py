@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -123,7 +123,7 @@ def _check_values(x: NDArray[Any], totals: NDArray[Any], empty: NDArray[np.bool_
             yield "x sums to more than totals"
 
 
-_COUNTS_OF = {
+_COUNTS_OF: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "total": lambda x: x,
     "log1p_total": np.expm1,
     "sqrt_total": np.square,

@@ -21,7 +21,16 @@ _TYPES = {
     "string": "sc:Text",
 }
 _KINDS = {".parquet": "application/x-parquet", ".tar": "application/x-tar", ".json": "application/json"}
-_RENAMED = ("citeAs", "column", "containedIn", "arrayShape", "equivalentProperty", "extract", "field", "fileProperty")
+_RENAMED: tuple[str, ...] = (
+    "citeAs",
+    "column",
+    "containedIn",
+    "arrayShape",
+    "equivalentProperty",
+    "extract",
+    "field",
+    "fileProperty",
+)
 _RENAMED += ("fileObject", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5")
 _RENAMED += (
     "parentField",

@@ -92,8 +92,8 @@ def profiles(folder: Path) -> list[Profile]:
                     counts[slide_id], totals[slide_id] = np.zeros((2, len(vocabulary)))
                 if split not in splits.setdefault(slide_id, []):
                     splits[slide_id].append(split)
-                genes = sample.genes if sample.measured is None else sample.genes[sample.measured]  # type: ignore[index]
-                x = sample.x if sample.measured is None else sample.x[sample.measured]
+                shown = np.asarray(sample.measured, bool)  # a reader gives genes and which of them were measured
+                genes, x = np.asarray(sample.genes)[shown], sample.x[shown]
                 np.add.at(counts[slide_id], genes, x.sum(axis=(1, 2), dtype=np.float64))
                 np.add.at(totals[slide_id], genes, float(sample.totals.sum()))
     named = vocabulary.astype(str)

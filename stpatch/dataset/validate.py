@@ -88,9 +88,9 @@ def verify(
     if any(file.path not in intact for file in manifest.tables.values()):
         return  # rows of a damaged table would be problems that the shards do not have
     found = False
-    for problem in _check_contents(folder, manifest, intact=intact, deep=deep, tell=tell):
+    for wrong in _check_contents(folder, manifest, intact=intact, deep=deep, tell=tell):
         found = True
-        yield problem
+        yield wrong
     if deep and not found and not problems:
         yield from check_readers(folder, manifest)
 
@@ -188,9 +188,9 @@ def _check_contents(
             if not in_place(folder, shard):
                 whole = False
                 continue  # told already; what stands there is not read
-            for problem in check_samples(reader, shard, rows, part, facts, mosaic):
+            for wrong in check_samples(reader, shard, rows, part, facts, mosaic):
                 whole = False
-                yield problem
+                yield wrong
             tell(shard.path)
         reader.close()
     if whole:

@@ -38,13 +38,12 @@ def _check_own(folder: Path, manifest: Manifest, split: str) -> Iterator[Dataset
         ends = sorted({0, len(dataset) - 1})
         wrong = [number for number in ends if not _same_by_key(dataset, number)]
         names = [name for name in dataset.vocabulary.tolist() if name not in ("", PAD_NAME)][:2]
-        chosen = {"genes": names} if names else {}
         counts = manifest.values == "counts"
         for request in [{"values": "counts"}, {"values": "sparse"}] if counts else [{}]:
-            with open_dataset(folder, split, **request) as other:  # type: ignore[arg-type]
+            with open_dataset(folder, split, **request) as other:
                 x = other[ends[-1]].x
                 wrong += [] if np.array_equal(x, dataset[ends[-1]].x) or counts else ends[-1:]
-        with open_dataset(folder, split, **chosen) as other:
+        with open_dataset(folder, split, genes=names or None) as other:
             other.batch(ends)
         if counts and manifest.normalization["method"] != "pearson_residuals":
             with open_dataset(folder, split, values="normalized") as other:
