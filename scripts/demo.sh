@@ -7,13 +7,14 @@ mkdir -p "${1:-$(dirname "${BASH_SOURCE[0]}")/../out/demo-run}"
 folder="$(cd "${1:-$(dirname "${BASH_SOURCE[0]}")/../out/demo-run}" && pwd)"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
-make_environment plot
+make_environment report
 stpatch="$PWD/.venv/bin/stpatch"
 
 echo "== simulating slides, building and validating a dataset, drawing it"
 "$stpatch" demo "$folder"
 echo "== what is in it"
 "$stpatch" inspect "$folder/dataset"
+"$stpatch" report "$folder/dataset" --out "$folder/report.html"
 
 cat <<END
 
@@ -22,4 +23,5 @@ cat <<END
   demo.yaml              the config; change it, then: '$stpatch' build '$folder/demo.yaml'
   dataset/               the dataset: manifest.json, tables, shards, and a card that says how to read it
   preview.png            what it looks like
+  report.html            all of it, to open in a browser
 END

@@ -170,7 +170,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("tests/engine/test_ranks.py",),
     ),
     Mutation(
-        "stpatch/image/split.py",
+        "stpatch/image/blocks.py",
         "the last block of a split",
         "cumulative[np.flatnonzero(shares)[-1] :] = n",
         "cumulative[np.flatnonzero(shares)[-1] :] = n - 1",

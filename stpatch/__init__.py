@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MismatchError,
         MissingExtraError,
         ProblemsError,
+        RemoteError,
         StpatchError,
         UnitsFailedError,
     )
@@ -44,6 +45,7 @@ __all__ = [
     "MismatchError",
     "MissingExtraError",
     "ProblemsError",
+    "RemoteError",
     "Sample",
     "SparseBatch",
     "StpatchError",
@@ -85,13 +87,15 @@ def open(  # noqa: A001
     values: str | None = None,
     dtype: str | None = None,
     genes: Sequence[str | int] | None = None,
+    verify: bool | None = None,
+    cache: str | Path | None = None,
 ) -> Dataset:
     """Open one split of a built dataset.
 
     Parameters
     ----------
     path
-        The dataset's folder.
+        The dataset's folder, or its URL (``s3://``, ``gs://``, ``hf://``, ``https://``, ...; extra ``remote``).
     split
         Name of the split; may be left out where the dataset has one only.
     values
@@ -102,6 +106,13 @@ def open(  # noqa: A001
         normalized values.
     genes
         Names or gene ids: every sample's channels are these, 0 and not measured where a sample lacks one.
+    verify
+        Whether the bytes of every sample that is read are held against their checksum, so that no flipped bit gives
+        other numbers. Left out: yes, where the dataset has checksums; those of format 1 have none, and what is then
+        checked are sizes, keys and what the encoding itself notices.
+    cache
+        A local folder. Shards are copied to it whole when they are first read, checked and kept; left out, the byte
+        ranges of samples are read in place, those of the next batches ahead.
 
     Returns
     -------
@@ -112,7 +123,11 @@ def open(  # noqa: A001
     ------
     stpatch.errors.DatasetError
         There is no dataset, or no such split, or its manifest or tables are damaged, or it cannot give these values.
+    stpatch.errors.RemoteError
+        A URL cannot be read, however often that was tried.
+    stpatch.errors.MissingExtraError
+        The package that reads this kind of URL is not installed.
     """
     from stpatch.dataset.reader import open_dataset
 
-    return open_dataset(path, split, values=values, dtype=dtype, genes=genes)
+    return open_dataset(path, split, values=values, dtype=dtype, genes=genes, verify=verify, cache=cache)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from stpatch.config_words import describe
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
 from stpatch.registry import ENCODINGS, FORMATS, PANEL_RULES, PATCH_RULES, READERS, Choice
 
@@ -58,7 +60,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """Base of all sections: frozen, no unknown keys, no number that is none; an empty section means its defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, json_schema_extra=describe
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -73,16 +77,20 @@ def _is_section(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
+Url = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://.+")]
+
+
 class DatasetSection(Section):
-    """What the dataset is called and where it goes."""
+    """What the dataset is called and where it goes: a folder, or a URL to which the finished dataset is copied."""
 
     name: str = Field("dataset", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     version: str = "1.0.0"
     license: str = "unknown"
     description: str = ""
-    output: Path
+    output: Path | Url
     work_dir: Path | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    extends: Path | None = None
     allow_duplicates: list[str] = []
 
 
@@ -96,11 +104,15 @@ class SlideEntry(Section):
 
 
 class SlidesSection(Section):
-    """Where the slides are: exactly one of a samplesheet, globs or entries (a plain YAML list means entries)."""
+    """Where the slides are: exactly one of a samplesheet, globs or entries (a plain YAML list means entries).
+
+    A version that only withdraws slides of the dataset that it extends needs none.
+    """
 
     sheet: Path | None = None
     glob: str | list[str] | None = None
     entries: list[SlideEntry] | None = None
+    withdraw: list[str] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -115,7 +127,7 @@ class SlidesSection(Section):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [name for name in ("sheet", "glob", "entries") if getattr(self, name) is not None]
-        if len(given) != 1:
+        if len(given) > 1 or (not given and not self.withdraw):
             raise ValueError(f"give exactly one of sheet, glob and entries; found {', '.join(given) or 'none'}")
         return self
 
@@ -279,6 +291,7 @@ class CropSection(Section):
     min_coverage: Share = 0.1
     min_spots: Annotated[int, Field(ge=0)] | None = None
     edge: Literal["pad", "shift", "drop"] = "pad"
+    exclude: Path | None = None
 
     @property
     def strides(self) -> tuple[int, int]:
@@ -299,6 +312,7 @@ class SplitSection(Section):
 
     by: str = "auto"
     allow_leak: list[str] = []
+    method: Literal["balanced", "hash"] = "balanced"
     fractions: dict[str, Annotated[float, Field(ge=0)]] = {"train": 0.8, "val": 0.1, "test": 0.1}
     stratify: str | None = None
     folds: Annotated[int, Field(ge=2)] | None = None
@@ -323,15 +337,29 @@ class SplitSection(Section):
         return self
 
 
+WORKERS_FED, MOST_PATCHES = 8, 1024
+"""What ``shards.patches: auto`` makes: shards for so many workers, of so many samples at most."""
+
+
 class ShardsSection(Section):
-    """How samples are stored."""
+    """How samples are stored.
+
+    `patches` is the number of samples per shard; ``auto``: at most 1024, and so few that the largest split has a shard
+    for each of 8 workers, since readers such as webdataset deal whole shards.
+    """
 
     format: Annotated[str, FORMATS] = "tar"
     values: Literal["counts", "normalized"] = "counts"
     dtype: Literal["float32", "float16"] = "float32"
     encoding: Annotated[str, ENCODINGS] = "blosc"
-    patches: PositiveInt = 1024
+    patches: PositiveInt | Literal["auto"] = 1024
     mix: PositiveInt = 16
+
+    def patches_for(self, samples: Iterable[int]) -> int:
+        """Return the number of samples per shard, given the number of samples of every split."""
+        if self.patches != "auto":
+            return self.patches
+        return min(max(max(samples, default=0) // WORKERS_FED, 1), MOST_PATCHES)
 
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT])([iI]?))?[bB]?")
@@ -369,6 +397,15 @@ class RunSection(Section):
     workers: PositiveInt | Literal["auto"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
     max_memory: MemorySize | None = None
+    executor: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
+    setup: list[str] = []
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.scheduler is not None and self.executor != "dask":
+            raise ValueError(f"scheduler is the address of a Dask cluster; executor {self.executor} has none")
+        return self
 
 
 class Config(Section):
@@ -387,6 +424,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        if self.slides.withdraw and self.dataset.extends is None:
+            raise ValueError("slides.withdraw takes slides out of an earlier dataset: name it, dataset.extends")
         if self.shards.values == "counts":
             if self.normalize.method not in names_given_back_by_counts():
                 raise ValueError(
@@ -419,8 +458,16 @@ class Config(Section):
     def work_dir(self) -> Path:
         """Where the stages keep slides, statistics, plans and receipts."""
         output = self.dataset.output
+        if isinstance(output, str):
+            return self.dataset.work_dir or Path(f"{output.rstrip('/').rsplit('/', 1)[-1]}.work")
         output = output if output.name else output.absolute()
         return self.dataset.work_dir or output.with_name(f"{output.name}.work")
+
+    @property
+    def output_folder(self) -> Path:
+        """Where the dataset is built: its folder; of a URL, a folder beside the work dir."""
+        output = self.dataset.output
+        return self.work_dir.with_name(f"{self.work_dir.name}.output") if isinstance(output, str) else output
 
     def section(self, *names: str) -> dict[str, Any]:
         """Return sections as JSON values, for fingerprints."""

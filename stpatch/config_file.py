@@ -89,7 +89,7 @@ def parse_config(values: dict[str, Any], *, where: object = "config", base: Path
 
 
 def _check_folders(config: Config, where: object) -> None:
-    output = Path(os.path.normpath(config.dataset.output.absolute()))
+    output = Path(os.path.normpath(config.output_folder.absolute()))
     if not output.name:
         raise ConfigError(
             "the dataset cannot be the root folder",
@@ -200,6 +200,14 @@ def _anchored(config: Config, base: Path) -> Config:
     def at(path: Path | None) -> Path | None:
         return None if path is None else base / path.expanduser()
 
+    output = config.dataset.output
+    if isinstance(output, str):  # a URL: what is local lies beside the config
+        place: dict[str, Any] = {"output": output, "work_dir": at(config.work_dir)}
+    else:
+        place = {"output": at(output), "work_dir": at(config.dataset.work_dir)}
+
+    place["extends"] = at(config.dataset.extends)
+
     def genes_at(genes: Any) -> Any:
         return at(genes) if isinstance(genes, Path) else genes
 
@@ -209,9 +217,7 @@ def _anchored(config: Config, base: Path) -> Config:
     genes = config.ingest.genes
     return config.model_copy(
         update={
-            "dataset": config.dataset.model_copy(
-                update={"output": at(config.dataset.output), "work_dir": at(config.dataset.work_dir)}
-            ),
+            "dataset": config.dataset.model_copy(update=place),
             "slides": config.slides.model_copy(update={"sheet": at(config.slides.sheet), **_slides_at(config, base)}),
             "ingest": config.ingest.model_copy(
                 update={
@@ -227,6 +233,7 @@ def _anchored(config: Config, base: Path) -> Config:
             "channels": config.channels.model_copy(
                 update={"genes": genes_at(config.channels.genes), "candidates": candidates}
             ),
+            "crop": config.crop.model_copy(update={"exclude": at(config.crop.exclude)}),
         }
     )
 

@@ -81,6 +81,12 @@ class DatasetError(StpatchError, ValueError):
     """A built dataset is damaged or is not a dataset."""
 
 
+class RemoteError(StpatchError, ConnectionError):
+    """A store or the network failed, and went on to fail when that was tried again; nothing is wrong with the data."""
+
+    exit_code = 1
+
+
 class MissingExtraError(StpatchError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
 

@@ -20,6 +20,7 @@ from stpatch.errors import ConfigError
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
+@lru_cache(maxsize=64)
 def own_names(package: str, *, without: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the names of a package's modules in alphabetical order, without importing them.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 from stpatch.errors import ConfigError
 
 _INSTALLED = Path(__file__).parent / "configs"
+SCHEMA = "config.schema.json"
 _CHECKOUT = Path(__file__).parents[1] / "configs"
 
 
@@ -21,8 +23,13 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
+def commands_for(text: str, file: str) -> str:
+    """Return a preset whose comments name the file that it is written to."""
+    return re.sub(r"(?m)^(#   stpatch (?:check|build) )[\w.-]+\.yaml", lambda match: match[1] + file, text)
+
+
 def preset_text(name: str) -> str:
-    """Return a preset's YAML text.
+    """Return a preset's YAML text; the line that names its schema for editors names it where it is installed.
 
     Raises
     ------
@@ -39,4 +46,5 @@ def preset_text(name: str) -> str:
             expected=", ".join(names),
             hint=f"did you mean {near[0]!r}?" if near else None,
         )
-    return (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return text.replace(f"$schema={SCHEMA}\n", f"$schema={(preset_folder() / SCHEMA).as_uri()}\n")

@@ -15,6 +15,7 @@ import json
 import mmap
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -25,6 +26,24 @@ BLOCK = 1 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 _TEMPORARY = ".tmp-"
 _SEAL = "seal"
+_SEAL_LINE = '\n "seal": "%s"'
+"""As it stands in the file: only a member of the outermost mapping is indented by one."""
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for what can be made again: ``STPATCH_CACHE``, or ``stpatch`` in the usual place.
+
+    Raises
+    ------
+    OSError
+        The user has no home.
+    """
+    if chosen := os.environ.get("STPATCH_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stpatch"
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def is_safe_id(text: str) -> bool:
@@ -233,6 +252,43 @@ def _sync(temporary: Path, path: Path) -> None:
             raise
 
 
+def share_file(source: Path, target: Path) -> None:
+    """Have a file under another name too, atomically: by a second name for it, else by a clone of it, else by a copy.
+
+    A second name (hard link) costs nothing; a clone has its own name and rights and shares the blocks of the disk.
+    """
+    try:
+        _link(source, target)
+    except OSError:  # another file system, one without hard links, or a file of somebody else's
+        with atomic_path(target) as temporary:
+            _clone(source, temporary)
+
+
+_FICLONE = 0x40049409
+"""``ioctl_ficlone`` of Linux: the second file shares the first one's blocks until one of them is written to."""
+
+
+def _clone(source: Path, target: Path) -> None:
+    try:
+        import fcntl
+
+        with source.open("rb") as read, target.open("wb") as write:
+            fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
+    except (ImportError, OSError):
+        shutil.copyfile(source, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    make_folder(target.parent)
+    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{target.name}")
+    try:
+        os.link(source, temporary)
+        temporary.replace(target)
+        sync_folder(target.parent)
+    finally:  # a rename between two names of one file does nothing
+        temporary.unlink(missing_ok=True)
+
+
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What file systems answer that have nothing to sync of a folder."""
 
@@ -328,12 +384,16 @@ def read_json(path: Path) -> Any:
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a mapping as `write_json` does, with the digest of all its members beside them."""
-    write_json(path, {**value, _SEAL: digest(value)})
+    """Write a mapping as `write_json` does, with a digest of all the file's text beside its members."""
+    text = canonical_json({**value, _SEAL: ""}, indent=1) + "\n"
+    write_bytes(path, text.replace(_SEAL_LINE % "", _SEAL_LINE % _text_digest(text), 1).encode())
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_sealed(path: Path | str) -> dict[str, Any]:
     """Read what `write_sealed` wrote.
+
+    The seal is of the text as it stands: thousands of receipts are read at once, and writing their values anew for a
+    digest takes as long as all the rest.
 
     Raises
     ------
@@ -342,15 +402,32 @@ def read_sealed(path: Path) -> dict[str, Any]:
     OSError
         It cannot be read.
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or value.pop(_SEAL, None) != digest(value):
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as above
+        text = file.read()
+    value = json.loads(text)
+    seal = value.pop(_SEAL, None) if isinstance(value, dict) else None
+    if not isinstance(seal, str) or seal != _text_digest(text.replace(_SEAL_LINE % seal, _SEAL_LINE % "", 1)):
         raise ValueError(f"{path} is not as it was written")
-    return value
+    return cast(dict[str, Any], value)
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(value: Any) -> str:
     """Return the SHA-256 (hex) of a JSON value's canonical text."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def crc32c(*parts: bytes) -> int:
+    """Return the CRC-32C (Castagnoli) of bytes, as if the parts stood one after the other."""
+    import google_crc32c
+
+    whole: int = google_crc32c.value(parts[0]) if parts else 0
+    for part in parts[1:]:
+        whole = google_crc32c.extend(whole, part)
+    return whole
 
 
 def sha256_file(path: Path) -> str:

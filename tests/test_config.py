@@ -347,3 +347,11 @@ def test_sizes_that_are_none(text: object) -> None:
 def test_the_schema_takes_memory_as_text_or_number() -> None:
     field = Config.model_json_schema()["$defs"]["RunSection"]["properties"]["max_memory"]
     assert {kind["type"] for kind in field["anyOf"]} == {"string", "integer", "null"}
+
+
+def test_every_key_has_a_description() -> None:
+    schema = Config.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for name, value in section["properties"].items():
+            assert value.get("description"), f"{section['title']}.{name} has no words (stpatch/config_words.py)"
+            assert value["description"].endswith("."), name

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from stpatch.config import Config
 from stpatch.config_file import load_config
+from stpatch.presets import preset_text
 from stpatch.registry import READERS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -116,3 +117,15 @@ def test_arms_share_all_but_unit_and_channels() -> None:
         }
         assert config.channels.min_detected == (0.01 if rule in ("panel", "variance") else 0)
         assert (config.channels.scope, config.channels.method) == expected[rule]
+
+
+@pytest.mark.parametrize("path", PRESETS + ARMS, ids=lambda path: path.stem)
+def test_presets_name_their_schema_for_editors(path: Path) -> None:
+    named = re.search(r"^# yaml-language-server: \$schema=(\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert named is not None
+    assert (path.parent / named[1]).resolve() == (CONFIGS / "config.schema.json").resolve()
+
+
+def test_a_written_preset_names_the_installed_schema() -> None:
+    uri = (CONFIGS / "config.schema.json").as_uri()
+    assert f"$schema={uri}\n" in preset_text("visium")

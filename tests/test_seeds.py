@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpatch.seeds import Keys, below, generator, integers, key_of, permutation, raw_draws
+from stpatch.seeds import Keys, below, generator, integers, key_of, permutation, permutation_keys, permuted, raw_draws
 
 
 def test_keys_tell_seeds_parts_types_and_order_apart():
@@ -59,3 +59,39 @@ def test_permutation_is_one_and_moves_with_the_key():
     assert sorted(one.tolist()) == list(range(100))
     assert one.tolist() != other.tolist()
     assert permutation(generator(0, "p"), 0).tolist() == []
+
+
+@given(st.integers(1, 3000), st.integers(0, 9))
+def test_permuted_is_a_permutation_and_each_place_stands_alone(size, seed):
+    keys = permutation_keys(generator(seed, "permuted"))
+    whole = permuted(np.arange(size), size, keys)
+    assert sorted(whole.tolist()) == list(range(size))
+    some = np.arange(0, size, 7)[::-1]
+    assert permuted(some, size, keys).tolist() == whole[some].tolist()
+    assert permuted(np.empty(0, np.int64), size, keys).tolist() == []
+
+
+def test_permuted_takes_several_permutations_at_once():
+    keys = permutation_keys(generator(0, "several"), 3)
+    sizes = np.array([5, 70_000, 2**33])
+    together = permuted(np.array([4, 9, 2**33 - 1]), sizes, keys)
+    places = [4, 9, 2**33 - 1]
+    alone = [int(permuted(np.array([places[n]]), int(sizes[n]), keys[:, [n]])[0]) for n in range(3)]
+    assert together.tolist() == alone
+    assert (together < sizes).all()
+
+
+@pytest.mark.parametrize("size", [70_000, 131_072, 1_000_003])
+def test_permuted_cannot_be_told_from_a_drawn_permutation(size):
+    """Where places go, in which order neighbours come, and how many stay: as in a uniform permutation."""
+    order = permuted(np.arange(size), size, permutation_keys(generator(3, "even", size)))
+    table = np.histogram2d(np.arange(size), order, bins=32, range=[[0, size]] * 2)[0]
+    expected = size / 1024
+    chi = ((table - expected) ** 2 / expected).sum()
+    assert abs(chi - 31 * 31) < 5 * np.sqrt(2 * 31 * 31)
+    steps = np.histogram(np.diff(order) % size, bins=256, range=(0, size))[0]
+    assert abs(((steps - size / 256) ** 2 / (size / 256)).sum() - 255) < 5 * np.sqrt(2 * 255)
+    assert (order == np.arange(size)).sum() < 12
+    assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 5 / np.sqrt(size)
+    other = permuted(np.arange(size), size, permutation_keys(generator(4, "even", size)))
+    assert (order == other).sum() < 12

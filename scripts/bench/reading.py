@@ -38,6 +38,12 @@ def measure_ratios(folder: Path, *, samples: int = SAMPLES, repeats: int = REPEA
         "normalized": lambda: read(datasets["normalized"], np.arange(count)),
         "sparse": lambda: read(datasets["sparse"], np.arange(count)),
     }
+    if counts.verified:  # what the checksum of every sample costs
+        plain = {values: stpatch.open(folder, "train", values=values, verify=False) for values in datasets}
+        ways |= {
+            f"{values}, not verified": lambda values=values: read(plain[values], np.arange(count))
+            for values in datasets
+        }
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for name in list(ways) * (repeats + 1):  # in turn, so that a busy machine slows all of them
         begun = time.process_time()

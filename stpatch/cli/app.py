@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import stpatch
-from stpatch.cli import build, configs, datasets, release
+from stpatch.cli import build, cluster, configs, datasets, doctor, inspect, release, report, versions
 from stpatch.errors import StpatchError
 
 INTERRUPTED = 130
@@ -21,11 +21,11 @@ app = typer.Typer(
     name="stpatch",
     help="Spatial transcriptomics slides to sharded image patches for pretraining.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (configs, build, datasets, release):
+for module in (configs, build, cluster, datasets, inspect, report, doctor, versions, release):
     module.add_commands(app)
 
 
@@ -47,7 +47,9 @@ def _common(
 
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 some units failed, 2 the request was wrong, 130 stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request to end is as good as Ctrl-C
+    for name in ("SIGTERM", "SIGUSR1"):  # a scheduler's request to end is as good as Ctrl-C
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _stop)
     atexit.register(gc.freeze)  # at its end the interpreter would look through all that was imported: half a second
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
@@ -78,6 +80,14 @@ def main() -> None:
             err=True,
         )
         sys.exit(1)
+
+
+def _stop(_number: int, _frame: object) -> None:
+    """End as after Ctrl-C; further requests change nothing: one may come from the scheduler and one from its script."""
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _of_the_machine(error: MemoryError | OSError) -> StpatchError:

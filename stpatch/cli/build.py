@@ -5,19 +5,31 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stpatch.cli.options import AsJson, ConfigPath, Overrides, Quiet, bar, job_of
+from stpatch.cli.options import AsJson, ConfigPath, LogFile, Overrides, Quiet, Verbose, bar, job_of
 
 if TYPE_CHECKING:
     from stpatch.engine.check import SlideCheck
-    from stpatch.engine.run import Summary
+    from stpatch.engine.run import Progress, Summary
     from stpatch.stages.job import Job
 
 BEFORE_PLAN = ("ingest", "normalize", "select", "crop", "plan")
 WorkersOption = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Worker processes (run.workers).")]
+
+UnitOption = Annotated[
+    list[str] | None, typer.Option("--unit", metavar="NAME", help="Run this unit alone (repeatable).")
+]
+OffsetOption = Annotated[
+    int | None,
+    typer.Option("--offset", metavar="N", help="Add N to the task's number; without --world-size it is one unit's."),
+]
+ListOption = Annotated[
+    Path | None, typer.Option("--from-list", metavar="FILE", help="Share the units of a file, one name per line.")
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -116,13 +128,26 @@ def plan(
     _raise_failures(summary)
 
 
-def build(config: ConfigPath, overrides: Overrides = None, workers: WorkersOption = None, quiet: Quiet = False) -> None:
+def build(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    workers: WorkersOption = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log: LogFile = None,
+) -> None:
     """Run all stages; running it again continues."""
+    from stpatch.cli.progress import BuildProgress
+    from stpatch.engine.account import run_account
     from stpatch.engine.graph import STAGES
 
     job = job_of(config, overrides)
-    summary = _run(job, tuple(STAGES), workers=workers, quiet=quiet)
-    typer.echo(_done_text(job, summary))
+    progress = BuildProgress(job, quiet=quiet, verbose=verbose, log=log)
+    summary = _run(job, tuple(STAGES), workers=workers, quiet=quiet, progress=progress)
+    done = _done_text(job, summary)
+    if summary.done:
+        typer.echo(run_account(job, progress.seconds), err=True)
+    typer.echo(done)
     _raise_failures(summary)
 
 
@@ -137,29 +162,32 @@ def run(
     overrides: Overrides = None,
     rank: Annotated[int | None, typer.Option(min=0, help="This task's number; from the scheduler if left out.")] = None,
     world_size: Annotated[int | None, typer.Option(min=1, help="Number of tasks; likewise.")] = None,
+    unit: UnitOption = None,
+    offset: OffsetOption = None,
+    from_list: ListOption = None,
     workers: WorkersOption = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run one stage, or a rank's share of it in an array job.
+    """Run one stage, or a task's share of it in an array job.
 
     A rank beyond the units has nothing to do, and exits with 0.
     """
-    from stpatch.engine.graph import STAGES
-    from stpatch.engine.ranks import find_rank
-    from stpatch.errors import ConfigError
+    from stpatch.engine.graph import stage_named
+    from stpatch.engine.shares import ShareOptions, find_share
 
-    if stage not in STAGES:
-        raise ConfigError("there is no such stage", where="STAGE", found=stage, expected=", ".join(STAGES))
-    share = find_rank(rank, world_size, os.environ)
+    stage_named(stage)
+    options = ShareOptions(
+        rank=rank, world_size=world_size, units=tuple(unit or ()), offset=offset, from_list=from_list
+    )
+    share = find_share(options, os.environ)
     job = job_of(config, overrides)
     from stpatch.engine.run import check_upstream, run_stages
 
     check_upstream(job, stage, rank=share)
     summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=share, workers=workers or 1)
     typer.echo(
-        f"stage {stage}, rank {share.rank} of {share.world_size} ({share.source}): "
-        f"{summary.done.get(stage, 0)} done, {summary.skipped.get(stage, 0)} were done already, "
-        f"{len(summary.failures)} failed",
+        f"stage {stage}, {share}: {summary.done.get(stage, 0)} done, "
+        f"{summary.skipped.get(stage, 0)} were done already, {len(summary.failures)} failed",
         err=True,
     )
     _raise_failures(summary)
@@ -195,32 +223,36 @@ def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fa
             typer.echo(f"\n[{failure.stage} {failure.unit}] {failure.message}")
 
 
-def _run(job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool) -> Summary:
+def _run(
+    job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool, progress: Progress | None = None
+) -> Summary:
     from stpatch.engine.check import require_settings
     from stpatch.engine.run import run_stages
 
     require_settings(job)
-    return run_stages(job, stages, progress=partial(bar, quiet=quiet), workers=workers)
+    return run_stages(job, stages, progress=progress or partial(bar, quiet=quiet), workers=workers)
 
 
 def _done_text(job: Job, summary: Summary) -> str:
+    from stpatch.dataset.manifest import read_manifest
     from stpatch.engine.account import corpus_notes, slide_account
     from stpatch.engine.estimate import human_size
     from stpatch.engine.graph import CORPUS
-    from stpatch.stages.plan import read_plan
+    from stpatch.engine.growth import growth_notes
+    from stpatch.stages.deal import dealt_slides
 
     for path in summary.damaged:
         typer.echo(f"note: {path} was damaged since it was written, and has been made again", err=True)
     facts = job.receipt("finalize", CORPUS).facts
-    plan = job.receipt("plan", CORPUS).facts
-    if summary.done:
+    if summary.done and job.sources:
         typer.echo(slide_account(job), err=True)
-    for note in dict.fromkeys([*facts["notes"], *corpus_notes(job)]):
+    growth = growth_notes(job, job.parent, dealt_slides(job)) if job.parent else []
+    for note in dict.fromkeys([*growth, *facts["notes"], *corpus_notes(job)]):
         typer.echo(f"note: {note}", err=True)
-    parts = ", ".join(f"{name} {plan['samples'][name]}" for name in read_plan(job.plan_path).splits)
+    parts = ", ".join(f"{name} {split.patches}" for name, split in read_manifest(job.output).splits.items())
     shards = f"{facts['shards']} shard{'s' if facts['shards'] > 1 else ''}"
     state = "up to date" if not summary.done else "finished"
-    return f"{state}: {job.output} ({parts} samples; {human_size(facts['bytes'])} in {shards})"
+    return f"{state}: {job.url or job.output} ({parts} samples; {human_size(facts['bytes'])} in {shards})"
 
 
 def _raise_failures(summary: Summary | None) -> None:

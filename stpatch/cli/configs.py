@@ -33,7 +33,7 @@ def init(
     With --from, find the slides of a folder as it was downloaded and write the samplesheet too.
     """
     from stpatch.errors import ConfigError
-    from stpatch.presets import preset_names, preset_text
+    from stpatch.presets import commands_for, preset_names, preset_text
     from stpatch.storage import write_bytes
 
     if names:
@@ -45,14 +45,14 @@ def init(
         _init_from(source, path, preset)
         return
     preset = preset or "visium"
-    write_bytes(path, preset_text(preset).encode())
+    write_bytes(path, commands_for(preset_text(preset), path.name).encode())
     typer.echo(f"{path} written from preset {preset}; next: stpatch check {path}")
 
 
 def _init_from(source: str, path: Path, preset: str | None) -> None:
-    from stpatch.engine.discover import config_text, discover, sheet_text
+    from stpatch.engine.discover import config_text, discover, label_notes, sheet_text
     from stpatch.errors import ConfigError
-    from stpatch.presets import preset_text
+    from stpatch.presets import commands_for, preset_text
     from stpatch.storage import write_bytes
 
     sheet = path.with_name(f"{path.stem}.slides.csv")
@@ -62,8 +62,8 @@ def _init_from(source: str, path: Path, preset: str | None) -> None:
     preset = preset or found.platform
     text = config_text(found, preset_text(preset), sheet=sheet.name, name=path.stem)
     write_bytes(sheet, sheet_text(found, path.parent).encode())
-    write_bytes(path, text.encode())
-    for note in found.notes:
+    write_bytes(path, commands_for(text, path.name).encode())
+    for note in (*found.notes, *label_notes(found)):
         typer.echo(f"note: {note}", err=True)
     count = len(found.slides)
     typer.echo(

@@ -1,4 +1,4 @@
-"""Commands that work on a dataset: validate, inspect, demo."""
+"""Commands that work on a dataset: validate, demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from stpatch.cli.options import AsJson, DatasetPath, Quiet, bar, job_of
+from stpatch.cli.inspect import draw
+from stpatch.cli.options import AsJson, Quiet, bar, job_of
 
 SHOWN = 50
 """Problems that `validate` prints before it says how many more there are."""
@@ -17,7 +18,7 @@ SHOWN = 50
 
 def add_commands(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (validate, inspect, demo):
+    for command in (validate, demo):
         app.command()(command)
 
 
@@ -65,21 +66,6 @@ def validate(
         raise typer.Exit(1)
 
 
-def inspect(
-    dataset: DatasetPath,
-    key: Annotated[str | None, typer.Argument(metavar="KEY", help="A sample's key; the dataset if left out.")] = None,
-    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw it too.")] = None,
-) -> None:
-    """Show the dataset, or one patch, in words and as a picture."""
-    from stpatch.views.describe import describe_dataset, describe_patch
-
-    typer.echo(describe_dataset(dataset) if key is None else describe_patch(dataset, key))
-    if png is not None:
-        from stpatch.views.preview import patch_preview, preview
-
-        _draw(png, preview(dataset) if key is None else patch_preview(dataset, key))
-
-
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put it.")] = Path("stpatch-demo"),
     quiet: Quiet = False,
@@ -107,14 +93,6 @@ def _preview(png: Path, dataset: Path) -> None:
     from stpatch.views.preview import preview
 
     try:
-        _draw(png, preview(dataset))
+        draw(png, preview(dataset))
     except MissingExtraError as error:
         typer.echo(f"no picture: {error.block()}", err=True)
-
-
-def _draw(path: Path, figure: object) -> None:
-    from stpatch.storage import write_bytes
-    from stpatch.views.paint import png
-
-    write_bytes(path, png(figure))  # type: ignore[arg-type]
-    typer.echo(f"picture: {path}")

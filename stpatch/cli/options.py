@@ -21,6 +21,10 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for every finished unit.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log", metavar="FILE", help="Append what happens, with the time, to a file.")
+]
 
 
 def job_of(config: Path, overrides: list[str] | None) -> Job:

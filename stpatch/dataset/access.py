@@ -7,14 +7,14 @@ there for a fork to inherit. A file stays open until its last user lets go of it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry
-from stpatch.dataset.formats.base import Address, Entries, Stored
+from stpatch.dataset.formats.base import Address, ByteRanges, Entries, Range, Stored
 from stpatch.dataset.layout import Layout
 from stpatch.errors import DatasetError
 from stpatch.registry import FORMATS
@@ -31,18 +31,24 @@ class ShardReader:
         The dataset's folder.
     layout
         How its samples are stored.
+    files
+        What reads its files; None: they are opened in the folder.
     """
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
+    def __init__(self, folder: Path, layout: Layout, *, files: ByteRanges | None = None) -> None:
         self.folder = folder
         self.layout = layout
-        self._files = OpenFiles(folder)
+        self._files = OpenFiles(folder) if files is None else files
         self._reader = FORMATS.get(layout.format).reader(self._files, layout)
 
     def close(self) -> None:
         """Let go of all files; the next read opens them again."""
         self._files.close()
         self._reader.forget()
+
+    def expect(self, addresses: Iterable[Address]) -> None:
+        """Take note of samples that will be read soon, so that those that lie far away are on their way."""
+        self._files.expect(wanted for address in addresses for wanted in self._reader.ranges(address))
 
     def read(self, address: Address) -> Stored:
         """Return a sample's arrays and, where the format stores it, its meta.json; see `formats.base.SampleReader`."""
@@ -71,6 +77,9 @@ class OpenFiles:
         """Let go of all files; the next read opens them again."""
         self._files = {}
 
+    def expect(self, ranges: Iterable[Range]) -> None:
+        """Do nothing: the system reads ahead."""
+
     def read(self, file: FileEntry, offset: int, nbytes: int, *, where: str) -> bytes:
         """Return a byte range of a file.
 
@@ -79,13 +88,7 @@ class OpenFiles:
         DatasetError
             The file is missing, cannot be read, is cut short, or has no such range.
         """
-        if offset < 0 or nbytes <= 0 or offset + nbytes > file.bytes:
-            raise DatasetError(
-                "a byte range lies outside of its shard",
-                where=where,
-                found=f"{nbytes} bytes at {offset}",
-                expected=f"inside {file.bytes} bytes",
-            )
+        check_range(file, offset, nbytes, where=where)
         try:
             data = self._open(file.path).read(offset, nbytes)
         except FileNotFoundError:
@@ -115,6 +118,17 @@ class OpenFiles:
                 self._files = {}
             self._files[path] = file
         return file
+
+
+def check_range(file: FileEntry, offset: int, nbytes: int, *, where: str) -> None:
+    """Raise `DatasetError` unless a file has a byte range."""
+    if offset < 0 or nbytes <= 0 or offset + nbytes > file.bytes:
+        raise DatasetError(
+            "a byte range lies outside of its shard",
+            where=where,
+            found=f"{nbytes} bytes at {offset}",
+            expected=f"inside {file.bytes} bytes",
+        )
 
 
 class _File:

@@ -1,4 +1,4 @@
-"""The dataset card: README.md with Hugging Face front matter, and snippets that read this dataset without stpatch."""
+"""The dataset card: README.md with Hugging Face front matter, and snippets that read the dataset."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from stpatch.dataset.entries import FileEntry, write_file
 from stpatch.dataset.manifest import Manifest
 from stpatch.dataset.planes import DIMS, GENES_KIND, LABEL, LABEL_KIND, TOTALS_KIND, VALUES_KIND, Plane
+from stpatch.dataset.training_loop import training_loop
 from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.storage import canonical_json
 
@@ -57,8 +58,7 @@ def _front_matter(manifest: Manifest) -> str:
     tags.append(format_.tag)
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
     lines += ["size_categories:", f"- {size_category(manifest.patches)}"]
-    lines += ["configs:", *format_.front_matter(manifest)]
-    lines += ["  data_files:", "  - split: patches", '    path: "patches.parquet"', "---", ""]
+    lines += ["configs:", *format_.front_matter(manifest), "---", ""]
     return "\n".join(lines)
 
 
@@ -170,7 +170,6 @@ def _reading(manifest: Manifest) -> str:
     split = next((name for name, split in manifest.splits.items() if split.shards), None)
     if split is None:
         return ""
-    snippets = FORMATS.get(manifest.layout.format).snippet(manifest, split)
     own = [
         "import stpatch",
         "",
@@ -178,10 +177,16 @@ def _reading(manifest: Manifest) -> str:
         "sample = dataset[0]",
         "print(sample.key, sample.x.shape, sample.x.dtype, len(dataset))",
     ]
-    lines = ["## Reading", "", "From the dataset's folder, without stpatch:", "", *_fenced(snippets)]
-    return "\n".join(
-        [*lines, "With stpatch (random access, normalization, which genes were measured):", "", *_fenced(own)]
-    )
+    lines = ["## Reading", "", "Each of these runs in the dataset's folder.", ""]
+    lines += ["### stpatch", "", "Random access, normalization, which genes were measured:", "", *_fenced(own)]
+    if not manifest.layout.variable:
+        words = (
+            "Training with PyTorch: spots are tokens, half of them are hidden and predicted, and a channel is known by"
+        )
+        lines += [f"{words} its gene.", "", *_fenced(training_loop(".", split).splitlines())]
+    for title, words, snippet in FORMATS.get(manifest.layout.format).snippets(manifest, split):
+        lines += [f"### {title}", "", *([words, ""] if words else []), *_fenced(snippet)]
+    return "\n".join(lines)
 
 
 def _sources(manifest: Manifest) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,6 +92,11 @@ class SplitEntry(Part):
             shards=tuple(shards),
         )
 
+    @property
+    def starts(self) -> list[int]:
+        """The number of samples before each shard, and that of all samples."""
+        return list(itertools.accumulate((shard.patches for shard in self.shards), initial=0))
+
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenShard:
@@ -102,10 +108,13 @@ class WrittenShard:
         As the manifest lists it.
     ranges
         Byte range (offset, nbytes) of each sample in the shard's file, for patches.parquet.
+    checksums
+        CRC-32C of each sample's stored bytes, for patches.parquet; see `stpatch.dataset.formats.base.check_stored`.
     """
 
     entry: ShardEntry
     ranges: tuple[tuple[int, int], ...]
+    checksums: tuple[int, ...]
 
 
 def write_file(folder: Path, path: str, data: bytes) -> FileEntry:

@@ -133,6 +133,29 @@ class VersionsOfShards(Part):
     versions: dict[Text, Text]
 
 
+class ExtendsPart(Part):
+    """The version that this one goes on from, and what changed.
+
+    ``manifest`` is the SHA-256 of that version's ``manifest.json``; ``withdrawn`` holds the keys that went, by slide;
+    ``withdrawn_before`` names the slides that went in the versions before.
+    """
+
+    name: Text
+    version: Text
+    manifest: Sha256
+    added: tuple[Text, ...] = ()
+    withdrawn: dict[Text, tuple[Text, ...]] = Field(default_factory=dict)
+    withdrawn_before: tuple[Text, ...] = ()
+
+
+class MergedPart(Part):
+    """A dataset that this one was merged from; ``manifest`` is the SHA-256 of its ``manifest.json``."""
+
+    name: Text
+    version: Text
+    manifest: Sha256
+
+
 class Manifest(Part):
     """What ``manifest.json`` holds.
 
@@ -169,6 +192,10 @@ class Manifest(Part):
     version_sets
         Where shards were written by different versions, for each set of them how many ``shards``, and ``versions``;
         the key is there only then.
+    extends
+        The version that this one extends; the key is there only then.
+    merged
+        The datasets that this one was merged from; the key is there only then.
     digest
         SHA-256 of the canonical JSON of all other keys; see `manifest_digest`. None in format 1.
     """
@@ -192,6 +219,8 @@ class Manifest(Part):
     fingerprint: Text
     versions: dict[Text, Text]
     version_sets: tuple[VersionsOfShards, ...] = ()
+    extends: ExtendsPart | None = None
+    merged: tuple[MergedPart, ...] = ()
     digest: Sha256 | None = None
 
     @classmethod
@@ -212,6 +241,8 @@ class Manifest(Part):
         versions: Mapping[str, str],
         files: Sequence[FileEntry] = (),
         version_sets: Sequence[Mapping[str, Any]] = (),
+        extends: Mapping[str, Any] | None = None,
+        merged: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
         """Return the manifest of finished parts; the sums are taken here.
 
@@ -247,6 +278,8 @@ class Manifest(Part):
             "fingerprint": fingerprint,
             "versions": dict(versions),
             **({"version_sets": list(version_sets)} if version_sets else {}),
+            **({"extends": dict(extends)} if extends else {}),
+            **({"merged": list(merged)} if merged else {}),
         }
         try:
             return cls.model_validate(value).sealed()
@@ -268,6 +301,11 @@ class Manifest(Part):
             further=tuple(Plane(**dict(plane)) for plane in self.planes),
             version=self.version,
         )
+
+    @property
+    def of_one_corpus(self) -> bool:
+        """Whether the moments of genes.parquet are of this dataset's slides; one that grew keeps its parent's."""
+        return self.extends is None and not self.merged
 
     @property
     def values(self) -> str:

@@ -8,21 +8,29 @@ so that a run may stop after any global batch and go on under another number of 
     global batches   0  1  2  3  4  5 | 6  7  8  9 ...
     two ranks        r0 r1 r0 r1 r0 r1|                   stopped at position 6
     four ranks                        | r0 r1 r2 r3 ...   goes on there
+
+The order of few samples is drawn as a whole. That of many would take every worker seconds and 80 MB per 10 million at
+the start of each epoch, so there it is computed for the places that are read (`stpatch.seeds.permuted`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.errors import ConfigError
-from stpatch.seeds import generator, permutation
+from stpatch.seeds import ROUNDS, generator, permutation, permutation_keys, permuted
 
 Last = Literal["pad", "drop"]
+WHOLE = 1 << 16
+"""Samples up to which an epoch's order is drawn as a whole."""
+AT_ONCE = 64
+"""Batches for which it is worth while to find the samples together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +58,7 @@ class Balance:
 
     def quotas(self) -> NDArray[np.int64]:
         """Return how many samples of an epoch each category gives, (categories,) int64; they sum to all samples."""
-        counts = np.bincount(self.codes)
+        counts = self.counts
         present = counts > 0
         weights = np.where(present, np.power(counts, self.temperature, dtype=np.float64), 0.0)
         exact = len(self.codes) * weights / max(weights.sum(), 1.0)
@@ -60,17 +68,40 @@ class Balance:
         quotas[rest[: len(self.codes) - int(quotas.sum())]] += 1
         return quotas
 
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """(categories,) samples of each category."""
+        return np.bincount(self.codes).astype(np.int64)
+
+    @cached_property
+    def by_category(self) -> NDArray[np.integer[Any]]:
+        """(samples,) the samples' numbers, category by category."""
+        return np.argsort(self.codes, kind="stable").astype(np.uint32 if len(self.codes) < 1 << 32 else np.int64)
+
     def draw(self, source: np.random.Generator) -> NDArray[np.int64]:
         """Return (samples,) sample numbers, category by category: each as often as its category's quota says."""
-        by_category = np.argsort(self.codes, kind="stable").astype(np.int64)
-        counts = np.bincount(self.codes)
-        starts = np.cumsum(counts) - counts
+        starts = np.cumsum(self.counts) - self.counts
         parts = [np.empty(0, np.int64)]
-        for start, count, quota in zip(starts, counts, self.quotas(), strict=True):
+        for start, count, quota in zip(starts, self.counts, self.quotas(), strict=True):
             if count:
-                members = by_category[start : start + count][permutation(source, int(count))]
-                parts.append(np.resize(members, quota))
+                members = self.by_category[start : start + count][permutation(source, int(count))]
+                parts.append(np.resize(members.astype(np.int64), quota))
         return np.concatenate(parts)
+
+    def drawn(self, source: np.random.Generator) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+        """Return what gives the numbers at some places of such a sequence as `draw` returns, and computes no others."""
+        counts, quotas = self.counts, self.quotas()
+        starts, stops = np.cumsum(counts) - counts, np.cumsum(quotas)
+        keys = permutation_keys(source, len(counts))
+
+        def at(places: NDArray[np.int64]) -> NDArray[np.int64]:
+            category = np.searchsorted(stops, places, "right")
+            turn = (places - (stops - quotas)[category]) % counts[category]
+            member = permuted(turn, counts[category], keys[:, category])
+            numbers: NDArray[np.int64] = self.by_category[starts[category] + member].astype(np.int64)
+            return numbers
+
+        return at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +159,27 @@ class Order:
         return full + (self.last == "pad" and rest > 0)
 
     def epoch(self, epoch: int) -> Epoch:
-        """Return an epoch's batches; takes 8 bytes per sample, and some 20 while it is made."""
+        """Return an epoch's batches; takes 8 bytes per sample up to `WHOLE` samples, and nothing beyond."""
+        return Epoch(order=self, epoch=epoch, samples=self._samples_of(epoch))
+
+    def _samples_of(self, epoch: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
         if not self.shuffle:
-            return Epoch(order=self, epoch=epoch, sequence=np.arange(self.samples, dtype=np.int64))
-        source = generator(self.seed, "order", epoch)
-        if self.balance is None:
-            return Epoch(order=self, epoch=epoch, sequence=permutation(source, self.samples))
-        drawn = self.balance.draw(source)
-        return Epoch(order=self, epoch=epoch, sequence=drawn[permutation(source, self.samples)])
+            return lambda places: places
+        source, balance, size = generator(self.seed, "order", epoch), self.balance, self.samples
+        if not self.by_place:
+            drawn = None if balance is None else balance.draw(source)
+            order = permutation(source, size)
+            return (order if drawn is None else drawn[order]).__getitem__
+        keys = permutation_keys(source)
+        if balance is None:
+            return lambda places: permuted(places, size, keys)
+        at = balance.drawn(source)
+        return lambda places: at(permuted(places, size, keys))
+
+    @property
+    def by_place(self) -> bool:
+        """Whether the order is computed for the places that are read."""
+        return self.shuffle and self.samples > WHOLE
 
     def share(self, *, position: int = 0, rank: int = 0, ranks: int = 1) -> range:
         """Return the numbers of the global batches that a rank reads from `position` on.
@@ -167,18 +211,30 @@ class Epoch:
         What made it.
     epoch
         Its number.
-    sequence
-        (samples,) int64 sample numbers.
+    samples
+        Takes (n,) int64 places in the epoch, 0 to below the number of samples, and returns the samples there. Many
+        places at once cost little more than one.
     """
 
     order: Order
     epoch: int
-    sequence: NDArray[np.int64]
+    samples: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+
+    @property
+    def sequence(self) -> NDArray[np.int64]:
+        """(samples,) int64 all sample numbers in order."""
+        return self.samples(np.arange(self.order.samples, dtype=np.int64))
+
+    def batches(self, numbers: Sequence[int]) -> list[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        """Return global batches: (batch_size,) int64 sample numbers, and whether each is valid (not a repetition)."""
+        size, samples = self.order.batch_size, self.order.samples
+        places = np.array(numbers, np.int64)[:, None] * size + np.arange(size)
+        chosen = self.samples((places % samples).reshape(-1)).reshape(places.shape)
+        return list(zip(chosen, places < samples, strict=True))
 
     def batch(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return a global batch: (batch_size,) int64 sample numbers, and whether each is valid (not a repetition)."""
-        places = number * self.order.batch_size + np.arange(self.order.batch_size)
-        return self.sequence[places % len(self.sequence)], places < len(self.sequence)
+        """Return one global batch; see `batches`."""
+        return self.batches([number])[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +284,8 @@ class State:
 
 
 def _identity(order: Order) -> dict[str, Any]:
-    return {
+    computed = {"permutation": f"feistel {ROUNDS}"} if order.by_place else {}
+    return computed | {
         "samples": order.samples,
         "batch_size": order.batch_size,
         "seed": order.seed,

@@ -18,27 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.access import ShardReader
+from stpatch.dataset.ahead import ahead
 from stpatch.dataset.batch import Batch, SparseBatch
 from stpatch.dataset.filling import Filler
 from stpatch.dataset.formats.base import Address
 from stpatch.dataset.genes import PAD_NAME, gene_ids, projected, read_panel, read_vocabulary
-from stpatch.dataset.manifest import Manifest, read_manifest
-from stpatch.dataset.order import Order
+from stpatch.dataset.home import Home
+from stpatch.dataset.order import AT_ONCE, Epoch, Order
 from stpatch.dataset.planes import X
-from stpatch.dataset.request import Request, resolve_request
+from stpatch.dataset.request import Request, resolve_request, verifies
+from stpatch.dataset.rows import SLIDE, open_rows
 from stpatch.dataset.sample import Sample, by_kind
-from stpatch.dataset.selection import column_codes, rows_with
+from stpatch.dataset.selection import Columns
 from stpatch.dataset.slide_rows import SlideRows
-from stpatch.dataset.tables import codes, indices, numbers, patch_columns, read_table
+from stpatch.dataset.tables import indices, patch_columns, read_table
 from stpatch.errors import DatasetError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["PAD_NAME", "Batch", "Dataset", "SparseBatch", "open_dataset"]
-
-_OF_SHARDS = ("key", "split", "shard", "slide_id")
-"""Columns of patches.parquet that are texts."""
 
 
 def open_dataset(
@@ -48,23 +47,28 @@ def open_dataset(
     values: str | None = None,
     dtype: str | None = None,
     genes: Sequence[str | int] | None = None,
+    verify: bool | None = None,
+    cache: str | Path | None = None,
 ) -> Dataset:
     """Open one split of a built dataset; see `stpatch.open`."""
-    folder = Path(path)
-    manifest = read_manifest(folder)
+    home = Home(path, cache=None if cache is None else Path(cache))
+    manifest = home.manifest
     names = list(manifest.splits)
     if split is None and len(names) == 1:
         split = names[0]
     if split is None or split not in manifest.splits:
         raise DatasetError(
             "name the split to open" if split is None else "there is no such split",
-            where=folder,
+            where=home.place,
             found=split,
             expected=" or ".join(names) or "a dataset with splits",
         )
-    ids = None if genes is None else gene_ids(genes, read_vocabulary(folder, manifest), where=folder)
-    request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=folder)
-    return Dataset(folder, manifest=manifest, split=split, request=request)
+    ids = None
+    if genes is not None:
+        home.table("genes")
+        ids = gene_ids(genes, read_vocabulary(home.folder, manifest), where=home.place)
+    request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=home.place)
+    return Dataset(home, split=split, request=request, verify=verify)
 
 
 class Dataset:
@@ -74,29 +78,42 @@ class Dataset:
 
     Attributes
     ----------
-    folder, manifest, split
-        As opened.
+    place, manifest, split
+        As opened; `place` is a folder or a URL.
+    folder
+        Where the manifest and the tables lie: the dataset's folder, or where those of a URL are kept.
     request
         Which values, dtype and genes were asked for.
+    verified
+        Whether the bytes of every sample that is read are held against their checksum in patches.parquet.
     """
 
-    def __init__(self, folder: Path, *, manifest: Manifest, split: str, request: Request) -> None:
-        self.folder = folder
-        self.manifest = manifest
+    def __init__(self, home: Home, *, split: str, request: Request, verify: bool | None = None) -> None:
+        self._home = home
+        self.place, self.folder = home.place, home.folder
+        self.manifest = manifest = home.manifest
         self.split = split
         self.request = request
         self._layout = manifest.layout
-        self._reader = ShardReader(folder, manifest.layout)
+        self._reader = ShardReader(home.folder, manifest.layout, files=home.files)
         self._shards = manifest.splits[split].shards
-        columns = patch_columns(manifest.layout, draws=manifest.draws)
-        path = folder / manifest.tables["patches"].path
-        self._rows = read_table(path, columns, split=split)
+        self._shard_starts = np.array(manifest.splits[split].starts[:-1], np.int64)
+        self._table = home.folder / manifest.tables["patches"].path
+        self._table_columns = patch_columns(manifest.layout, draws=manifest.draws)
+        entry = manifest.tables["patches"]
+        self.verified = verifies(self._table_columns, verify=verify, where=home.place)
+        self._rows = open_rows(
+            self._table,
+            entry,
+            self._table_columns,
+            split=split,
+            rows=manifest.patches,
+            fetch=lambda: home.table("patches"),
+        )
         self._check_rows()
-        self._slides = SlideRows(folder / manifest.tables["slides"].path)
-        self._slide_of = self._slides_of_rows()
-        self._at = np.arange(self._rows.num_rows, dtype=np.int64)
+        self._slides = SlideRows(home.table("slides"))
+        self._known_slides = self._slides.rows_of(self._rows.slide_ids)
         self._chosen: NDArray[np.int64] | None = None
-        self._columns = {name: numbers(self._rows[name], where=path) for name in columns if name not in _OF_SHARDS}
         self._filler = Filler(
             self._reader,
             layout=self._layout,
@@ -108,7 +125,7 @@ class Dataset:
     # -- one sample -----------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._rows) if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, number: Any) -> Any:
         """Return a sample by its number (negative from the end) or by its key; for a slice, a dataset of its samples.
@@ -128,7 +145,10 @@ class Dataset:
         number = self.number(number)
         batch = self.batch([number])
         x = batch.dense() if isinstance(batch, SparseBatch) else batch.x
-        size = self._size(number) or self._layout.shape[1:]
+        size = self._layout.shape[1:]
+        if self._layout.variable:
+            at = self._rows_of(np.array([number]))[0]
+            size = (int(self._rows["height"][at]), int(self._rows["width"][at]))
         image = (slice(size[0]), slice(size[1]))
         return Sample(
             key=batch.keys[0],
@@ -157,10 +177,11 @@ class Dataset:
     def meta(self, number: Any) -> dict[str, Any]:
         """Return a sample's slide_id, row, col, n_spots and, where there are several, draw."""
         number = self.number(number)
-        names = [name for name in ("row", "col", "n_spots", "draw") if name in self._columns]
+        at = self._rows_of(np.array([number]))
+        names = [name for name in ("row", "col", "n_spots", "draw") if name in self._table_columns]
         return {
-            "slide_id": self.slide_ids[self._slide_of[number]],
-            **{name: int(self._columns[name][number]) for name in names},
+            "slide_id": self.slide_ids[int(self._slides_at(at)[0])],
+            **{name: int(self._rows[name][at[0]]) for name in names},
         }
 
     def genes(self, number: Any) -> NDArray[np.int32]:
@@ -174,7 +195,8 @@ class Dataset:
         """Return (C,) whether the sample's slide measured each channel's gene; a 0 elsewhere does not mean absence."""
         number = self.number(number)
         genes = self.genes(number)
-        mask: NDArray[np.bool_] = self._slides.measured(self._slide_of[[number]], genes[None])[0]
+        slides = self._slides_at(self._rows_of(np.array([number])))
+        mask: NDArray[np.bool_] = self._slides.measured(slides, genes[None])[0]
         return mask
 
     # -- many samples ---------------------------------------------------------------------------------------------
@@ -193,14 +215,31 @@ class Dataset:
         """
         if size < 1:
             raise ValueError(f"a batch has at least one sample, not {size}")
-        order = Order(samples=len(self), batch_size=size, seed=seed, shuffle=shuffle).epoch(epoch).sequence
+        order = Order(samples=len(self), batch_size=size, seed=seed, shuffle=shuffle).epoch(epoch)
         stop = len(self) - len(self) % size if drop_last else len(self)
-        return (self.batch(order[start : min(start + size, stop)]) for start in range(0, stop, size))
+        return self._batches(order, size, stop)
+
+    def _batches(self, order: Epoch, size: int, stop: int) -> Iterator[Batch | SparseBatch]:
+        for first in range(0, stop, size * AT_ONCE):
+            numbers = order.samples(np.arange(first, min(first + size * AT_ONCE, stop), dtype=np.int64))
+            batches = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+            for chosen in self.read_ahead(batches):
+                yield self.batch(chosen)
+
+    def read_ahead(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+        """Yield batches' sample numbers; of a URL, what the next ones need is fetched while one is read."""
+        if not self._home.is_remote:
+            yield from batches
+            return
+        yield from ahead(batches, lambda numbers: self._reader.expect(self._addresses(self._rows_of(numbers))))
 
     def batch(self, numbers: Sequence[Any] | NDArray[np.integer[Any]]) -> Any:
         """Return some samples, by number or key, stacked: a `Batch`, or a `SparseBatch` for ``values="sparse"``."""
         chosen = self._resolve(numbers)
-        addresses, slides = self._addresses(chosen), self._slide_of[chosen]
+        at = self._rows_of(chosen)
+        addresses, slides = self._addresses(at), self._slides_at(at)
+        if self._home.is_remote:
+            self._reader.expect(addresses)
         target_sums = self._slides.target_sums[slides]
         stacked, nonzeros = self._filler.fill(addresses, target_sums)
         sparse = self.request.leaves_out_zeros
@@ -235,14 +274,8 @@ class Dataset:
 
     def subset(self, numbers: Sequence[Any] | NDArray[np.integer[Any]]) -> Dataset:
         """Return a dataset of some samples, by number or key, in that order; files and tables are shared."""
-        chosen = self._resolve(numbers)
         part = copy.copy(self)
-        part.__dict__.pop("_keys", None)
-        part._rows = self._rows.take(indices(chosen))
-        part._at = self._at[chosen]
-        part._chosen = part._at
-        part._slide_of = self._slide_of[chosen]
-        part._columns = {name: column[chosen] for name, column in self._columns.items()}
+        part._chosen = self._rows_of(self._resolve(numbers))
         return part
 
     def select(self, **columns: Any) -> Dataset:
@@ -259,14 +292,14 @@ class Dataset:
         DatasetError
             There is no such column.
         """
-        return self.subset(rows_with(columns, samples=self._rows, slides=self.slides, slide_of=self._slide_of))
+        return self.subset(self._columns().samples_with(columns))
 
     def codes(self, column: str) -> tuple[NDArray[np.int32], list[Any]]:
         """Return (samples,) positions of each sample's value in the list of a column's different values.
 
         Columns are those of `select`; a missing value is None.
         """
-        return column_codes(column, samples=self._rows, slides=self.slides, slide_of=self._slide_of)
+        return self._columns().codes(column)
 
     # -- the dataset ----------------------------------------------------------------------------------------------
 
@@ -277,8 +310,9 @@ class Dataset:
 
     @property
     def table(self) -> pa.Table:
-        """The rows of patches.parquet, one per sample, in order."""
-        return self._rows
+        """The rows of patches.parquet, one per sample, in order; read anew each time, all of the split."""
+        table = read_table(self._home.table("patches"), self._table_columns, split=self.split)
+        return table if self._chosen is None else table.take(indices(self._chosen))
 
     @property
     def slide_ids(self) -> list[str]:
@@ -292,7 +326,8 @@ class Dataset:
 
     def stats(self) -> dict[str, Any]:
         """Return a quick look: samples, slides, spots per sample, mean coverage, and samples by slide."""
-        spots, ids = self._columns["n_spots"], np.bincount(self._slide_of, minlength=len(self.slide_ids))
+        at = self._all_rows()
+        spots, ids = self._rows["n_spots"][at], np.bincount(self._slides_at(at), minlength=len(self.slide_ids))
         return {
             "samples": len(self),
             "slides": int((ids > 0).sum()),
@@ -302,13 +337,14 @@ class Dataset:
             }
             if len(self)
             else {},
-            "coverage": float(self._columns["coverage"].mean()) if len(self) else None,
+            "coverage": float(self._rows["coverage"][at].mean()) if len(self) else None,
             "samples_by_slide": {self.slide_ids[slide]: int(ids[slide]) for slide in np.flatnonzero(ids)},
         }
 
     @cached_property
     def vocabulary(self) -> NDArray[np.object_]:
         """Gene names by gene id; the pad's is ``<pad>``, an id that no slide measured has ``""``."""
+        self._home.table("genes")
         return read_vocabulary(self.folder, self.manifest)
 
     @cached_property
@@ -330,13 +366,14 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to a spawned worker as the request to open the dataset again."""
-        return (_reopen, (self.folder, self.split, self.request, self._chosen))
+        return (_reopen, (self._home, self.split, self.request, {"verify": self.verified}, self._chosen))
 
     def __repr__(self) -> str:
         channels = self._layout.shape[0] if self.request.genes is None else len(self.request.genes)
         shape = ", ".join(map(str, (channels, *self._layout.shape[1:])))
         name = self.manifest.dataset.get("name")
-        return f"<stpatch.Dataset {name} {self.split}: {len(self)} x ({shape}) {self.request.values}>"
+        checked = "" if self.verified else ", not verified"
+        return f"<stpatch.Dataset {name} {self.split}: {len(self)} x ({shape}) {self.request.values}{checked}>"
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -358,62 +395,86 @@ class Dataset:
         return np.where(given < 0, given + len(self), given)
 
     def _find(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """Return the numbers of keys, -1 where there is none. No index of all keys is made or kept."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
+        """Return the numbers of keys, -1 where there is none."""
+        rows = self._rows.find(keys)
+        if self._chosen is None:
+            return rows
+        # Keys are looked up seldom in a part of a dataset: one pass over it costs less than an index that is kept.
+        places = [np.flatnonzero(self._chosen == row)[:1] for row in rows]
+        return np.array([place[0] if len(place) else -1 for place in places], dtype=np.int64)
 
-        # Looking a few keys up in the column costs less than a dictionary of ten million keys in every worker.
-        wanted = pa.array(keys, pa.string())
-        rows = pc.indices_nonzero(pc.is_in(self._rows["key"], value_set=wanted))
-        at = pc.index_in(wanted, value_set=self._rows["key"].take(rows)).to_pylist()
-        return np.array([-1 if found is None else rows[found].as_py() for found in at], dtype=np.int64)
+    def _rows_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the samples' rows of the split."""
+        return numbers if self._chosen is None else self._chosen[numbers]
 
-    def _addresses(self, chosen: NDArray[np.int64]) -> list[Address]:
-        shards, indexes = np.divmod(self._at[chosen], self._layout.patches)
-        offsets, lengths = (self._columns[name][chosen].tolist() for name in ("offset", "nbytes"))
-        keys = self._rows["key"].take(indices(chosen)).to_pylist()
-        sizes = map(self._size, chosen)
+    def _all_rows(self) -> NDArray[np.int64]:
+        return np.arange(len(self), dtype=np.int64) if self._chosen is None else self._chosen
+
+    def _slides_at(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of slides.parquet for rows of patches.parquet."""
+        slides: NDArray[np.int64] = self._known_slides[self._rows[SLIDE][at]]
+        return slides
+
+    def _columns(self) -> Columns:
+        at = self._all_rows()
+        return Columns(
+            rows=self._rows,
+            at=at,
+            split=self.split,
+            shards=[shard.path for shard in self._shards],
+            shard_starts=self._shard_starts,
+            slides=self.slides,
+            slide_of=self._slides_at(at),
+        )
+
+    def _addresses(self, at: NDArray[np.int64]) -> list[Address]:
+        shards = np.searchsorted(self._shard_starts, at, "right") - 1
+        indexes, dataset = at - self._shard_starts[shards], self.place
+        offsets, lengths = (self._rows[name][at].tolist() for name in ("offset", "nbytes"))
+        sizes: list[tuple[int, int] | None] = [None] * len(at)
+        checksums = self._rows["crc32c"][at].tolist() if self.verified else [None] * len(at)
+        if self._layout.variable:
+            sides = (self._rows[name][at].tolist() for name in ("height", "width"))
+            sizes = list(zip(*sides, strict=True))
         return [
-            Address(shard=self._shards[shard], index=index, byte_range=byte_range, key=key, size=size)
-            for shard, index, byte_range, key, size in zip(
-                shards.tolist(), indexes.tolist(), zip(offsets, lengths, strict=True), keys, sizes, strict=True
+            Address(
+                shard=self._shards[shard],
+                index=index,
+                byte_range=byte_range,
+                key=key,
+                size=size,
+                checksum=checksum,
+                dataset=dataset,
+            )
+            for shard, index, byte_range, key, size, checksum in zip(
+                shards.tolist(),
+                indexes.tolist(),
+                zip(offsets, lengths, strict=True),
+                self._rows.keys(at),
+                sizes,
+                checksums,
+                strict=True,
             )
         ]
 
-    def _size(self, number: int | np.integer[Any]) -> tuple[int, int] | None:
-        if not self._layout.variable:
-            return None
-        return int(self._columns["height"][number]), int(self._columns["width"][number])
-
     @cached_property
     def _panel(self) -> NDArray[np.int32]:
+        self._home.table("genes")
         return read_panel(self.folder, self.manifest)
 
     def _check_rows(self) -> None:
         expected = self.manifest.splits[self.split].patches
-        if self._rows.num_rows != expected:
+        if len(self._rows) != expected:
             raise DatasetError(
                 "manifest and table disagree",
                 where=self.folder / self.manifest.tables["patches"].path,
-                found=f"{self._rows.num_rows} patches of split {self.split}",
+                found=f"{len(self._rows)} patches of split {self.split}",
                 expected=expected,
             )
 
-    def _slides_of_rows(self) -> NDArray[np.int64]:
-        """Return (samples,) the slides as rows of slides.parquet."""
-        known = {slide_id: number for number, slide_id in enumerate(self._slides.ids)}
-        used, names = codes(self._rows["slide_id"])
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise DatasetError(
-                "a patch names an unknown slide",
-                where=self.folder / self.manifest.tables["slides"].path,
-                found=unknown[0],
-                hint="fetch the dataset's files again, or build it again",
-            )
-        return np.array([known[name] for name in names], dtype=np.int64)[used]
 
-
-def _reopen(folder: Path, split: str, request: Request, chosen: NDArray[np.int64] | None) -> Dataset:
-    dataset = Dataset(folder, manifest=read_manifest(folder), split=split, request=request)
+def _reopen(
+    home: Home, split: str, request: Request, options: Mapping[str, Any], chosen: NDArray[np.int64] | None
+) -> Dataset:
+    dataset = Dataset(home, split=split, request=request, **options)
     return dataset if chosen is None else dataset.subset(chosen)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from stpatch.dataset.manifest import Manifest
+from stpatch.dataset.tables import CHECKSUM
 from stpatch.errors import DatasetError
 
 Values = Literal["counts", "normalized", "sparse"]
@@ -95,3 +96,17 @@ def resolve_request(
             hint="leave dtype out, or choose values='normalized'",
         )
     return Request(values=chosen, dtype=wanted, genes=None if genes is None else tuple(map(int, genes)))
+
+
+def verifies(columns: Mapping[str, str], *, verify: bool | None, where: str) -> bool:
+    """Return whether samples are checked: where there are checksums, unless that is not wanted."""
+    there = CHECKSUM.keys() <= columns.keys()
+    if verify and not there:
+        raise DatasetError(
+            "the dataset has no checksums of its samples, so that nothing can be checked when they are read",
+            where=where,
+            found="format 1",
+            expected="format 2 or later",
+            hint="build it again, or leave verify out and run stpatch validate once",
+        )
+    return there and verify is not False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,19 @@ class SlideRows:
                 "the slides' bit masks differ in length", where=path, expected="one bit for each gene id"
             )
         self._masks = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), -1)
+
+    def rows_of(self, slide_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of slides; `DatasetError` where one is unknown."""
+        known = {slide_id: number for number, slide_id in enumerate(self.ids)}
+        unknown = [slide_id for slide_id in slide_ids if slide_id not in known]
+        if unknown:
+            raise DatasetError(
+                "a patch names an unknown slide",
+                where=self._path,
+                found=unknown[0],
+                hint="fetch the dataset's files again, or build it again",
+            )
+        return np.array([known[slide_id] for slide_id in slide_ids], dtype=np.int64)
 
     def measured(self, slides: NDArray[np.int64], genes: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Return (B, C) whether each of the (B,) slides measured its (B, C) genes.

@@ -7,9 +7,10 @@ A slide's measured genes are a bit mask over gene ids, because a list of ids wou
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from stpatch.storage import atomic_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 ROW_GROUP = 1 << 16
 """Rows of a row group; one of patches.parquet never spans splits, so that a reader of one split skips the others."""
@@ -41,6 +43,8 @@ GENES = {
     "mean_normalized": "float64",
     "var_normalized": "float64",  # over spots, with n - 1
 }
+CANDIDATE = {"candidate": "bool"}
+"""Column of genes.parquet where a patch rule may draw from some genes only: those that it is true for."""
 SLIDES = {
     "slide_id": "string",
     "platform": "string",
@@ -79,6 +83,9 @@ PATCHES = {
     "n_spots": "int32",
     "coverage": "float32",  # occupied share of the pixels
 }
+CHECKSUM = {"crc32c": "uint32"}  # of the sample's stored bytes
+CHECKSUMS_SINCE = 2
+"""The first version of the format whose patches.parquet has them."""
 _NUMPY = {"float": "float32", "double": "float64"}
 _ROWS_PER_BYTE = 16
 """More rows than that have no names of their own in any of the tables, however well they are packed."""
@@ -87,7 +94,7 @@ _FEW_VALUES = {"platform", "organism", "split", "shard", "slide_id"}
 
 def patch_columns(layout: Layout, *, draws: int = 1) -> dict[str, str]:
     """Return the columns of patches.parquet: height and width where samples vary, draw where there are several."""
-    columns = dict(PATCHES)
+    columns = PATCHES | (CHECKSUM if layout.version >= CHECKSUMS_SINCE else {})
     if layout.variable:
         columns |= {"height": "int32", "width": "int32"}
     if draws > 1:
@@ -186,6 +193,26 @@ def read_table(
     DatasetError
         The file is missing or damaged (its pages carry checksums), lacks a column, or has another number of rows.
     """
+    with _parquet(path, columns, rows=rows, without=without) as (file, found, groups):
+        chosen = groups if split is None else [group for group in groups if _holds(file, group, split)]
+        table: pa.Table = file.read_row_groups(chosen, columns=list(found))
+    return table if split is None else _of_split(table, split)
+
+
+def table_blocks(path: Path, columns: Mapping[str, str], *, split: str | None = None) -> Iterator[pa.Table]:
+    """Read a table row group by row group, so that it is never in memory as a whole; see `read_table`."""
+    with _parquet(path, columns) as (file, _, groups):
+        for group in groups:
+            if split is None or _holds(file, group, split):
+                table = file.read_row_group(group, columns=list(columns))
+                yield table if split is None else _of_split(table, split)
+
+
+@contextlib.contextmanager
+def _parquet(
+    path: Path, columns: Mapping[str, str], *, rows: int | None = None, without: Container[str] = ()
+) -> Iterator[tuple[pq.ParquetFile, Mapping[str, str], list[int]]]:
+    """Open a table, with those of the columns that it has and the numbers of its row groups; see `read_table`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -198,10 +225,7 @@ def read_table(
             }
             _check_schema(file.schema_arrow, columns, path)
             _check_rows(file.metadata.num_rows, rows, path)
-            groups = list(range(file.num_row_groups))
-            if split is not None:
-                groups = [group for group in groups if _may_hold(file.metadata.row_group(group), "split", split)]
-            table = file.read_row_groups(groups, columns=list(columns))
+            yield file, columns, list(range(file.num_row_groups))
     except FileNotFoundError:
         raise DatasetError("a table is missing", where=path, hint="copy or build the dataset again") from None
     except DatasetError:
@@ -213,11 +237,17 @@ def read_table(
             found=str(error).split("\n", 1)[0][:200],
             hint="fetch the dataset's files again, or build it again",
         ) from error
-    if split is not None and table["split"].unique().to_pylist() != [split]:
-        import pyarrow.compute as pc
 
-        table = table.filter(pc.equal(table["split"], split))
-    return table
+
+def _holds(file: pq.ParquetFile, group: int, split: str) -> bool:
+    return _may_hold(file.metadata.row_group(group), "split", split)
+
+
+def _of_split(table: pa.Table, split: str) -> pa.Table:
+    import pyarrow.compute as pc
+
+    alone = table["split"].unique().to_pylist() == [split]
+    return table if alone else table.filter(pc.equal(table["split"], split))
 
 
 def numbers(column: pa.ChunkedArray, *, where: object = None) -> NDArray[Any]:
@@ -286,6 +316,8 @@ def unpack_measured(data: bytes, largest: int) -> NDArray[np.bool_]:
 def _array(values: Sequence[Any] | NDArray[Any], kind: str, *, where: str) -> pa.Array:
     import pyarrow as pa
 
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        values = values.cast(_arrow_type(kind))
     try:
         from_nan = kind == "float64?"
         array = pa.array(values, type=_arrow_type(kind), from_pandas=from_nan)

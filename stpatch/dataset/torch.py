@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data import Dataset as MapDataset
 
 from stpatch.dataset.augment import Symmetry
-from stpatch.dataset.order import Balance, Epoch, Last, Order, State
+from stpatch.dataset.order import AT_ONCE, Balance, Epoch, Last, Order, State
 from stpatch.dataset.reader import Dataset
 from stpatch.dataset.tensors import TensorBatch, shared_numbers, tensor_maker
 from stpatch.errors import ConfigError
@@ -193,19 +193,20 @@ class PatchDataset(IterableDataset[TensorBatch]):
     def _read(self, running: _Running) -> Iterator[TensorBatch]:
         start = running.start
         share = self.order.share(position=start.position, rank=running.rank, ranks=running.ranks)
-        for position in share[running.worker :: running.workers][running.taken :]:
-            batch = self._batch(start.epoch, position)
-            running.taken += 1
-            yield batch
-
-    def _batch(self, epoch: int, position: int) -> TensorBatch:
-        if self._epoch is None or self._epoch.epoch != epoch:
+        positions, size = share[running.worker :: running.workers][running.taken :], self.order.batch_size
+        if self._epoch is None or self._epoch.epoch != start.epoch:
             self._epoch = None  # let the former go before the next is made
-            self._epoch = self.order.epoch(epoch)
-        numbers, valid = self._epoch.batch(position)
-        size = self.order.batch_size
-        places = None if self.order.balance is None else position * size + np.arange(size)
-        return self._tensors.make(numbers, valid=valid, epoch=epoch, position=position, places=places)
+            self._epoch = self.order.epoch(start.epoch)
+        made = self._epoch
+        for first in range(0, len(positions), AT_ONCE):
+            some = positions[first : first + AT_ONCE]
+            batches = made.batches(some)
+            ahead = self._tensors.dataset.read_ahead([numbers for numbers, _ in batches])
+            for position, numbers, (_, valid) in zip(some, ahead, batches, strict=True):
+                places = None if self.order.balance is None else position * size + np.arange(size)
+                batch = self._tensors.make(numbers, valid=valid, epoch=start.epoch, position=position, places=places)
+                running.taken += 1
+                yield batch
 
     def __getstate__(self) -> dict[str, Any]:
         """Go to a spawned worker with this process' rank, without the epoch's order."""

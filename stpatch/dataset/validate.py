@@ -13,11 +13,12 @@ against something that is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpatch.dataset import content
 from stpatch.dataset.access import ShardReader
@@ -31,7 +32,17 @@ from stpatch.dataset.checks.samples import check_samples
 from stpatch.dataset.checks.slides import check_masks, check_slides
 from stpatch.dataset.genes import read_panel
 from stpatch.dataset.manifest import MANIFEST, SEALED_SINCE, Manifest, read_manifest
-from stpatch.dataset.tables import DIGESTS, GENES, SLIDES, codes, numbers, patch_columns, read_table, unpack_measured
+from stpatch.dataset.tables import (
+    CANDIDATE,
+    DIGESTS,
+    GENES,
+    SLIDES,
+    codes,
+    numbers,
+    patch_columns,
+    read_table,
+    unpack_measured,
+)
 from stpatch.errors import DatasetError
 
 Progress = Callable[[str], None]
@@ -138,7 +149,7 @@ def _check_contents(
     try:
         patches = read_table(paths["patches"], columns, rows=manifest.patches)
         slides = read_table(paths["slides"], SLIDES | DIGESTS, without=DIGESTS)
-        genes = read_table(paths["genes"], GENES)
+        genes = read_table(paths["genes"], GENES | CANDIDATE, without=CANDIDATE)
         numeric = [name for name, kind in columns.items() if kind != "string"]
         rows: dict[str, Any] = {name: numbers(patches[name], where=paths["patches"]) for name in numeric}
         gene_ids = numbers(genes["gene_id"], where=paths["genes"])
@@ -168,33 +179,47 @@ def _check_contents(
         masks = np.stack(
             [unpack_measured(slide["measured"], largest) for slide in slide_rows] or [np.zeros(largest + 1, bool)]
         )
-        problems += check_measured_by(genes, gene_ids, masks, slide_rows, manifest, where=paths["genes"])
+        if manifest.of_one_corpus:
+            problems += check_measured_by(genes, gene_ids, masks, slide_rows, manifest, where=paths["genes"])
     for name, split in manifest.splits.items():
         problems += check_split(name, split, rows, chosen[name], manifest, paths["patches"])
     yield from problems
     if problems or not deep:
         return
     if manifest.version >= SEALED_SINCE:
-        tables = {"patches": (patches, columns), "slides": (slides, SLIDES | DIGESTS), "genes": (genes, GENES)}
+        columns_of = {"patches": columns, "slides": SLIDES | DIGESTS, "genes": GENES | CANDIDATE}
+        found = {"patches": patches, "slides": slides, "genes": genes}
+        tables = {name: (table, columns_of[name]) for name, table in found.items()}
         yield from check_anew(folder, manifest, tables, intact=intact)
     facts = content.Facts.of(manifest, slides=slides, gene_ids=gene_ids)
     panel = read_panel(folder, manifest) if manifest.scope == "panel" else None
     mosaic = Mosaic(manifest, slides={slide["slide_id"]: slide for slide in slide_rows}, panel=panel, largest=largest)
-    whole = True
-    for name, split in manifest.splits.items():
-        reader = ShardReader(folder, manifest.layout)
-        for number, shard in enumerate(split.shards):
-            part = chosen[name][number * manifest.layout.patches :][: shard.patches]
-            if not in_place(folder, shard):
-                whole = False
-                continue  # told already; what stands there is not read
-            for wrong in check_samples(reader, shard, rows, part, facts, mosaic):
-                whole = False
-                yield wrong
-            tell(shard.path)
-        reader.close()
-    if whole:
+    wrong = list(_check_shards(folder, rows, chosen, facts, mosaic, tell=tell))
+    yield from filter(None, wrong)
+    if not wrong and manifest.of_one_corpus:
         sums = ("gene_id", "n_detected", "sum_counts", "sum_squared_counts")
         of_genes = {name: numbers(genes[name], where=paths["genes"]) for name in sums}
         for where, what in mosaic.finish(of_genes):
             yield DatasetError(what, where=where)
+
+
+def _check_shards(
+    folder: Path,
+    rows: Mapping[str, Any],
+    chosen: Mapping[str, NDArray[np.int64]],
+    facts: content.Facts,
+    mosaic: Mosaic,
+    *,
+    tell: Progress,
+) -> Iterator[DatasetError | None]:
+    """Yield the problems of all samples; None for a shard that is not looked at, as something else is in its place."""
+    for name, split in facts.manifest.splits.items():
+        reader = ShardReader(folder, facts.manifest.layout)
+        for start, shard in zip(split.starts, split.shards, strict=False):
+            if in_place(folder, shard):
+                part = chosen[name][start : start + shard.patches]
+                yield from check_samples(reader, shard, rows, part, facts, mosaic)
+            else:
+                yield None
+            tell(shard.path)
+        reader.close()

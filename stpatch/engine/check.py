@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from stpatch.engine.corpus_check import check_sheet
+from stpatch.engine.growth import require_parent
 from stpatch.errors import (
     ConfigError,
     InputError,
@@ -36,6 +37,7 @@ from stpatch.slides.source import Probe, SlideSource
 from stpatch.stages.job import Job
 from stpatch.stages.normalize import panel_rules
 from stpatch.stages.plan import check_names
+from stpatch.stages.reject import rejected
 from stpatch.storage import read_json
 
 
@@ -214,6 +216,8 @@ def require_columns(job: Job) -> None:
             where=f"key {key}",
             found=column,
             expected=f"one of {', '.join(sorted(known))}",
+            hint=f"add a column {column} to the samplesheet"
+            + (", or set split.by: auto (a donor-like column where there is one, else slide_id)" * (key == "split.by")),
         )
         for key, column in asked.items()
         if column is not None and column not in known and (key, column) != ("split.by", AUTO)
@@ -330,8 +334,10 @@ def _dataset_of(manifest: Path) -> str:
 
 SETTINGS: tuple[Callable[[Job], object], ...] = (
     require_output,
+    require_parent,
     require_gene_files,
     require_rules,
+    rejected,
     require_columns,
     require_blocks,
     require_names,

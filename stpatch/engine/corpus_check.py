@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stpatch.engine.growth import growth_notes
 from stpatch.errors import ConfigError, StpatchError
 from stpatch.expression.rules.registry import panel_rule
 from stpatch.image.groups import auto_groups
@@ -18,7 +19,7 @@ from stpatch.slides.genes import PAD, read_vocabulary
 from stpatch.slides.identity import bare_ensembl, bare_name, near_organism, told_organism
 from stpatch.slides.peek import peek_genes
 from stpatch.slides.source import Probe, SlideSource
-from stpatch.stages.deal import deal, duplicates_error, separation_notes, sheet_facts
+from stpatch.stages.deal import deal, duplicates_error, kept_slides, separation_notes, sheet_facts
 from stpatch.stages.job import Job
 from stpatch.views.build_table import note_lines
 
@@ -83,6 +84,8 @@ def check_corpus(job: Job, probes: Mapping[str, Probe]) -> Findings:
     if split_of is not None:
         found.notes += _split_notes(job, split_of)
     found.notes += separation_notes(job)
+    if job.parent is not None:
+        found.notes += growth_notes(job, job.parent, split_of)
     return found
 
 
@@ -389,7 +392,10 @@ def _split_notes(job: Job, split_of: Mapping[str, str]) -> Iterable[str]:
         return []
     notes = []
     if section.by == "auto":
-        rows = {slide_id: source.metadata for slide_id, source in job.sources.items()}
+        rows: dict[str, Mapping[str, object]] = {}
+        if job.parent is not None:
+            rows |= {slide_id: job.parent.facts(slide_id) for slide_id in kept_slides(job)}
+        rows |= {slide_id: source.metadata for slide_id, source in job.sources.items()}
         groups, columns = auto_groups(rows, allow=section.allow_leak)
         if columns:
             notes.append(
@@ -397,6 +403,7 @@ def _split_notes(job: Job, split_of: Mapping[str, str]) -> Iterable[str]:
                 f"{len(groups)} slides"
             )
     if section.folds is None and section.column is None and not job.gives_splits:
-        empty = [name for name, share in section.fractions.items() if share > 0 and name not in split_of.values()]
+        used = {*split_of.values(), *(job.parent.split_of.values() if job.parent else ())}
+        empty = [name for name, share in section.fractions.items() if share > 0 and name not in used]
         notes += [f"split {name} gets no slide: there are fewer groups than splits (split.by)" for name in empty]
     return notes

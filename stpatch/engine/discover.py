@@ -333,11 +333,22 @@ def _line(cells: Iterable[str]) -> str:
     return ",".join(quoted) + "\n"
 
 
+def label_notes(found: Discovery) -> list[str]:
+    """Return a note on label files, whose columns the config must name to use them."""
+    files = [slide.labels for slide in found.slides if slide.labels is not None]
+    if not files:
+        return []
+    columns = list(next(iter(_rows(files[0])), {}))
+    told = f"; columns of {files[0].name}: {', '.join(columns)}" if columns else ""
+    return [f"{len(files)} slides have a label file: name its columns in ingest.labels to use them{told}"]
+
+
 def config_text(found: Discovery, preset: str, *, sheet: str, name: str) -> str:
     """Return a preset with the samplesheet's name, the dataset's, and what the tables' axes are called."""
     text = re.sub(r"(?m)^(  sheet: )\S+", lambda match: match.group(1) + sheet, preset)
     text = re.sub(r"(?m)^(  name: )\S+", lambda match: match.group(1) + name, text, count=1)
     text = re.sub(r"(?m)^(  output: )\S+", lambda match: match.group(1) + f"out/{name}", text, count=1)
+    text = re.sub(r"to out/[\w.-]+\.work", lambda _match: f"to out/{name}.work", text)
     if len({slide.platform for slide in found.slides}) > 1:
         text = re.sub(r"(?m)^(  platform: )\S+", r"\1auto", text)
     for key, column in zip(("x_column", "y_column"), found.axes or (), strict=False):

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from stpatch.config import Config
+from stpatch.config import WORKERS_FED, Config
 from stpatch.engine.corpus_check import early_splits
+from stpatch.engine.growth import growth_notes
 from stpatch.registry import ENCODINGS
 from stpatch.slides.readers.registry import probe_source
 from stpatch.slides.source import Probe
 from stpatch.stages.channels import read_channels
+from stpatch.stages.deal import dealt_slides
 from stpatch.stages.job import Job
-from stpatch.stages.plan import read_plan
+from stpatch.stages.plan import read_plan, shard_tasks
 from stpatch.stages.shard import dataset_layout
 
 GUESSED_GENES = 20000
@@ -35,8 +37,10 @@ class Outlook:
     shape: tuple[int, int, int]
     dtype: str
     tasks: int
+    shard_patches: int
     bytes: int
     memory: int
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -62,8 +66,20 @@ class Outlook:
             f"  dataset                        about {human_size(self.bytes)}",
             f"  memory                         about {human_size(self.memory)} per worker",
             f"  tasks                          {self.tasks}; array range 0-{max(self.tasks - 1, 0)}",
+            *(f"  {note}" for note in self.notes),
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._advice()])
+
+    def _advice(self) -> list[str]:
+        """Say where a split has too few shards for readers that deal whole ones."""
+        samples = max((count for count in self.samples_by_split.values() if count is not None), default=0)
+        shards = math.ceil(samples / self.shard_patches)
+        if self.shard_patches == 1 or not 0 < shards < WORKERS_FED:
+            return []
+        return [
+            f"  note: the largest split has {shards} shard{'' if shards == 1 else 's'}, and plain webdataset deals "
+            "whole shards to ranks and workers; shards.patches: auto makes more of them (stpatch.torch deals samples)"
+        ]
 
 
 def plan_outlook(job: Job) -> Outlook:
@@ -78,9 +94,11 @@ def plan_outlook(job: Job) -> Outlook:
         samples_by_split=dict(zip(plan.splits, by_split.tolist(), strict=True)),
         shape=(read_channels(job.channels_path).n_channels, *layout.shape[1:]),
         dtype=layout.dtype,
-        tasks=len(plan.tasks()),
+        tasks=len(shard_tasks(job)),
+        shard_patches=layout.patches,
         bytes=_stored_bytes(len(plan.split), layout.shape, layout.dtype, layout.encoding),
-        memory=int(1.5 * max(spots) + 400e6),
+        memory=int(1.5 * max(spots, default=0) + 400e6),
+        notes=tuple(growth_notes(job, job.parent, dealt_slides(job))) if job.parent else (),
     )
 
 
@@ -100,6 +118,8 @@ def estimate_outlook(job: Job) -> Outlook:
             widest = max(widest, math.ceil(math.sqrt(spots)))
     total = sum(count for count in by_slide.values() if count is not None)
     by_split = _by_split(job, by_slide, probes)
+    known = [count for count in by_split.values() if count is not None]
+    per_shard = config.shards.patches_for(known)
     sizes = {"spot": (1, 1), "slide": (widest, widest), "patch": config.crop.size}
     height, width = sizes[config.crop.unit]
     shape = (config.channels.n, height, width)
@@ -110,9 +130,11 @@ def estimate_outlook(job: Job) -> Outlook:
         samples_by_split=by_split,
         shape=shape,
         dtype=dtype,
-        tasks=sum(math.ceil(count / config.shards.patches) for count in by_split.values() if count is not None),
+        tasks=sum(math.ceil(count / per_shard) for count in known),
+        shard_patches=per_shard,
         bytes=_stored_bytes(total, shape, dtype, config.shards.encoding),
         memory=int(1.5 * 0.15 * 6 * largest + 400e6),
+        notes=tuple(growth_notes(job, job.parent, early_splits(job, probes))) if job.parent else (),
     )
 
 

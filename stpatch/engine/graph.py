@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import stpatch
-from stpatch.errors import StpatchError, UnitsFailedError
+from stpatch.errors import ConfigError, StpatchError, UnitsFailedError
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.provenance import Software
 from stpatch.stages.receipts import Failure, Receipt, file_of, outputs_present
@@ -74,11 +74,26 @@ class Stage:
         if self.unit == "corpus":
             return [CORPUS]
         if self.unit == "task":
-            from stpatch.stages.plan import read_plan
+            from stpatch.stages.plan import shard_tasks
 
             job.receipt("plan", CORPUS)
-            return list(read_plan(job.plan_path).tasks())
-        return list(job.receipts(self.after[-1])) if self.after else list(job.sources)
+            return shard_tasks(job)
+        return self.among(job, list(job.sources))
+
+    def numbered(self, job: Job) -> list[str]:
+        """Return the stage's units in the order of their numbers, from 0.
+
+        A slide has one number in all stages, its place in the samplesheet, whatever has failed and whether the stages
+        before are done. So a task of an array job can follow the same task of another.
+        """
+        return list(job.sources) if self.unit == "slide" else self.units(job)
+
+    def among(self, job: Job, units: Sequence[str]) -> list[str]:
+        """Return those of some numbered units that the stage goes through: not the slides that failed before.
+
+        Only what these units stand on must be done.
+        """
+        return list(job.receipts(self.after[-1], units)) if self.unit == "slide" and self.after else list(units)
 
     def request(self, job: Job, unit: str) -> str:
         """Return the digest of what the unit depends on, beside its input files."""
@@ -287,6 +302,19 @@ STAGES: dict[str, Stage] = {
     )
 }
 """The stages in their order."""
+
+
+def stage_named(name: str) -> Stage:
+    """Return a stage.
+
+    Raises
+    ------
+    ConfigError
+        There is none of that name.
+    """
+    if name not in STAGES:
+        raise ConfigError("there is no such stage", where="STAGE", found=name, expected=", ".join(STAGES))
+    return STAGES[name]
 
 
 _OF_SYSTEM = (

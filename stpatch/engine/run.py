@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from stpatch.engine.check import require_output
+from stpatch.engine.executors import Executor, executor_for
 from stpatch.engine.graph import CORPUS, STAGES, Stage
 from stpatch.engine.ranks import Rank
-from stpatch.engine.workers import Workers, worker_count, workers_in
+from stpatch.engine.shares import Share
+from stpatch.engine.workers import worker_count, workers_in
 from stpatch.errors import MismatchError, ProblemsError, StpatchError, UnitsFailedError
 from stpatch.stages.job import Job
 from stpatch.storage import remove_file
@@ -52,7 +54,7 @@ def run_stages(
     stages: Iterable[str],
     *,
     progress: Progress,
-    rank: Rank | None = None,
+    rank: Share | None = None,
     workers: int | None = None,
 ) -> Summary:
     """Run stages in order, each unit at most once, and only those that are not done.
@@ -66,7 +68,7 @@ def run_stages(
     progress
         Makes progress bars.
     rank
-        Of an array job: only its share of the units is run. Corpus stages belong to rank 0.
+        Of an array job: only these units are run. Corpus stages belong to rank 0.
     workers
         Worker processes; the config's number where None.
 
@@ -77,7 +79,8 @@ def run_stages(
     """
     require_output(job)
     summary = Summary()
-    with Workers(job, worker_count(job.config) if workers is None else workers) as pool:
+    count = worker_count(job.config) if workers is None else workers
+    with executor_for(job, count, local=rank is not None) as pool:
         for name in stages:
             try:
                 _run_stage(job, STAGES[name], pool, summary, progress=progress, rank=rank or Rank())
@@ -85,11 +88,15 @@ def run_stages(
                 if not summary.failures:
                     raise
                 raise ProblemsError([*(failure for _, _, failure in summary.failures), error]) from error
+            if name == "finalize" and job.url is not None and (rank or Rank()).share([CORPUS]):
+                from stpatch.stages.publish import publish
+
+                publish(job, job.url)
     return summary
 
 
-def _run_stage(job: Job, stage: Stage, pool: Workers, summary: Summary, *, progress: Progress, rank: Rank) -> None:
-    units = rank.share(stage.units(job))
+def _run_stage(job: Job, stage: Stage, pool: Executor, summary: Summary, *, progress: Progress, rank: Share) -> None:
+    units = stage.among(job, rank.share(stage.numbered(job)))
     seemingly = [unit for unit in units if stage.seems_done(job, unit)]
     if found := stage.remove_damaged(job, seemingly):
         summary.damaged += found
@@ -126,20 +133,23 @@ def _files(path: Path) -> list[Path]:
     return [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path] if path.is_file() else []
 
 
-def check_upstream(job: Job, name: str, *, rank: Rank | None = None) -> None:
+def check_upstream(job: Job, name: str, *, rank: Share | None = None) -> None:
     """Refuse to run a stage on what an older config made, or on what is damaged.
 
-    Every receipt before the stage must answer today's config. What the rank's units read must be what was written, by
-    checksum: the outputs of the corpus stages, and of the slides that these units go through.
+    Every receipt that the share's units stand on must answer today's config: those of the stages before, for a slide's
+    unit those of the slide alone. What these units read must be what was written, by checksum: the outputs of the
+    corpus stages, and of the slides that the units go through.
 
     Raises
     ------
     MismatchError
         A receipt of an earlier stage is of another config, or an output is not what its receipt says.
     """
+    target = STAGES[name]
     before = list(STAGES.values())[: list(STAGES).index(name)]
+    own = (rank or Rank()).share(target.numbered(job)) if target.unit == "slide" else []
     for stage in before:
-        units = stage.units(job)
+        units = stage.among(job, own) if target.unit == stage.unit == "slide" else stage.units(job)
         for unit in units:
             receipt = job.book.receipt(stage.name, unit)
             if receipt is not None and not stage.is_current(job, receipt):
@@ -151,11 +161,11 @@ def check_upstream(job: Job, name: str, *, rank: Rank | None = None) -> None:
                 )
         if stage.unit == "corpus":  # before its outputs are read to tell the units of the stages after it
             _require_whole(job, stage, units)
-    own = (rank or Rank()).share(STAGES[name].units(job))
-    slides = _slides_of(job, STAGES[name], own)
+    own = target.among(job, (rank or Rank()).share(target.numbered(job)))
+    slides = _slides_of(job, target, own)
     for stage in before:
         if stage.unit == "slide":
-            _require_whole(job, stage, [unit for unit in stage.units(job) if unit in slides])
+            _require_whole(job, stage, stage.among(job, [unit for unit in job.sources if unit in slides]))
         elif stage.unit == "task" and own:
             _require_whole(job, stage, stage.units(job))
 
@@ -170,7 +180,7 @@ def _slides_of(job: Job, stage: Stage, units: Sequence[str]) -> set[str]:
 
     plan = read_plan(job.plan_path)
     tasks = plan.tasks()
-    return {plan.slides[i] for unit in units for i in set(plan.slide[tasks[unit]].tolist())}
+    return {plan.slides[i] for unit in units if unit in tasks for i in set(plan.slide[tasks[unit]].tolist())}
 
 
 def _require_whole(job: Job, stage: Stage, units: Iterable[str]) -> None:

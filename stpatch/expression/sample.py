@@ -1,7 +1,7 @@
 """Patch rules at work: which genes become a patch's channels, from the moments of its own window.
 
-A draw depends on the seed, the slide, the patch, the draw's number and the genes' vocabulary ids, and on nothing else:
-not on the order of the genes, nor on what was drawn before.
+A draw depends on the seed, the slide, the patch, the draw's number and the genes' names, and on nothing else: not on
+their ids or order, so that a corpus that grows keeps its draws, nor on what was drawn before.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class PatchSampler:
     n
         Channels.
     gene_ids
-        (genes,) vocabulary ids (from 1, each once) of the slide's measured genes, in the slide's order.
+        (genes,) vocabulary ids (each once) of the slide's measured genes, in the slide's order.
+    gene_keys
+        (genes,) uint64, `stpatch.seeds.name_keys` of their vocabulary names: what a gene's random number comes from.
     candidates
         (genes,) bool: the genes that the rule may choose; None for all.
     seed
@@ -51,6 +53,7 @@ class PatchSampler:
     method: str
     n: int
     gene_ids: NDArray[np.int32]
+    gene_keys: NDArray[np.uint64]
     candidates: NDArray[np.bool_] | None = None
     seed: int = 0
 
@@ -58,8 +61,10 @@ class PatchSampler:
         _ = self.rule  # an unknown name is refused here
         if self.candidates is not None and self.candidates.shape != self.gene_ids.shape:
             raise ValueError(f"candidates are {self.candidates.shape}, gene_ids {self.gene_ids.shape}")
-        if len(self.gene_ids) and (self._sorted_ids[0] < 1 or np.any(np.diff(self._sorted_ids) == 0)):
-            raise ValueError("gene_ids must be positive, each once")
+        if self.gene_keys.shape != self.gene_ids.shape:
+            raise ValueError(f"gene_keys are {self.gene_keys.shape}, gene_ids {self.gene_ids.shape}")
+        if np.any(np.diff(self.gene_ids[self._order]) == 0):
+            raise ValueError("gene_ids must be there once each")
 
     @cached_property
     def rule(self) -> PatchRule:
@@ -99,8 +104,8 @@ class PatchSampler:
         return np.argsort(self.gene_ids, kind="stable")
 
     @cached_property
-    def _sorted_ids(self) -> NDArray[np.int32]:
-        return np.ascontiguousarray(self.gene_ids[self._order])
+    def _sorted_keys(self) -> NDArray[np.uint64]:
+        return np.ascontiguousarray(self.gene_keys[self._order])
 
     @cached_property
     def _in_order(self) -> bool:
@@ -138,14 +143,15 @@ class PatchSampler:
         self._bound[0] = MARGIN * keys[taken].max() if len(taken) == self.n else math.inf
         return np.asarray(positions[taken])
 
-    def _uniforms(self, gene_ids: NDArray[np.int32], key: NDArray[np.uint32], stream: np.uint32) -> NDArray[np.float64]:
-        out = self._buffers[0][: len(gene_ids)]
-        kernels.gene_uniforms(gene_ids, key, stream, out)
+    def _uniforms(self, key: NDArray[np.uint32], stream: np.uint32) -> NDArray[np.float64]:
+        """Return one number in (0, 1) per gene, by ascending gene id."""
+        out = self._buffers[0][: len(self.gene_ids)]
+        kernels.gene_uniforms(self._sorted_keys, key, stream, out)
         return out
 
     def _filled(self, taken: NDArray[np.int64], key: NDArray[np.uint32]) -> NDArray[np.int64]:
         """Return `taken` and, drawn at random, as many others as there is room for."""
-        uniforms = self._uniforms(self._sorted_ids, key, FILL)
+        uniforms = self._uniforms(key, FILL)
         if self._allowed is not None:
             uniforms[~self._allowed] += 1.0  # uniforms are below 1, so every candidate goes before all others
         uniforms[taken] = np.inf
@@ -198,12 +204,12 @@ class WindowGenes:
             (genes,) float64, 0 or more, such as `variance`.
         """
         sampler = self.sampler
-        return sampler._drawn(weights, sampler._uniforms(sampler._sorted_ids, self.key, DRAW))
+        return sampler._drawn(weights, sampler._uniforms(self.key, DRAW))
 
     def draw_any(self) -> NDArray[np.int64]:
         """Draw n of the candidates without replacement, all with the same probability."""
         sampler = self.sampler
-        keys = sampler._uniforms(sampler._sorted_ids, self.key, DRAW)
+        keys = sampler._uniforms(self.key, DRAW)
         if sampler._allowed is not None:
             keys[~sampler._allowed] = np.inf
         return _smallest(keys, self.n)

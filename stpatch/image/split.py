@@ -1,9 +1,8 @@
-"""Splits: which slide, or which patch of a slide, goes to train, val and test."""
+"""Splits: which slide goes to train, val and test; who is a group, what is given, and which leaks are refused."""
 
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from stpatch.config import SplitSection
 from stpatch.errors import ConfigError
-from stpatch.image.crop import Patches
+from stpatch.image.dealing import deal_by_hash, deal_folds, deal_fractions, deal_onward, split_shares
 from stpatch.image.groups import AUTO, auto_groups, spanning_donors
-from stpatch.seeds import generator, key_of, permutation
+from stpatch.seeds import key_of
 
 SLIDE_COLUMN = "slide_id"
 GIVEN_COLUMN = "split"
@@ -23,13 +22,15 @@ GIVEN_COLUMN = "split"
 _LISTED = 8
 
 
-def assign_splits(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> dict[str, str]:
+def assign_splits(
+    slides: pd.DataFrame, *, section: SplitSection, seed: int, known: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Give every slide its split.
 
     The first of these that applies: ``section.column`` names the samplesheet column that holds the split;
-    ``section.folds`` deals groups to ``fold0``, ``fold1``, ...; ``section.blocks`` leaves it to `assign_blocks`
-    (every slide's split is ``""`` then); the samplesheet's own column ``split``; ``section.fractions`` deals
-    groups.
+    ``section.folds`` deals groups to ``fold0``, ``fold1``, ...; ``section.blocks`` leaves it to
+    `stpatch.image.blocks.assign_blocks` (every slide's split is ``""`` then); the samplesheet's own column ``split``;
+    ``section.fractions`` deals groups.
 
     A group is the slides that share a value of column ``section.by`` (``auto``: `stpatch.image.groups.auto_groups`),
     and never spans splits. Dealing depends on
@@ -39,12 +40,21 @@ def assign_splits(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> 
     of that column, as nearly as whole groups allow, while the shares of the whole stay what they are; a group with
     several values is a stratum of its own kind.
 
+    In a corpus that grows, a group with a slide of a known split stays in that split, and the others are dealt one by
+    one, in the order of their hashes, each to the split that lacks most of its fraction of all groups.
+
+    With ``section.method: hash`` a group's split depends on the seed and that group's name alone: a number in [0, 1)
+    that a hash gives it, and the cumulative fractions. Shares are kept on average only, and no group ever moves,
+    whatever other groups come or go.
+
     Parameters
     ----------
     slides
         Index: slide ids, unique. Columns: the samplesheet's metadata, and ``split`` where it has one.
     section, seed
         The rule, and the dataset's seed.
+    known
+        Splits that slides of an earlier version have: slide id -> split.
 
     Returns
     -------
@@ -58,28 +68,68 @@ def assign_splits(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> 
         spans given splits, fewer groups than folds; a donor-like column whose values span splits and that
         ``section.allow_leak`` does not list.
     """
-    split_of = _assigned(slides, section=section, seed=seed)
+    split_of = _assigned(slides, section=section, seed=seed, known=known or {})
     _refuse_leaks(slides, split_of, section)
     return split_of
 
 
-def _assigned(slides: pd.DataFrame, *, section: SplitSection, seed: int) -> dict[str, str]:
+def _assigned(slides: pd.DataFrame, *, section: SplitSection, seed: int, known: Mapping[str, str]) -> dict[str, str]:
     slide_ids = [str(slide_id) for slide_id in slides.index]
     if len(set(slide_ids)) < len(slide_ids):
         twice = sorted({slide_id for slide_id in slide_ids if slide_ids.count(slide_id) > 1})
         raise ConfigError("slide ids are not unique", found=_listed(twice))
     group_of, by = _groups(slides, section)
     if section.column is not None:
-        return _given(slides, section.column, group_of, key="split.column", by=by)
+        return _given(_with_known(slides, section.column, known), section.column, group_of, key="split.column", by=by)
     if section.blocks is not None:
         return dict.fromkeys(slide_ids, "")
     if section.folds is None and GIVEN_COLUMN in slides.columns and not _is_missing(slides[GIVEN_COLUMN]).all():
-        return _given(slides, GIVEN_COLUMN, group_of, key="slides.sheet", by=by)
+        return _given(_with_known(slides, GIVEN_COLUMN, known), GIVEN_COLUMN, group_of, key="slides.sheet", by=by)
+    kept = _kept(group_of, known, by=by)
     strata = _strata(slides, group_of, section.stratify)
     # A group's place in the deal is a hash of its name: no other group, and no order, can move it.
     dealt = [sorted(groups, key=lambda group: key_of(seed, "split", group)) for groups in strata]
-    split_of_group = _folds(dealt, section) if section.folds is not None else _fractions(dealt, section.fractions)
-    return {slide_id: split_of_group[group] for slide_id, group in group_of.items()}
+    if section.method == "hash":
+        split_of_group = deal_by_hash([group for groups in dealt for group in groups], section, seed)
+    elif kept:
+        split_of_group = deal_onward(dealt, kept, split_shares(section))
+    elif section.folds is not None:
+        split_of_group = deal_folds(dealt, section)
+    else:
+        split_of_group = deal_fractions(dealt, section.fractions)
+    return {slide_id: kept.get(group, split_of_group[group]) for slide_id, group in group_of.items()}
+
+
+def _with_known(slides: pd.DataFrame, column: str, known: Mapping[str, str]) -> pd.DataFrame:
+    """Return the table whose column of given splits has, for slides of an earlier version, the splits they have."""
+    if not known:
+        return slides
+    given = slides[column] if column in slides.columns else [""] * len(slides)
+    values = [known.get(str(slide_id), value) for slide_id, value in zip(slides.index, given, strict=True)]
+    return slides.assign(**{column: values})
+
+
+def _kept(group_of: Mapping[str, str], known: Mapping[str, str], *, by: str) -> dict[str, str]:
+    """Return the splits of the groups that have slides of known splits."""
+    splits: dict[str, dict[str, str]] = {}
+    for slide_id, split in known.items():
+        if slide_id in group_of:
+            splits.setdefault(group_of[slide_id], {}).setdefault(split, slide_id)
+    spanning = [
+        f"{group!r} ({', '.join(f'{slide_id} in {split}' for split, slide_id in found.items())})"
+        for group, found in splits.items()
+        if len(found) > 1
+    ]
+    if spanning:
+        raise ConfigError(
+            "new slides join groups that an earlier version has in different splits",
+            where="key split.by",
+            found=_listed(spanning),
+            expected=f"each group (one {by}, and who shares a donor-like column with it) in one split",
+            hint="leave out the slides that tie them together, mend their donor-like columns, or build a dataset "
+            "without dataset.extends",
+        )
+    return {group: next(iter(found)) for group, found in splits.items()}
 
 
 def _groups(slides: pd.DataFrame, section: SplitSection) -> tuple[dict[str, str], str]:
@@ -116,113 +166,6 @@ def _refuse_leaks(slides: pd.DataFrame, split_of: Mapping[str, str], section: Sp
         hint=f"set split.by: auto (or {next(iter(spanning))}), or mend the given splits; where the column does not "
         f"name donors, or the leak is meant, list it: split.allow_leak: [{', '.join(spanning)}]",
     )
-
-
-def assign_blocks(
-    patches: Patches,
-    *,
-    grid_shape: tuple[int, int],
-    section: SplitSection,
-    seed: int,
-    slide_id: str,
-    spots_per_pixel: NDArray[np.int32] | None = None,
-) -> NDArray[np.object_]:
-    """Give every patch of one slide its split by the spatial block that it lies in.
-
-    The grid is cut into as many equal rectangles as squares of ``section.blocks.size`` fit, so that no side is
-    shorter than that (but where the grid is). Blocks are dealt to the splits by ``section.fractions``: shares are
-    rounded at random, evenly over slides, and each split of a fraction above 0 gets a block where there are enough.
-    A patch belongs to a split only if its whole window (what of it is on the grid) lies in blocks of that split.
-    The patches across the border of two splits are the margin, and belong to none: so no pixel, and no spot, is in
-    two splits.
-
-    Parameters
-    ----------
-    patches
-        The slide's patches.
-    grid_shape
-        (rows, columns) of pixels.
-    section, seed, slide_id
-        The rule, and the key of the deal; blocks and their splits do not depend on the patches, so that
-        datasets of other patches have the same hold-out.
-    spots_per_pixel
-        (rows, columns); where given, only blocks with spots are dealt, so that no split gets bare glass.
-
-    Returns
-    -------
-    ndarray
-        (patches,) object, the split's name, or ``""`` for none.
-
-    Raises
-    ------
-    ConfigError
-        A patch larger than a block, which no split could hold.
-    """
-    if section.blocks is None:
-        raise ConfigError("there are no blocks to deal", where="split.blocks", hint="set split: {blocks: {size: ...}}")
-    if len(patches) == 0:
-        return np.zeros(0, dtype=object)
-    height, width = int(patches.height.max()), int(patches.width.max())
-    side = section.blocks.size
-    if max(height, width) > side:
-        raise ConfigError(
-            "a patch is larger than a block, so no block could hold one",
-            where="split.blocks.size",
-            found=f"blocks of {side} x {side} pixels, patches of {height} x {width}",
-            expected=f"at least {max(height, width)}; several times that keeps the margin small",
-            hint="set a larger split.blocks.size, or split by slides",
-        )
-    edges = [_block_edges(n, side) for n in grid_shape]
-    n_blocks = (len(edges[0]) - 1, len(edges[1]) - 1)
-    held = np.ones(n_blocks, dtype=bool)
-    if spots_per_pixel is not None:
-        occupied = (spots_per_pixel > 0).astype(np.int64)
-        held = np.add.reduceat(np.add.reduceat(occupied, edges[0][:-1], axis=0), edges[1][:-1], axis=1) > 0
-    names = list(section.fractions)
-    split_of_block = np.full(n_blocks, -1, dtype=np.int64)
-    split_of_block[held] = _deal_blocks(int(held.sum()), section.fractions, seed, slide_id)
-    # A window is no longer than a block's side, so it touches no block but those of its corners.
-    first_row, last_row = _touched(patches.row, patches.height, edges[0])
-    first_col, last_col = _touched(patches.col, patches.width, edges[1])
-    splits = split_of_block[first_row, first_col]
-    whole = splits >= 0
-    for block_row, block_col in ((first_row, last_col), (last_row, first_col), (last_row, last_col)):
-        whole &= split_of_block[block_row, block_col] == splits
-    return np.array([*names, ""], dtype=object)[np.where(whole, splits, len(names))]
-
-
-def _block_edges(n: int, side: int) -> NDArray[np.int64]:
-    """Return where an axis of `n` pixels is cut, both ends included."""
-    n_blocks = max(n // side, 1)
-    return np.arange(n_blocks + 1, dtype=np.int64) * n // n_blocks
-
-
-def _touched(
-    start: NDArray[np.int32], length: NDArray[np.int32], edges: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first and the last block that a window touches along one axis."""
-    last_pixel = edges[-1] - 1
-    first = np.clip(start.astype(np.int64), 0, last_pixel)
-    last = np.clip(start.astype(np.int64) + length - 1, 0, last_pixel)
-    return (
-        np.searchsorted(edges, first, side="right").astype(np.int64) - 1,
-        np.searchsorted(edges, last, side="right").astype(np.int64) - 1,
-    )
-
-
-def _deal_blocks(n: int, fractions: Mapping[str, float], seed: int, slide_id: str) -> NDArray[np.int64]:
-    """Return a split's position in `fractions` for each of `n` blocks."""
-    source = generator(seed, slide_id, "blocks")
-    # One uniform offset for the cumulative shares: over many slides every split gets its share without bias, also on
-    # slides of one or two blocks, where largest remainders would always choose the largest split.
-    offset = float(source.random())
-    shares = list(fractions.values())
-    cumulative = np.minimum(np.cumsum(shares) * n, n)
-    cumulative[np.flatnonzero(shares)[-1] :] = n
-    counts = np.diff(np.floor(cumulative + offset), prepend=0.0).astype(np.int64).tolist()
-    _at_least_one([counts], shares)
-    splits = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-    return splits[permutation(source, n)]
 
 
 def _given(slides: pd.DataFrame, column: str, group_of: Mapping[str, str], *, key: str, by: str) -> dict[str, str]:
@@ -268,56 +211,6 @@ def _strata(slides: pd.DataFrame, group_of: Mapping[str, str], stratify: str | N
     for group, values in values_of_group.items():
         strata.setdefault(tuple(sorted(values)), []).append(group)
     return [strata[stratum] for stratum in sorted(strata)]
-
-
-def _folds(strata: Sequence[Sequence[str]], section: SplitSection) -> dict[str, str]:
-    folds = section.folds or 1
-    groups = [group for stratum in strata for group in stratum]
-    if len(groups) < folds:
-        raise ConfigError(
-            f"{folds} folds need at least as many groups",
-            where="split.folds",
-            found=f"{len(groups)} groups" if section.by == AUTO else f"{len(groups)} values of {section.by}",
-            hint=f"set split.folds to at most {len(groups)}, or split.by to a finer column",
-        )
-    return {group: f"fold{position % folds}" for position, group in enumerate(groups)}
-
-
-def _fractions(strata: Sequence[Sequence[str]], fractions: Mapping[str, float]) -> dict[str, str]:
-    names, shares = list(fractions), list(fractions.values())
-    counts: list[list[int]] = []
-    total = 0
-    for groups in strata:
-        total += len(groups)
-        # Whole shares first; what is left goes to the splits that are furthest behind over all strata so far.
-        row = [math.floor(share * len(groups) + 1e-9) for share in shares]
-        counts.append(row)
-        for _ in range(len(groups) - sum(row)):
-            behind = [
-                round(share * total - sum(column), 9) if share > 0 else -math.inf
-                for share, column in zip(shares, zip(*counts, strict=True), strict=True)
-            ]
-            row[behind.index(max(behind))] += 1
-    _at_least_one(counts, shares)
-    split_of: dict[str, str] = {}
-    for groups, row in zip(strata, counts, strict=True):
-        dealt = [name for name, count in zip(names, row, strict=True) for _ in range(count)]
-        split_of.update(zip(groups, dealt, strict=True))
-    return split_of
-
-
-def _at_least_one(counts: list[list[int]], shares: Sequence[float]) -> None:
-    """Give each split of a share above 0 one group where there are enough; changes counts (strata x splits)."""
-    wanted = [split for split, share in enumerate(shares) if share > 0]
-    if sum(map(sum, counts)) < len(wanted):
-        return
-    for split in wanted:
-        totals = [sum(column) for column in zip(*counts, strict=True)]
-        if totals[split] == 0:
-            richest = totals.index(max(totals))
-            row = max(counts, key=lambda stratum: stratum[richest])
-            row[richest] -= 1
-            row[split] += 1
 
 
 def _values(slides: pd.DataFrame, column: str, *, key: str) -> dict[str, str]:

@@ -33,17 +33,23 @@ def philox(counter_0: Any, counter_1: Any, counter_2: Any, counter_3: Any, key_0
 
 
 def _uniforms_examples(_counts: np.dtype[Any]) -> list[tuple[Any, ...]]:
-    return [(np.empty(0, np.int32), mapped(np.uint32), np.uint32(0), np.empty(0))]
+    return [(np.empty(0, np.uint64), mapped(np.uint32), np.uint32(0), np.empty(0))]
 
 
 @kernel(stage="shard", examples=_uniforms_examples)
 def gene_uniforms(
-    gene_ids: NDArray[np.int32], key_words: NDArray[np.uint32], purpose: np.uint32, out: NDArray[np.float64]
+    gene_keys: NDArray[np.uint64], key_words: NDArray[np.uint32], purpose: np.uint32, out: NDArray[np.float64]
 ) -> None:
-    """Fill `out` with one number in (0, 1) a gene, from its id, the (4,) uint32 words of a key and a purpose alone."""
+    """Fill `out` with one number in (0, 1) per gene: from its key, the (4,) words of a patch's key, and a purpose.
+
+    A gene's key is a hash of its name (`stpatch.seeds.name_keys`) whose lowest bit is 0. The purpose, 0 or 1, takes
+    that bit's place, so that the four counter words hold all that a number depends on beside the patch's key.
+    """
     key_0, key_1, counter_2, counter_3 = key_words[0], key_words[1], key_words[2], key_words[3]
-    for i in range(len(gene_ids)):
-        a, b, _, _ = philox(np.uint32(gene_ids[i]), purpose, counter_2, counter_3, key_0, key_1)
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for i in range(len(gene_keys)):
+        counter_0 = np.uint32(gene_keys[i] & low) | purpose
+        a, b, _, _ = philox(counter_0, np.uint32(gene_keys[i] >> half), counter_2, counter_3, key_0, key_1)
         bits = (np.uint64(a) << np.uint64(20)) | (np.uint64(b) & np.uint64(0xFFFFF))  # 52: half a step more is exact
         out[i] = (float(np.int64(bits)) + 0.5) * 2.0**-52  # the middle of its step: neither 0 nor 1
 

@@ -46,7 +46,7 @@ def read_sources(section: SlidesSection) -> list[SlideSource]:
         except StpatchError as error:
             problems.append(error)
     problems += _repeats(sources)
-    if not problems and not sources:
+    if not problems and not sources and not section.withdraw:
         problems.append(ConfigError("the corpus has no slide", where="key slides", hint="add slides"))
     if problems:
         raise one_or_many(problems)

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stpatch.errors import DatasetError
+from stpatch.seeds import name_keys
 from stpatch.storage import read_json
 
 
@@ -69,6 +70,14 @@ class Channels:
             return self.ids.copy()
         get = self._id_of.get
         return np.fromiter((get(name, -1) for name in names), np.int32, len(names))
+
+    @cached_property
+    def _keys(self) -> NDArray[np.uint64]:
+        return name_keys(self.names)
+
+    def keys_of(self, gene_ids: NDArray[np.int32]) -> NDArray[np.uint64]:
+        """Return `stpatch.seeds.name_keys` of genes by their ids, which must be of the vocabulary."""
+        return self._keys[np.searchsorted(self.ids, gene_ids)]
 
     def channels_of(self, slide_id: str) -> NDArray[np.int32] | None:
         """Return a slide's channel list, or its candidates; None where a patch rule may draw from all genes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stpatch.slides.store import read_genes, read_places
 from stpatch.stages.channels import read_channels
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.normalize import ingest_fingerprint
+from stpatch.stages.reject import crop_settings, rejected, without_rejected
 
 PATCH_FIELDS = ("number", "row", "col", "height", "width", "n_spots", "coverage")
 
@@ -43,7 +45,8 @@ def request(job: Job, slide_id: str) -> dict[str, Any]:
     return {
         "ingest": ingest_fingerprint(job, slide_id),
         "select": job.receipt("select", "corpus").fingerprint,
-        **job.config.section("grid", "crop"),
+        **job.config.section("grid"),
+        "crop": crop_settings(job, slide_id),
         "seed": job.config.dataset.seed,
     }
 
@@ -64,9 +67,8 @@ def run(job: Job, slide_id: str) -> Outcome:
         order=spots.file_row,
         where=where,
     )
-    patches = cut_patches(
-        grid.spots_per_pixel(), section=job.config.crop, seed=job.config.dataset.seed, slide_id=slide_id
-    )
+    cut = partial(cut_patches, grid.spots_per_pixel(), seed=job.config.dataset.seed, slide_id=slide_id)
+    patches = without_rejected(cut, section=job.config.crop, numbers=rejected(job).get(slide_id, ()), where=where)
     out = job.patches_path(slide_id)
     write_cut(out, Cut(grid=grid, patches=patches, gene_ids=gene_ids))
     facts = {

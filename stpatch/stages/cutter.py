@@ -277,12 +277,12 @@ def _patch_rule(
 ) -> PatchChannels:
     known = gene_ids[gene_ids >= 0]
     candidates = None if channels.candidates is None else np.isin(known, channels.candidates)
-    shift = 1 if channels.ids.min() == 0 else 0  # the draw's counters start at 1, an external vocabulary's ids at 0
     section = job.config.channels
     rule = PatchSampler(
         method=section.method,
         n=section.n,
-        gene_ids=known + np.int32(shift),
+        gene_ids=known,
+        gene_keys=channels.keys_of(known),
         candidates=candidates,
         seed=job.config.dataset.seed,
     )

@@ -32,6 +32,8 @@ def ingested_facts(job: Job, slide_id: str) -> dict[str, str]:
 def deal(job: Job, facts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the split of each slide, "" for all where blocks inside the slides are dealt.
 
+    The slides of a dataset that is extended have their say in it, and keep their splits.
+
     Parameters
     ----------
     facts
@@ -42,8 +44,25 @@ def deal(job: Job, facts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     ConfigError
         See `stpatch.image.split.assign_splits`.
     """
-    table = pd.DataFrame.from_dict({slide_id: dict(row) for slide_id, row in facts.items()}, orient="index")
-    return assign_splits(table.fillna(""), section=job.config.split, seed=job.config.dataset.seed)
+    if not facts:
+        return {}
+    earlier = {slide_id: job.parent.facts(slide_id) for slide_id in kept_slides(job)} if job.parent else {}
+    rows = {slide_id: dict(row) for slide_id, row in {**earlier, **facts}.items()}
+    split_of = assign_splits(
+        pd.DataFrame.from_dict(rows, orient="index").fillna(""),
+        section=job.config.split,
+        seed=job.config.dataset.seed,
+        known={slide_id: split for slide_id, split in job.parent.split_of.items() if slide_id in earlier}
+        if job.parent
+        else None,
+    )
+    return {slide_id: split_of[slide_id] for slide_id in facts}
+
+
+def kept_slides(job: Job) -> list[str]:
+    """Return the slides of the dataset that is extended which stay, in its order."""
+    withdrawn = set(job.config.slides.withdraw)
+    return [slide_id for slide_id in (job.parent.slides if job.parent else ()) if slide_id not in withdrawn]
 
 
 def dealt_slides(job: Job) -> dict[str, str]:
@@ -64,6 +83,8 @@ def fit_slides(job: Job) -> tuple[list[str], str]:
         A split that no slide is in, or splits by name where blocks are dealt.
     """
     slides, fit_on = list(job.receipts("ingest")), job.config.channels.fit_on
+    if job.parent is not None:  # what was chosen stays; nothing is chosen anew
+        return slides, str(job.parent.manifest.channels.get("fit_on", "all"))
     if fit_on == "all":
         return slides, "all"
     if job.config.split.blocks is not None:
@@ -114,7 +135,10 @@ def require_no_duplicates(job: Job) -> None:
         Slides whose counts are the same (`stpatch.slides.digests`) and that ``dataset.allow_duplicates`` does not list.
     """
     digests = {slide_id: receipt.facts["digests"] for slide_id, receipt in job.receipts("ingest").items()}
-    error = duplicates_error(job, same_sections(digests))
+    if job.parent is not None:
+        digests |= {slide_id: job.parent.digests(slide_id) for slide_id in kept_slides(job)}
+    new = set(job.sources)
+    error = duplicates_error(job, [(ids, why) for ids, why in same_sections(digests) if new.intersection(ids)])
     if error is not None:
         raise error
 
@@ -127,7 +151,10 @@ def duplicates_error(job: Job, sets: Sequence[tuple[tuple[str, ...], str]]) -> S
     found = [f"{' and '.join(ids[:_LISTED])} (equal: {why})" for ids, why in wrong]
     more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     spare = sorted({slide_id for ids, _ in wrong for slide_id in ids[1:]})
-    places = [f"slide {slide_id}: {job.sources[slide_id].path}" for slide_id in wrong[0][0][:_LISTED]]
+    places = [
+        f"slide {slide_id}: {job.sources[slide_id].path if slide_id in job.sources else job.config.dataset.extends}"
+        for slide_id in wrong[0][0][:_LISTED]
+    ]
     return ConfigError(
         "one section is given under several slide ids",
         where="; ".join(places),

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stpatch.dataset import versions
 from stpatch.dataset.card import CARD, write_card
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.manifest import MANIFEST, Manifest, parse_shard
 from stpatch.dataset.sample import label_name
 from stpatch.dataset.sources import dataset_license, sources_of
-from stpatch.dataset.tables import DIGESTS, GENES, SLIDES, pack_measured, patch_columns, write_table
-from stpatch.image.crop import Patches
+from stpatch.dataset.tables import CANDIDATE, DIGESTS, GENES, SLIDES, codes, numbers, patch_columns, write_table
 from stpatch.registry import FORMATS
-from stpatch.slides.store import read_genes
 from stpatch.stages.channels import Channels, read_channels
-from stpatch.stages.crop import read_cut
 from stpatch.stages.job import SLIDE_STAGES, Job, Outcome, file_digest
-from stpatch.stages.measured import measured_ids
-from stpatch.stages.plan import Plan, read_plan, sample_key
-from stpatch.stages.receipts import Receipt, file_of
+from stpatch.stages.normalize import normalization_json
+from stpatch.stages.plan import ordered_splits, read_plan, shard_tasks
+from stpatch.stages.receipts import file_of
+from stpatch.stages.reject import crop_settings
+from stpatch.stages.rows import gene_rows, patch_rows, slide_rows
 from stpatch.stages.shard import dataset_layout
-from stpatch.storage import canonical_json, digest, remove_empty_folders, remove_temporaries
+from stpatch.storage import digest, remove_empty_folders, remove_temporaries
 
 
 def request(job: Job, _unit: str) -> dict[str, Any]:
@@ -37,49 +36,44 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
 
 def contents(job: Job) -> dict[str, Any]:
     """Return what the dataset holds, whose digest is the manifest's fingerprint: nothing in it names a folder."""
-    tasks = read_plan(job.plan_path).tasks()
     dataset = job.config.section("dataset")["dataset"]
     return {
-        "shards": {task: job.receipt("shard", task).fingerprint for task in tasks},
+        "shards": {task: job.receipt("shard", task).fingerprint for task in shard_tasks(job)},
         "plan": job.receipt("plan", "corpus").fingerprint,
         "dataset": {name: dataset[name] for name in ("name", "version", "license", "description", "seed")},
         "left_out": sorted(slide_id for slide_id in job.sources if job.failed(slide_id)),
+        **({} if job.parent is None else {"extends": job.parent.digest}),
     }
 
 
 def run(job: Job, unit: str) -> Outcome:
     """Write everything that lies beside the shards."""
     plan, layout, channels = read_plan(job.plan_path), dataset_layout(job), read_channels(job.channels_path)
-    _clear(job, plan)
-    largest = int(max(channels.ids.max(), channels.pad_id))
-    patches: dict[str, Patches] = {}
-    measured: dict[str, bytes] = {}
-    for slide_id in plan.slides:
-        cut = read_cut(job.patches_path(slide_id))
-        patches[slide_id] = cut.patches
-        measured[slide_id] = pack_measured(measured_ids(job, slide_id, channels, cut.gene_ids), largest)
-    columns = _patch_rows(job, plan, patches, layout)
-    splits = _splits(job, plan, columns, layout)
+    _clear(job)
+    patches, slides = patch_rows(job, plan, layout), slide_rows(job, plan, channels)
+    splits = _splits(job, patches, layout)
+    genes = GENES if channels.candidates is None else GENES | CANDIDATE
     tables = {
-        "genes": write_table(job.output, "genes", GENES, _gene_rows(job, plan, channels)),
-        "slides": write_table(job.output, "slides", SLIDES | DIGESTS, _slide_rows(job, plan, measured)),
-        "patches": write_table(job.output, "patches", patch_columns(layout, draws=job.config.channels.draws), columns),
+        "genes": write_table(job.output, "genes", genes, gene_rows(job, plan, channels, slides["measured"])),
+        "slides": write_table(job.output, "slides", SLIDES | DIGESTS, slides),
+        "patches": write_table(job.output, "patches", patch_columns(layout, draws=job.config.channels.draws), patches),
     }
     files = [record for name, split in splits.items() for record in _split_files(job, name, split, layout)]
     manifest = Manifest.of(
-        dataset=_dataset(job, plan),
+        dataset=_dataset(job, slides),
         layout=layout,
         values=job.config.shards.values,
-        normalization=_normalization(job),
+        normalization=normalization_json(job.config),
         channels=_channels(job, channels),
         grid=job.config.section("grid")["grid"],
-        crop=job.config.section("crop")["crop"],
+        crop=crop_settings(job),
         labels={label_name(name): known for name, known in job.receipt("plan", unit).facts["labels"].items()},
         splits=splits,
         tables=tables,
         files=tuple(files),
         fingerprint=digest(contents(job)),
-        **_versions(job, plan, layout),
+        extends=_extends(job),
+        **_versions(job, layout),
     )
     manifest = manifest.with_files(write_card(job.output, manifest))
     manifest.write(job.work)  # by this copy a later run knows the dataset as its own, see engine.check_output
@@ -96,11 +90,11 @@ def run(job: Job, unit: str) -> Outcome:
     )
 
 
-def _clear(job: Job, plan: Plan) -> None:
+def _clear(job: Job) -> None:
     """Remove what an older plan left: shards that are none any more, their folders, and files of temporary names."""
     for root in job.roots.values():
         remove_temporaries(root)  # first of all: a receipt under a temporary name must not pass for an old one
-    tasks = plan.tasks()
+    tasks = set(shard_tasks(job))
     folder = job.work / "receipts" / "shard"
     for path in folder.glob("[!.]*.json"):
         task = path.name.removesuffix(".json").removesuffix(".failed")
@@ -120,146 +114,53 @@ def _clear(job: Job, plan: Plan) -> None:
     remove_empty_folders(job.output)
 
 
-def _patch_rows(
-    job: Job, plan: Plan, patches: Mapping[str, Patches], layout: Layout
-) -> dict[str, NDArray[Any] | list[Any]]:
-    """Return the columns of patches.parquet, in the plan's order."""
-    number, row, col, n_spots, coverage, height, width = (
-        _of_samples(plan, patches, name) for name in ("number", "row", "col", "n_spots", "coverage", "height", "width")
-    )
-    draws = job.config.channels.draws
-    slides = [plan.slides[i] for i in plan.slide]
-    paths: list[str] = []
-    offset, nbytes = np.empty(len(slides), np.int64), np.empty(len(slides), np.int64)
-    for task, samples in plan.tasks().items():
-        record = job.receipt("shard", task).facts["record"]
-        paths += [record["path"]] * (samples.stop - samples.start)
-        with np.load(job.rows_path(task), allow_pickle=False) as file:
-            offset[samples], nbytes[samples] = file["offset"], file["nbytes"]
-    columns: dict[str, NDArray[Any] | list[Any]] = {
-        "key": [
-            sample_key(slide_id, int(n), int(draw), draws=draws)
-            for slide_id, n, draw in zip(slides, number, plan.draw, strict=True)
-        ],
-        "split": [plan.splits[i] for i in plan.split],
-        "shard": paths,
-        "index": plan.index,
-        "offset": offset,
-        "nbytes": nbytes,
-        "slide_id": slides,
-        "row": row,
-        "col": col,
-        "n_spots": n_spots,
-        "coverage": coverage,
+def _splits(job: Job, patches: Mapping[str, Any], layout: Layout) -> dict[str, SplitEntry]:
+    """Return the splits in order, each with its shards by number."""
+    shards: dict[str, list[tuple[int, ShardEntry]]] = {}
+    for task in shard_tasks(job):
+        facts = job.receipt("shard", task).facts
+        shards.setdefault(facts["split"], []).append((facts["number"], parse_shard(facts["record"], layout)))
+    of_row, names = codes(patches["split"])
+    spots = dict(zip(names, np.bincount(of_row, weights=numbers(patches["n_spots"])).tolist(), strict=True))
+    return {
+        name: SplitEntry.of([shard for _, shard in sorted(shards[name], key=_number)], spots=int(spots[name]))
+        for name in ordered_splits(job, shards)
     }
-    if layout.variable:
-        columns |= {"height": height, "width": width}
-    if draws > 1:
-        columns["draw"] = plan.draw.astype(np.int32)
-    return columns
 
 
-def _of_samples(plan: Plan, patches: Mapping[str, Patches], name: str) -> NDArray[Any]:
-    """Return one field of the patches for every sample of the plan."""
-    fields = [getattr(patches[slide_id], name) for slide_id in plan.slides]
-    starts = np.cumsum([0, *(len(field) for field in fields)])[:-1]
-    return np.asarray(np.concatenate(fields)[starts[plan.slide] + plan.patch])
-
-
-def _splits(
-    job: Job, plan: Plan, columns: Mapping[str, NDArray[Any] | list[Any]], layout: Layout
-) -> dict[str, SplitEntry]:
-    shards: dict[str, list[ShardEntry]] = {name: [] for name in plan.splits}
-    for task, samples in plan.tasks().items():
-        record = parse_shard(job.receipt("shard", task).facts["record"], layout)
-        shards[plan.splits[plan.split[samples.start]]].append(record)
-    spots = np.bincount(plan.split, weights=np.asarray(columns["n_spots"]), minlength=len(plan.splits))
-    return {name: SplitEntry.of(shards[name], spots=int(total)) for name, total in zip(plan.splits, spots, strict=True)}
+def _number(item: tuple[int, ShardEntry]) -> int:
+    return item[0]
 
 
 def _split_files(job: Job, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
     return FORMATS.get(layout.format).write_split_files(job.output, name=name, split=split, layout=layout)
 
 
-def _gene_rows(job: Job, plan: Plan, channels: Channels) -> dict[str, Sequence[Any] | NDArray[Any]]:
-    with np.load(job.work / "moments.npz", allow_pickle=False) as file:
-        moments = dict(file)
-    known = _gene_facts(job, plan, channels)
-    channel_of = {} if channels.panel is None else {int(number): i for i, number in enumerate(channels.panel)}
+def _extends(job: Job) -> dict[str, Any] | None:
+    """Return the manifest's member about the dataset that is extended: which, what is new, and what went."""
+    parent = job.parent
+    if parent is None:
+        return None
     return {
-        "gene_id": channels.ids,
-        "name": list(channels.names),
-        "ensembl_id": [known[name][0] or None for name in channels.names],
-        "organism": [known[name][1] or None for name in channels.names],
-        "channel": [channel_of.get(int(number)) for number in channels.ids],
-        "n_slides": moments["n_slides"].astype(np.int32),
-        "n_spots": moments["n_spots"],
-        "n_detected": moments["detected"],
-        "sum_counts": moments["count_sum"].astype(np.float64),
-        "sum_squared_counts": moments["count_squares"].astype(np.float64),
-        "mean_normalized": moments["mean"],
-        "var_normalized": moments["variance"],
+        "name": parent.manifest.dataset.get("name", ""),
+        "version": parent.manifest.dataset.get("version", ""),
+        "manifest": parent.digest,
+        "added": sorted(read_plan(job.plan_path).slides),
+        "withdrawn": {slide_id: parent.keys_of(slide_id) for slide_id in sorted(job.config.slides.withdraw)},
+        "withdrawn_before": sorted(parent.withdrawn),
     }
 
 
-def _gene_facts(job: Job, plan: Plan, channels: Channels) -> dict[str, tuple[str, str]]:
-    """Return each gene's (Ensembl id, organism), as the first slide that measured it says."""
-    known: dict[str, tuple[str, str]] = {}
-    wanted = set(channels.names)
-    for slide_id in [*plan.slides, *(name for name in job.receipts("normalize") if name not in set(plan.slides))]:
-        if not wanted:
-            break
-        genes = read_genes(job.slide_path(slide_id), columns=["ensembl_id", "organism"])
-        facts = zip(genes["ensembl_id"].tolist(), genes["organism"].tolist(), strict=True)
-        known = {**dict(zip(channels.names_of(genes), facts, strict=True)), **known}
-        wanted.difference_update(known)
-    return known
-
-
-def _slide_rows(job: Job, plan: Plan, measured: Mapping[str, bytes]) -> dict[str, Sequence[Any] | NDArray[Any]]:
-    counts = np.bincount(plan.slide, minlength=len(plan.slides))
-    rows = [_slide_row(job, plan, i, int(counts[i]), measured[name]) for i, name in enumerate(plan.slides)]
-    return {name: [row[name] for row in rows] for name in SLIDES | DIGESTS}
-
-
-def _slide_row(job: Job, plan: Plan, number: int, patches: int, measured: bytes) -> dict[str, Any]:
-    slide_id = plan.slides[number]
-    ingest: Receipt = job.receipt("ingest", slide_id)
-    facts, crop = ingest.facts, job.receipt("crop", slide_id).facts
-    splits = {plan.splits[i] for i in np.unique(plan.split[plan.slide == number])}
-    inputs = [{"name": Path(item.path).name, "bytes": item.bytes, "sha256": item.sha256} for item in ingest.inputs]
-    grid = {name: crop[name] for name in ("collisions", "dropped_spots")}
-    return {
-        "slide_id": slide_id,
-        "platform": facts["platform"],
-        "organism": facts["organism"] or None,
-        "split": splits.pop() if len(splits) == 1 else None,
-        "metadata": canonical_json(facts["metadata"]),
-        "inputs": canonical_json(inputs),
-        "spots": facts["spots"],
-        "genes": facts["genes"],
-        "rows": crop["grid"][0],
-        "cols": crop["grid"][1],
-        "pitch_um": crop["pitch_um"],
-        "origin_x": crop["origin"][0],
-        "origin_y": crop["origin"][1],
-        "patches": patches,
-        "qc": canonical_json({**facts["record"], "grid": grid}),
-        "target_sum": job.receipt("normalize", slide_id).facts["target_sum"],
-        "measured": measured,
-        **{f"digest_{kind}": text or None for kind, text in facts["digests"].items()},
-    }
-
-
-def _dataset(job: Job, plan: Plan) -> dict[str, Any]:
+def _dataset(job: Job, rows: Mapping[str, Any]) -> dict[str, Any]:
     section = job.config.dataset
-    notes = list(job.receipt("plan", "corpus").facts["notes"])
+    notes = [] if job.parent is None else list(job.parent.manifest.dataset.get("notes", []))
+    notes += job.receipt("plan", "corpus").facts["notes"]
     for slide_id in job.sources:
         failures = (job.book.failure(stage, slide_id) for stage in SLIDE_STAGES)
         if failure := next(filter(None, failures), None):  # one of a later stage is of an earlier run
             notes.append(f"slide {slide_id} was left out: {failure.message.splitlines()[0]}")
     notes += [note for _, note in _notes_on_versions(job)]
-    slides = [job.receipt("ingest", slide_id).facts["metadata"] for slide_id in plan.slides]
+    slides = [json.loads(text) for text in rows["metadata"]]
     sources = sources_of(slides)
     return {
         "name": section.name,
@@ -267,18 +168,9 @@ def _dataset(job: Job, plan: Plan) -> dict[str, Any]:
         "license": dataset_license(section.license, slides),
         "description": section.description,
         "seed": section.seed,
-        "notes": notes,
+        "notes": list(dict.fromkeys(notes)),
         **({"sources": sources} if sources else {}),
     }
-
-
-def _normalization(job: Job) -> dict[str, Any]:
-    value: dict[str, Any] = job.config.section("normalize")["normalize"]
-    if value["method"] != "pearson_residuals":
-        del value["theta"]
-    if value["method"] in ("none", "pearson_residuals"):
-        del value["target_sum"]
-    return value
 
 
 def _channels(job: Job, channels: Channels) -> dict[str, Any]:
@@ -292,41 +184,35 @@ def _channels(job: Job, channels: Channels) -> dict[str, Any]:
         "n": channels.n_channels,
         "fit_on": job.receipt("select", "corpus").facts["fit_on"],
         "pad_id": channels.pad_id,
-        "vocabulary": {"genes": len(channels.ids), "sha256": file_digest(vocabulary)},
+        "vocabulary": {
+            "genes": len(channels.ids),
+            "sha256": file_digest(vocabulary),
+            "identity": job.config.ingest.genes.identity,
+        },
     }
 
 
-def _versions(job: Job, plan: Plan, layout: Layout) -> dict[str, Any]:
+def _versions(job: Job, layout: Layout) -> dict[str, Any]:
     """Return the manifest's members about versions: those that wrote the shards, and the tables' writer.
 
     Shards stay when a library is upgraded between two builds, so today's versions are not theirs.
     """
     used = set(FORMATS.get(layout.format).libraries)
     unused = {library for name in FORMATS.own() for library in FORMATS.get(name).libraries} - used
-    sets: dict[str, tuple[dict[str, str], int]] = {}
-    for task in plan.tasks():
-        versions = {
-            name: version
-            for name, version in job.receipt("shard", task).software.versions.items()
-            if name not in unused
-        }
-        key = canonical_json(versions)
-        sets[key] = (versions, sets.get(key, (versions, 0))[1] + 1)
-    merged: dict[str, list[str]] = {}
-    for versions, _ in sets.values():
-        for name, version in versions.items():
-            if version not in merged.setdefault(name, []):
-                merged[name].append(version)
-    several = [{"shards": count, "versions": versions} for versions, count in sets.values()] if len(sets) > 1 else []
-    return {
-        "versions": {**{name: ", ".join(found) for name, found in merged.items()}, **job.library_versions(["pyarrow"])},
-        "version_sets": several,
-    }
+    own = []
+    for task in shard_tasks(job):
+        receipt = job.receipt("shard", task)
+        if not receipt.facts.get("taken_over"):
+            own.append({name: text for name, text in receipt.software.versions.items() if name not in unused})
+    sets = versions.sets_of(job.parent.manifest, len(shard_tasks(job)) - len(own)) if job.parent else {}
+    for used_versions in own:
+        versions.add(sets, used_versions, 1)
+    return versions.manifest_members(sets, tables=job.library_versions([versions.TABLES_WRITER]))
 
 
 def _notes_on_versions(job: Job) -> list[tuple[str, str]]:
     """Return (stage, note) of the stages whose units were not all done by the same versions."""
-    units = {"shard": list(read_plan(job.plan_path).tasks())}
+    units = {"shard": shard_tasks(job)}
     slides = list(job.receipts("crop"))
     notes = []
     for stage in (*SLIDE_STAGES, "shard"):

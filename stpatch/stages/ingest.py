@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 def request(job: Job, slide_id: str) -> dict[str, Any]:
     """Return what the slide's ingest depends on, beside its files."""
     source = job.sources[slide_id]
-    section = job.config.ingest.model_dump(mode="json")
-    del section["qc"]["min_spots_per_gene"]  # of the corpus: stage select looks at it
-    section["genes"]["map"] = file_digest(job.config.ingest.genes.map)
-    section["genes"]["vocabulary"] = file_digest(job.config.ingest.genes.vocabulary)
-    if (reference := job.config.ingest.genes.reference) is not None:
-        section["genes"]["reference"] = [file_digest(path) for path in reference_files(reference)]
+    if "ingest" not in job.known:
+        job.known["ingest"] = _settings(job)
     return {
-        "ingest": section,
+        "ingest": job.known["ingest"],
         "platform": source.platform,
         "organism": source.organism,
         "metadata": dict(source.metadata),
@@ -35,6 +31,17 @@ def request(job: Job, slide_id: str) -> dict[str, Any]:
             if path is not None
         },
     }
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """Return the settings that all slides share, with the digests of the files that they name."""
+    section = job.config.ingest.model_dump(mode="json")
+    del section["qc"]["min_spots_per_gene"]  # of the corpus: stage select looks at it
+    section["genes"]["map"] = file_digest(job.config.ingest.genes.map)
+    section["genes"]["vocabulary"] = file_digest(job.config.ingest.genes.vocabulary)
+    if (reference := job.config.ingest.genes.reference) is not None:
+        section["genes"]["reference"] = [file_digest(path) for path in reference_files(reference)]
+    return section
 
 
 def run(job: Job, slide_id: str) -> Outcome:

@@ -19,6 +19,8 @@ from stpatch.storage import sha256_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stpatch.stages.parent import Parent
+
 SLIDE_STAGES = ("ingest", "normalize", "crop")
 """The stages that a slide goes through, in order."""
 
@@ -40,8 +42,27 @@ class Job:
 
     @cached_property
     def sources(self) -> dict[str, SlideSource]:
-        """The corpus' slides by id, in samplesheet order."""
+        """The slides to build by id, in samplesheet order.
+
+        Those that the dataset that is extended has, or had until they were withdrawn, are not among them.
+        """
+        known = set(self.config.slides.withdraw)
+        if self.parent is not None:
+            known |= {*self.parent.slides, *self.parent.withdrawn}
+        return {slide_id: source for slide_id, source in self.listed.items() if slide_id not in known}
+
+    @cached_property
+    def listed(self) -> dict[str, SlideSource]:
+        """All slides that the config lists, by id, in samplesheet order."""
         return {source.slide_id: source for source in read_sources(self.config.slides)}
+
+    @cached_property
+    def parent(self) -> Parent | None:
+        """The dataset that this one extends, None for a dataset of its own."""
+        from stpatch.stages.parent import Parent
+
+        folder = self.config.dataset.extends
+        return None if folder is None else Parent.open(folder)
 
     @cached_property
     def gives_splits(self) -> bool:
@@ -55,8 +76,14 @@ class Job:
 
     @property
     def output(self) -> Path:
-        """The dataset's folder."""
-        return self.config.dataset.output
+        """The folder in which the dataset is built."""
+        return self.config.output_folder
+
+    @property
+    def url(self) -> str | None:
+        """Where the finished dataset is copied to, if ``dataset.output`` is a URL."""
+        output = self.config.dataset.output
+        return output if isinstance(output, str) else None
 
     @property
     def roots(self) -> Mapping[str, Path]:
@@ -72,6 +99,11 @@ class Job:
     def checksums(self) -> Checksums:
         """The checksums of outputs that this process has checked."""
         return Checksums()
+
+    @cached_property
+    def known(self) -> dict[str, Any]:
+        """What stages have worked out once for all of their units, by name: from the config and the files it names."""
+        return {}
 
     @cached_property
     def code(self) -> CodeIndex:
@@ -143,8 +175,8 @@ class Job:
             )
         return receipt
 
-    def receipts(self, stage: str) -> dict[str, Receipt]:
-        """Return the receipts of the slides that went through a stage, in samplesheet order.
+    def receipts(self, stage: str, slides: Iterable[str] | None = None) -> dict[str, Receipt]:
+        """Return the receipts of the slides that went through a stage, in samplesheet order; `slides` are all if None.
 
         Slides that failed (``run.on_error: skip``) are left out; where a slide has neither receipt nor failure, the
         stage is not finished.
@@ -157,7 +189,7 @@ class Job:
         found: dict[str, Receipt] = {}
         missing: list[str] = []
         failed: list[str] = []
-        for slide_id in self.sources:
+        for slide_id in self.sources if slides is None else slides:
             receipt = self.book.receipt(stage, slide_id)
             if self.failed(slide_id, until=stage):  # a receipt beside it is of an earlier run
                 failed.append(slide_id)
@@ -179,7 +211,7 @@ class Job:
                 found=f"no receipt of {_listed(missing)}",
                 hint=f"run it first: stpatch run {stage} CONFIG",
             )
-        if not found:
+        if self.sources and len(failed) == len(self.sources):
             raise StpatchError(
                 "no slide is left: all have failed",
                 where=f"stage {stage}",

@@ -15,6 +15,7 @@ from stpatch.stages.job import Job, Outcome
 from stpatch.storage import digest, read_sealed, write_sealed
 
 if TYPE_CHECKING:  # `request` is asked of every unit of an up-to-date build: what only `run` needs is imported there
+    from stpatch.config import Config
     from stpatch.expression.normalize import Normalization
     from stpatch.slides.slide import Slide
 
@@ -26,7 +27,9 @@ def request(job: Job, slide_id: str) -> dict[str, Any]:
         "normalize": job.config.section("normalize"),
         "rules": [rule.score_key for rule in panel_rules(job)],
     }
-    if job.config.normalize.target_sum == "corpus_median":
+    if job.parent is not None:
+        value["parent"] = job.parent.target_sum
+    elif job.config.normalize.target_sum == "corpus_median":
         value["corpus"] = [job.receipt("ingest", name).fingerprint for name in sorted(fit_slides(job)[0])]
     return value
 
@@ -104,6 +107,8 @@ def _corpus_target(job: Job) -> float:
     """Return the corpus' median total, over the slides that choose (``channels.fit_on``); it is worked out once."""
     from stpatch.expression.normalize import corpus_median
 
+    if job.parent is not None and job.parent.target_sum is not None:  # a corpus that grows keeps its numbers
+        return job.parent.target_sum
     receipts = {slide_id: job.receipt("ingest", slide_id) for slide_id in fit_slides(job)[0]}
     key = digest([receipt.fingerprint for receipt in receipts.values()])
     path = job.work / "corpus_median.json"
@@ -119,6 +124,16 @@ def _corpus_target(job: Job) -> float:
     target = corpus_median(totals())
     write_sealed(path, {"corpus": key, "target_sum": target})
     return target
+
+
+def normalization_json(config: Config) -> dict[str, Any]:
+    """Return what the manifest says of the normalization: the method, and the numbers that it has."""
+    value: dict[str, Any] = config.section("normalize")["normalize"]
+    if value["method"] != "pearson_residuals":
+        del value["theta"]
+    if value["method"] in ("none", "pearson_residuals"):
+        del value["target_sum"]
+    return value
 
 
 def ingest_fingerprint(job: Job, slide_id: str) -> str:

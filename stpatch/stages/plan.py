@@ -2,8 +2,9 @@
 
 What is in a shard is fixed here, by seed and slides, never by rank, workers or restarts. The slides of a split are cut
 into groups of ``shards.mix``; samples are shuffled within their group; the groups follow one another, and every
-``shards.patches`` samples make a shard, which is one task. So a shard is a fair sample of its group, only the last
-shard of a split is short, and a tar shard holds the same samples as the zarr shard of the same number.
+``shards.patches`` samples make a shard, which is one task (`ShardsSection.patches_for` where it is ``auto``). So a
+shard is a fair sample of its group, only the last shard of a split is short, and a tar shard holds the same samples as
+the zarr shard of the same number.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.dataset.sample import check_key, field_names, label_name
-from stpatch.errors import ConfigError, DatasetError, StpatchError
-from stpatch.image.split import assign_blocks
+from stpatch.errors import ConfigError, DatasetError, InputError, StpatchError
+from stpatch.image.blocks import assign_blocks
+from stpatch.registry import FORMATS
 from stpatch.seeds import generator, permutation
 from stpatch.slides.labels import natural_key
 from stpatch.stages.crop import Cut, read_cut
 from stpatch.stages.deal import dealt_slides, ingested_facts, require_no_duplicates, separation_notes
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.receipts import Receipt
+from stpatch.stages.taken_over import taken_over
 from stpatch.storage import atomic_file, digest, key_text
 
 
@@ -66,6 +69,11 @@ class Plan:
         }
 
 
+def shard_tasks(job: Job) -> list[str]:
+    """Return all tasks of the shard stage: the shards that are taken over, then those of the plan."""
+    return [*taken_over(job), *read_plan(job.plan_path).tasks()]
+
+
 def task_name(split: str, shard: int) -> str:
     """Return the name of a shard's task."""
     return f"{split}-{shard:06d}"
@@ -89,6 +97,7 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
         "mix": shards.mix,
         "seed": job.config.dataset.seed,
         "allow_duplicates": job.config.dataset.allow_duplicates,
+        **({} if job.parent is None else {"parent": job.parent.digest, "withdraw": sorted(job.config.slides.withdraw)}),
     }
 
 
@@ -99,25 +108,33 @@ def run(job: Job, _unit: str) -> Outcome:
     _check_labels(job, cropped)
     require_no_duplicates(job)
     dealt = split_patches(job, cropped)
+    over = taken_over(job)
+    names, draws = split_names(job, dealt), job.config.channels.draws
+    sizes = [draws * sum(int((splits == name).sum()) for splits in dealt.values()) for name in names]
+    # a dataset that grows keeps its parent's shards, so that its own have their size
+    per_shard = job.parent.manifest.shards.patches if job.parent else job.config.shards.patches_for(sizes)
     plan = make_plan(
         dealt,
-        splits=split_names(job, dealt),
-        draws=job.config.channels.draws,
-        patches=job.config.shards.patches,
+        splits=names,
+        draws=draws,
+        patches=per_shard,
         mix=job.config.shards.mix,
         seed=job.config.dataset.seed,
+        first=job.parent.next_shards() if job.parent else None,
     )
-    if not len(plan.split):
+    if not len(plan.split) and not over:
         raise _no_patch(job, cropped)
     _write(job.plan_path, plan)
     counts = np.bincount(plan.split, minlength=len(plan.splits))
     facts = {
         "samples": {name: int(count) for name, count in zip(plan.splits, counts, strict=True)},
-        "tasks": len(plan.tasks()),
+        "tasks": len(plan.tasks()) + len(over),
+        "shard_patches": per_shard,
         "notes": _notes(job, dealt, plan),
-        "dtype": counts_dtype(cropped),
-        "labels": label_categories([job.receipt("ingest", slide_id) for slide_id in cropped]),
-        "largest_patch": np.max([receipt.facts["largest_patch"] for receipt in cropped.values()], axis=0).tolist(),
+        "dtype": counts_dtype(job, cropped),
+        "labels": label_categories(job, [job.receipt("ingest", slide_id) for slide_id in cropped]),
+        "largest_patch": _largest_patch(job, cropped),
+        "taken_over": {"shards": len(over), "written_anew": sum(over.values())},
     }
     return Outcome(outputs=[(job.plan_path, None)], facts=facts)
 
@@ -175,7 +192,7 @@ def _check_labels(job: Job, slide_ids: Iterable[str]) -> None:
     """Refuse a label that no ingested slide has."""
     ingested = [job.receipt("ingest", slide_id).facts for slide_id in slide_ids]
     for label in job.config.ingest.labels:
-        if ingested and not any(facts["labels"].get(label) for facts in ingested):
+        if ingested and job.parent is None and not any(facts["labels"].get(label) for facts in ingested):
             notes = (
                 note for facts in ingested for note in facts["record"]["notes"] if note.startswith(f"label {label}:")
             )
@@ -217,7 +234,12 @@ def split_patches(job: Job, cropped: Mapping[str, Receipt]) -> dict[str, NDArray
 
 def split_names(job: Job, dealt: Mapping[str, NDArray[np.object_]]) -> list[str]:
     """Return the splits that have patches: those of ``split.fractions`` in their order, then others by name."""
-    present = {str(name) for splits in dealt.values() for name in set(splits.tolist()) if name}
+    return ordered_splits(job, {str(name) for splits in dealt.values() for name in set(splits.tolist()) if name})
+
+
+def ordered_splits(job: Job, names: Iterable[str]) -> list[str]:
+    """Return splits in order: those of ``split.fractions`` as they stand there, then others by name."""
+    present = set(names)
     first = [name for name in job.config.split.fractions if name in present]
     return first + sorted(present - set(first))
 
@@ -230,6 +252,7 @@ def make_plan(
     patches: int,
     mix: int,
     seed: int,
+    first: Mapping[str, int] | None = None,
 ) -> Plan:
     """Order the samples of every split and cut the order into shards.
 
@@ -241,13 +264,16 @@ def make_plan(
         The splits, in order.
     draws, patches, mix, seed
         ``channels.draws``, ``shards.patches``, ``shards.mix``, ``dataset.seed``.
+    first
+        Number of each split's first shard, 0 where it has none before.
     """
     slides = sorted(dealt)
     parts: list[tuple[NDArray[np.int64], ...]] = []
     for number, split in enumerate(splits):
         slide, patch, draw = _split_order(dealt, slides, split, draws=draws, mix=mix, seed=seed)
         position = np.arange(len(slide))
-        parts.append((np.full(len(slide), number), position // patches, position % patches, slide, patch, draw))
+        shard = position // patches + (first or {}).get(split, 0)
+        parts.append((np.full(len(slide), number), shard, position % patches, slide, patch, draw))
     empty = tuple(np.zeros(0, np.int64) for _ in range(6))
     split_of, shard, index, slide, patch, draw = (
         np.concatenate(arrays) for arrays in zip(*(parts or [empty]), strict=True)
@@ -287,19 +313,63 @@ def _split_order(
     return slide_of, patch_of, draw_of
 
 
-def counts_dtype(cropped: Mapping[str, Receipt]) -> str:
-    """Return the dtype that holds every pixel's count: uint16, or uint32 where a count needs it."""
-    largest = max(receipt.facts["largest_count"] for receipt in cropped.values())
-    return "uint16" if largest < 2**16 else "uint32"
+def counts_dtype(job: Job, cropped: Mapping[str, Receipt]) -> str:
+    """Return the dtype that holds every pixel's count: uint16, or uint32 where a count needs it.
+
+    Raises
+    ------
+    InputError
+        The dataset that is extended has uint16, and a new slide may have a larger count.
+    """
+    largest = {slide_id: receipt.facts["largest_count"] for slide_id, receipt in cropped.items()}
+    large = [slide_id for slide_id, count in largest.items() if count >= 2**16]
+    if job.parent is None or job.config.shards.values != "counts":
+        return "uint32" if large else "uint16"
+    dtype = job.parent.manifest.tensor.dtype
+    if dtype == "uint16" and large:
+        raise InputError(
+            "a count is larger than the dataset that is extended can hold",
+            where=f"slide {large[0]}, key dataset.extends",
+            found=f"up to {largest[large[0]]:g} in a pixel, and x of {dtype}",
+            expected=f"at most {2**16 - 1}",
+            hint="leave the slide out, or build a dataset without dataset.extends",
+        )
+    return dtype
 
 
-def label_categories(ingested: Sequence[Receipt]) -> dict[str, list[str]]:
-    """Return each label's categories over all slides, in natural order."""
+def _largest_patch(job: Job, cropped: Mapping[str, Receipt]) -> list[int]:
+    """Return the largest (height, width); a zarr dataset that is extended has room for no larger one."""
+    sizes = {slide_id: receipt.facts["largest_patch"] for slide_id, receipt in cropped.items()}
+    if job.parent is None:
+        return [int(side) for side in np.max(list(sizes.values()), axis=0)]
+    before = job.parent.manifest.tensor.shape[1:]
+    fixed = FORMATS.get(job.config.shards.format).fixed_shape
+    for slide_id, size in sizes.items():
+        if fixed and any(side > most for side, most in zip(size, before, strict=True)):
+            raise InputError(
+                "a sample is larger than the arrays of the dataset that is extended",
+                where=f"slide {slide_id}, key dataset.extends",
+                found=f"{size[0]} x {size[1]} pixels",
+                expected=f"at most {before[0]} x {before[1]}",
+                hint="leave the slide out, or build a dataset without dataset.extends (format tar holds any size)",
+            )
+    return [int(side) for side in np.max([before, *sizes.values()], axis=0)]
+
+
+def label_categories(job: Job, ingested: Sequence[Receipt]) -> dict[str, list[str]]:
+    """Return each label's categories over all slides, in natural order; new ones after those of an earlier version."""
     merged: dict[str, set[str]] = {}
     for receipt in ingested:
         for name, categories in receipt.facts["labels"].items():
             merged.setdefault(name, set()).update(categories)
-    return {name: sorted(categories, key=natural_key) for name, categories in sorted(merged.items())}
+    known: dict[str, list[str]] = {}
+    if job.parent is not None:
+        names = {label_name(name): name for name in job.config.ingest.labels}
+        known = {names[name]: list(categories) for name, categories in job.parent.manifest.labels.items()}
+    return {
+        name: known.get(name, []) + sorted(merged.get(name, set()) - set(known.get(name, [])), key=natural_key)
+        for name in sorted({*merged, *known})
+    }
 
 
 def _block_splits(job: Job, slide_id: str, cut: Cut) -> NDArray[np.object_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,20 +11,17 @@ from numpy.typing import NDArray
 
 from stpatch.errors import InputError
 from stpatch.expression.rules.base import RuleSpec
-from stpatch.slides.genes import PAD, read_vocabulary
-from stpatch.slides.store import read_genes, read_slide
-from stpatch.stages.channels import Channels, channels_json, vocabulary_names
+from stpatch.slides.genes import read_vocabulary
+from stpatch.stages.channels import Channels, channels_json
+from stpatch.stages.corpus import Corpus, is_mixed, number_genes
 from stpatch.stages.deal import fit_slides, require_no_duplicates
 from stpatch.stages.job import Job, Outcome, file_digest
-from stpatch.stages.measured import absent_is_zero, slide_with_zeros, with_zeros, zero_genes
+from stpatch.stages.measured import absent_is_zero
 from stpatch.stages.normalize import gene_list, panel_rules
-from stpatch.stages.receipts import Receipt
 from stpatch.storage import atomic_file, canonical_json, write_bytes
 
 if TYPE_CHECKING:  # `request` is asked in an up-to-date build: what only `run` needs is imported there
     from stpatch.expression.pool import PooledStatistics
-    from stpatch.expression.statistics import SlideStatistics
-    from stpatch.slides.slide import Slide
 
 
 def request(job: Job, _unit: str) -> dict[str, Any]:
@@ -42,6 +38,7 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
         "fit": sorted(fit_slides(job)[0]),
         "min_spots_per_gene": job.config.ingest.qc.min_spots_per_gene,
         "vocabulary": file_digest(job.config.ingest.genes.vocabulary),
+        **({} if job.parent is None else {"parent": job.parent.digest}),
     }
 
 
@@ -50,6 +47,10 @@ def run(job: Job, _unit: str) -> Outcome:
     from stpatch.expression.pool import pool_statistics
 
     require_no_duplicates(job)
+    if job.parent is not None:
+        from stpatch.stages import grown
+
+        return grown.run(job, job.parent)
     slides = list(job.receipts("normalize"))
     ingested = job.receipts("ingest")
     by_organism = is_mixed([ingested[slide_id] for slide_id in slides])
@@ -57,7 +58,7 @@ def run(job: Job, _unit: str) -> Outcome:
     fit = [slide_id for slide_id in fit if slide_id in set(slides)]
     if not fit:
         raise _nothing_to_fit(fit_on)
-    corpus = _Corpus(job, by_organism=by_organism, zero=[name for name in slides if absent_is_zero(job, name)])
+    corpus = Corpus(job, by_organism=by_organism, zero=[name for name in slides if absent_is_zero(job, name)])
     corpus.see(slides)
     whole = pool_statistics(slides, corpus.statistics)
     pooled = whole if len(fit) == len(slides) else pool_statistics(fit, corpus.statistics)
@@ -105,113 +106,9 @@ def _all_rare(least: int, n_genes: int) -> InputError:
     )
 
 
-class _Corpus:
-    """Slides and statistics under their vocabulary names, one at a time."""
-
-    def __init__(self, job: Job, *, by_organism: bool, zero: Sequence[str] = ()) -> None:
-        self.job = job
-        self.by_organism = by_organism
-        self.zero = frozenset(zero)
-        self.names: tuple[str, ...] = ()
-
-    def see(self, slides: Sequence[str]) -> None:
-        """Collect the names of all genes, if there is a slide whose absent genes are zeros."""
-        if self.zero:
-            self.names = tuple(sorted({name for slide_id in slides for name in self.listed(slide_id).genes}))
-
-    def zeros(self, slide_id: str, listed: Sequence[str]) -> list[str]:
-        """Return the corpus' genes that a slide, which lists some, has as zeros."""
-        if slide_id not in self.zero:
-            return []
-        organisms = self.job.receipt("ingest", slide_id).facts["organisms"]
-        return zero_genes(self.names, listed, organisms=organisms, by_organism=self.by_organism)
-
-    def statistics(self, slide_id: str) -> SlideStatistics:
-        """Return a slide's statistics, with the genes that it has as zeros."""
-        statistics = self.listed(slide_id)
-        return with_zeros(statistics, self.zeros(slide_id, statistics.genes))
-
-    def listed(self, slide_id: str) -> SlideStatistics:
-        """Return a slide's statistics of the genes that its file lists."""
-        from stpatch.expression.statistics import SlideStatistics
-
-        (written,) = self.job.receipt("normalize", slide_id).outputs
-        statistics = SlideStatistics.load(self.job.statistics_path(slide_id), sha256=written.sha256)
-        if not self.by_organism:
-            return statistics
-        genes = read_genes(self.job.slide_path(slide_id), columns=["organism"])
-        return replace(statistics, genes=tuple(vocabulary_names(genes, by_organism=True)))
-
-    def ids(self, slide_id: str, ids: Mapping[str, int]) -> NDArray[np.int32]:
-        names = vocabulary_names(
-            read_genes(self.job.slide_path(slide_id), columns=["organism"]), by_organism=self.by_organism
-        )
-        return np.array([ids[name] for name in names if name in ids], np.int32)
-
-    def slide(self, slide_id: str) -> Slide:
-        slide = read_slide(self.job.slide_path(slide_id))
-        names = vocabulary_names(slide.genes, by_organism=self.by_organism)
-        return slide_with_zeros(replace(slide, genes=slide.genes.set_axis(names, axis=0)), self.zeros(slide_id, names))
-
-
-def is_mixed(receipts: Sequence[Receipt]) -> bool:
-    """Whether the slides' genes belong to more than one organism (genes that the user mapped belong to none)."""
-    return len({organism for receipt in receipts for organism in receipt.facts["organisms"] if organism}) > 1
-
-
-def number_genes(
-    names: Sequence[str], vocabulary: Mapping[str, int] | None, *, by_organism: bool = False
-) -> tuple[dict[str, int], int]:
-    """Give the measured genes their ids.
-
-    Parameters
-    ----------
-    names
-        Sorted vocabulary names of all measured genes.
-    vocabulary
-        An external vocabulary; genes that it lacks get no id. None: ids from 1 in order of name.
-    by_organism
-        Names are ``organism:gene``; a vocabulary may have them with or without the organism.
-
-    Returns
-    -------
-    ids, pad_id
-        Name -> id, and the id of no gene: the vocabulary's ``<pad>``, else 0 (or the first free id where 0 is a gene).
-
-    Raises
-    ------
-    InputError
-        The vocabulary has none of the genes, or has one name for the genes of two organisms.
-    """
-    if vocabulary is None:
-        return {name: number for number, name in enumerate(names, 1)}, 0
-    known = {name: name if name in vocabulary or not by_organism else name.partition(":")[2] for name in names}
-    ids = {name: vocabulary[word] for name, word in known.items() if word in vocabulary and word != PAD}
-    if not ids:
-        raise InputError(
-            "no measured gene is in the vocabulary",
-            where="key ingest.genes.vocabulary",
-            found=f"genes such as {', '.join(names[:5])}",
-            expected=f"names such as {', '.join(list(vocabulary)[:5])}",
-            hint="see ingest.genes: identity (symbol or ensembl) and map",
-        )
-    if len(set(ids.values())) < len(ids):
-        shared = Counter(ids.values())
-        twice = [name for name in names if shared[ids.get(name, -1)] > 1]
-        raise InputError(
-            "the vocabulary has one name for genes of several organisms",
-            where="key ingest.genes.vocabulary",
-            found=", ".join(twice[:8]),
-            expected="one gene per id",
-            hint="map one of them to the other's name, or to nothing (ingest.genes.map), or list them as organism:gene",
-        )
-    taken = set(vocabulary.values())
-    return ids, vocabulary.get(PAD, 0 if 0 not in taken else max(taken) + 1)
-
-
 def _choose(
     job: Job,
-    corpus: _Corpus,
+    corpus: Corpus,
     slides: Sequence[str],
     fit: Sequence[str],
     whole: PooledStatistics,
@@ -228,17 +125,10 @@ def _choose(
     if rules and not rules[0].rule.scored:  # names are not chosen by counts
         fit, pooled = slides, whole
     if section.scope == "panel":
-        panel = _ranked(rules[0], corpus, fit, ids, pooled=pooled, least=section.min_detected)
+        panel = ranked_genes(rules[0], corpus, fit, ids, pooled=pooled, least=section.min_detected)
         n_channels = len(panel)
     elif section.scope == "slide":
-        if rules[0].rule.needs_genes:  # the list is checked against the corpus; a slide need not measure all of it
-            listed = _ranked(replace(rules[0], scope="panel"), corpus, slides, ids, pooled=whole)
-            chosen = {slide_id: listed[np.isin(listed, corpus.ids(slide_id, ids))] for slide_id in slides}
-        else:
-            own = _Corpus(job, by_organism=corpus.by_organism)
-            chosen = {
-                slide_id: _ranked(rules[0], own, [slide_id], ids, least=section.min_detected) for slide_id in slides
-            }
+        chosen = slide_channels(job, corpus, slides, ids, pooled=whole)
         n_channels = max(len(numbers) for numbers in chosen.values())
         slide_panels = {
             slide_id: np.pad(numbers, (0, n_channels - len(numbers)), constant_values=pad_id)
@@ -247,7 +137,7 @@ def _choose(
     else:
         n_channels = section.n
         if rules:
-            candidates = np.sort(_ranked(rules[0], corpus, fit, ids, pooled=pooled, least=section.min_detected))
+            candidates = np.sort(ranked_genes(rules[0], corpus, fit, ids, pooled=pooled, least=section.min_detected))
     by_id = sorted(ids.items(), key=lambda item: item[1])
     return Channels(
         names=[name for name, _ in by_id],
@@ -261,9 +151,27 @@ def _choose(
     )
 
 
-def _ranked(
+def slide_channels(
+    job: Job,
+    corpus: Corpus,
+    slides: Sequence[str],
+    ids: Mapping[str, int],
+    *,
+    pooled: PooledStatistics | None = None,
+) -> dict[str, NDArray[np.int32]]:
+    """Return each slide's own channels (scope slide): gene ids in the rule's order, as many as it has."""
+    (rule,) = panel_rules(job)
+    if rule.rule.needs_genes:  # the list is checked against the corpus; a slide need not measure all of it
+        listed = ranked_genes(replace(rule, scope="panel"), corpus, slides, ids, pooled=pooled)
+        return {slide_id: listed[np.isin(listed, corpus.ids(slide_id, ids))] for slide_id in slides}
+    own = Corpus(job, by_organism=corpus.by_organism)
+    least = job.config.channels.min_detected
+    return {slide_id: ranked_genes(rule, own, [slide_id], ids, least=least) for slide_id in slides}
+
+
+def ranked_genes(
     rule: RuleSpec,
-    corpus: _Corpus,
+    corpus: Corpus,
     slides: Sequence[str],
     ids: Mapping[str, int],
     *,

@@ -8,14 +8,17 @@ own order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stpatch.dataset.entries import WrittenShard
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.sample import Sample, label_name
 from stpatch.registry import FORMATS
+from stpatch.stages import taken_over
 from stpatch.stages.channels import Channels, read_channels
 from stpatch.stages.job import Job, Outcome
 from stpatch.stages.plan import Plan, read_plan, task_digest
@@ -33,6 +36,9 @@ _kept: dict[str, Cutter] = {}
 
 def request(job: Job, task: str) -> dict[str, Any]:
     """Return what a shard depends on: its samples, and the slides, channels and settings that fill them."""
+    over = taken_over.taken_over(job)
+    if task in over:
+        return taken_over.request(job, task, anew=over[task])
     plan = read_plan(job.plan_path)
     samples = plan.tasks()[task]
     slides = [plan.slides[i] for i in np.unique(plan.slide[samples])]
@@ -50,7 +56,10 @@ def request(job: Job, task: str) -> dict[str, Any]:
 
 
 def run(job: Job, task: str) -> Outcome:
-    """Cut, encode and write the samples of one shard."""
+    """Cut, encode and write the samples of one shard, or take it over from the dataset that is extended."""
+    over = taken_over.taken_over(job)
+    if task in over:
+        return taken_over.run(job, task, anew=over[task])
     plan = read_plan(job.plan_path)
     samples = plan.tasks()[task]
     channels, layout = read_channels(job.channels_path), dataset_layout(job)
@@ -63,15 +72,21 @@ def run(job: Job, task: str) -> Outcome:
         for place, sample in cuts:
             spool.put(place, sample.key, format_.encode(sample, layout))
         written = format_.write(job.output, spool.in_order(), split=split, number=number, layout=layout)
-    rows_path = job.rows_path(task)
-    ranges = np.array(written.ranges, np.int64).reshape(-1, 2)
-    with atomic_file(rows_path) as file:
-        np.savez(file, offset=ranges[:, 0], nbytes=ranges[:, 1])
+    rows_path = write_rows(job, task, written)
     outputs: list[tuple[Any, str | None]] = [(job.output / item.path, item.sha256) for item in written.entry.files()]
     return Outcome(
         outputs=[*outputs, (rows_path, None)],
         facts={"split": split, "number": number, "record": written.entry.as_json()},
     )
+
+
+def write_rows(job: Job, task: str, written: WrittenShard) -> Path:
+    """Store what patches.parquet says of a shard's samples, in their order; return the file."""
+    path = job.rows_path(task)
+    ranges = np.array(written.ranges, np.int64).reshape(-1, 2)
+    with atomic_file(path) as file:
+        np.savez(file, offset=ranges[:, 0], nbytes=ranges[:, 1], crc32c=np.array(written.checksums, np.uint32))
+    return path
 
 
 def dataset_layout(job: Job) -> Layout:
@@ -83,12 +98,20 @@ def dataset_layout(job: Job) -> Layout:
         format=config.shards.format,
         encoding=config.shards.encoding,
         dtype=facts["dtype"] if config.shards.values == "counts" else config.shards.dtype,
-        shape=(channels.n_channels, height, width),
-        patches=config.shards.patches,
+        shape=(channels.n_channels, *_largest(job, height, width)),
+        patches=facts["shard_patches"],
         labels=tuple(sorted(label_name(name) for name in facts["labels"])),
         genes=config.channels.scope != "panel",
         variable=config.crop.unit == "slide",
     )
+
+
+def _largest(job: Job, height: int, width: int) -> tuple[int, int]:
+    """Return the size of the largest sample, those of the dataset that is extended among them."""
+    if job.parent is None:
+        return height, width
+    before = job.parent.manifest.tensor.shape[1:]
+    return max(height, before[0]), max(width, before[1])
 
 
 def _cut(

@@ -71,6 +71,27 @@ def build_table(lines: Sequence[SlideLine]) -> str:
     return table + (f"\n  and {rest} more slides that kept as much or more" if rest else "")
 
 
+def account_text(*, rows: Sequence[tuple[str, str]], seconds: Mapping[str, float], following: Sequence[str]) -> str:
+    """Return the end of a build: facts, the time by stage, and commands to go on with.
+
+    Parameters
+    ----------
+    rows
+        (name, text).
+    seconds
+        By stage.
+    following
+        Commands.
+    """
+    spent = {name: value for name, value in seconds.items() if value >= 0.05}
+    times = ", ".join(f"{name} {value:.1f}" for name, value in spent.items())
+    all_rows = [*rows, ("seconds", f"{sum(seconds.values()):.1f}" + (f": {times}" if times else ""))]
+    width = max(len(name) for name, _ in (*all_rows, ("next", "")))
+    lines = [f"  {name.ljust(width)}  {text}" for name, text in all_rows]
+    lines += [f"  {('next' if i == 0 else '').ljust(width)}  {command}" for i, command in enumerate(following)]
+    return "\n".join(lines)
+
+
 def dropped_text(dropped: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what was dropped by reason: ``out of tissue: 12 spots, 340 counts; control: 8 genes``."""
     return "; ".join(

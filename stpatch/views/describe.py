@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stpatch.errors import DatasetError
+from stpatch.views.report.facts import slide_facts
 from stpatch.views.whole import Whole
 from stpatch.views.words import aligned, gene_table, slide_table, split_table
 
@@ -78,6 +81,59 @@ def describe_patch(folder: Path, key: str, *, most: int = 12) -> str:
     ]
     what = "counts" if whole.manifest.values == "counts" else str(whole.manifest.normalization["method"])
     return "\n\n".join([key, _pairs(facts), gene_table(sample.x, names, occupied, what=what, most=most)])
+
+
+def describe_slide(folder: Path, slide_id: str) -> str:
+    """Return what a slide holds: its size, what QC took, its patches by split, notes.
+
+    Raises
+    ------
+    DatasetError
+        There is no such slide; the message names the nearest.
+    """
+    whole = Whole(folder)
+    known = [str(name) for name in whole.slides["slide_id"]]
+    if slide_id not in known:
+        near = difflib.get_close_matches(slide_id, known, n=1)
+        raise DatasetError(
+            "there is no such slide",
+            where=folder,
+            found=slide_id,
+            expected="a slide_id of slides.parquet",
+            hint=f"did you mean {near[0]!r}?" if near else None,
+        )
+    own = whole.patches[whole.patches["slide_id"] == slide_id]
+    fact = slide_facts(whole.slides[whole.slides["slide_id"] == slide_id], own)[0]
+    pitch = "micrometres unknown" if fact.pitch_um is None else f"{fact.pitch_um:.4g} um a pixel"
+    facts = [
+        ["platform", f"{fact.platform}, {fact.organism}"],
+        ["grid", f"{fact.rows} x {fact.cols} pixels, {pitch}"],
+        ["spots", f"{fact.spots} on the grid"],
+        ["genes", f"{fact.genes} measured"],
+        *([name, str(value)] for name, value in fact.metadata.items()),
+        *(["note", note] for note in fact.notes),
+    ]
+    steps = [[step.name, step.spots, step.counts] for step in fact.waterfall()]
+    blocks = [slide_id, _pairs(facts), aligned(["step", "spots", "counts"], steps, digits=12) if steps else ""]
+    keys = [[split, len(rows), str(rows["key"].iloc[0])] for split, rows in own.groupby("split", sort=False)]
+    return "\n\n".join([*(block for block in blocks if block), aligned(["split", "patches", "such as"], keys)])
+
+
+def describe_shard(folder: Path, shard: str, *, most: int = 20) -> str:
+    """Return what a shard holds: its samples in order, the first `most` of them.
+
+    Raises
+    ------
+    DatasetError
+        There is no such shard.
+    """
+    rows = Whole(folder).rows_of_shard(shard)
+    shown = rows.head(most)[["index", "key", "slide_id", "n_spots", "coverage", "nbytes"]]
+    table = aligned(["index", "key", "slide", "spots", "coverage", "bytes"], shown.to_numpy(dtype=object).tolist())
+    more = f"\n  and {len(rows) - most} more" if len(rows) > most else ""
+    slides = rows["slide_id"].nunique()
+    head = f"{_many(len(rows), 'sample')} of {_many(slides, 'slide')}, {rows['nbytes'].sum() / 1e6:.2f} MB"
+    return "\n\n".join([str(rows["shard"].iloc[0]), f"  {head}", table + more])
 
 
 def summary(whole: Whole) -> str:

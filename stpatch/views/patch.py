@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stpatch.views.paint import FAINT, INK, heading, new_figure, show_pixels
+from stpatch.views.paint import INK, heading, show_pixels
 from stpatch.views.slide import log_range, log_totals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,29 +68,3 @@ def draw_channel(axes: Axes, picture: PatchPicture, channel: int, *, size: float
     image = np.where(picture.totals > 0, picture.x[channel].astype(np.float64), np.nan)
     show_pixels(axes, image)
     heading(axes, picture.names[channel], size=size)
-
-
-def patch_figure(picture: PatchPicture, *, channels: int = 11) -> Figure:
-    """Return a patch as a figure: totals first, then the channels that vary most, six to a row."""
-    chosen = telling_channels(picture, channels)
-    n_columns = min(6, 1 + len(chosen))
-    n_rows = -(-(1 + len(chosen)) // n_columns)
-    high, wide = picture.totals.shape
-    side, gap, head = 1.45, 0.14, 0.28
-    tall = float(np.clip(side * high / wide, 0.4, 4))
-    width = max(n_columns * (side + gap) + gap, 4.2)
-    height = n_rows * (tall + head) + 0.85
-    figure = new_figure(width, height)
-    figure.text(gap / width, 1 - 0.25 / height, picture.key, fontsize=11, color=INK, va="center")
-    figure.text(
-        gap / width, 1 - 0.48 / height, " \u00b7 ".join(picture.note.splitlines()), fontsize=8, color=FAINT, va="center"
-    )
-    for i in range(1 + len(chosen)):
-        row, column = divmod(i, n_columns)
-        left, bottom = gap + column * (side + gap), height - 0.7 - (row + 1) * (tall + head)
-        axes = figure.add_axes((left / width, bottom / height, side / width, tall / height))
-        if i == 0:
-            draw_totals(axes, picture, size=8)
-        else:
-            draw_channel(axes, picture, int(chosen[i - 1]), size=8)
-    return figure

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stpatch.views.describe import summary
 from stpatch.views.montage import montage, spread
-from stpatch.views.patch import PatchPicture, patch_figure
+from stpatch.views.patch import PatchPicture
 from stpatch.views.slide import SlidePicture
 from stpatch.views.whole import Whole
 
@@ -99,15 +99,6 @@ def preview(folder: Path, *, slides: int = 12, patches: int = 6) -> Figure:
         rows = [patch_picture(whole, str(by_slide[s].loc[pick_patch(by_slide[s]), "key"])) for s in chosen]
         title = f"{whole.manifest.dataset['name']} {whole.manifest.dataset['version']}"
         return montage(title, summary(whole), slides=pictures, patches=rows, splits=whole.splits)
-    finally:
-        whole.close()
-
-
-def patch_preview(folder: Path, key: str, *, channels: int = 11) -> Figure:
-    """Draw one patch of a dataset: totals, and the channels that vary most."""
-    whole = Whole(folder)
-    try:
-        return patch_figure(patch_picture(whole, key), channels=channels)
     finally:
         whole.close()
 

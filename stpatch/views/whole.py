@@ -12,7 +12,7 @@ import pandas as pd
 
 from stpatch.dataset.manifest import read_manifest
 from stpatch.dataset.reader import Dataset, open_dataset
-from stpatch.dataset.tables import GENES, SLIDES, patch_columns, read_table
+from stpatch.dataset.tables import DIGESTS, GENES, SLIDES, patch_columns, read_table
 from stpatch.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -49,6 +49,41 @@ class Whole:
         """One row per gene of the vocabulary."""
         return self._table("genes", GENES)
 
+    @cached_property
+    def slides_with_digests(self) -> pd.DataFrame:
+        """The slides with the digests of their sections, where the dataset has them."""
+        import pyarrow.parquet as pq
+
+        path = self.folder / self.manifest.tables["slides"].path
+        there = set(pq.read_schema(path).names)
+        return self._table("slides", SLIDES | {name: kind for name, kind in DIGESTS.items() if name in there})
+
+    @cached_property
+    def gene_names(self) -> dict[int, str]:
+        """The vocabulary's names by gene id."""
+        return dict(zip(self.genes["gene_id"].tolist(), self.genes["name"].astype(str).tolist(), strict=True))
+
+    def gene_id(self, name: str) -> int:
+        """Return the id of a gene, by its name or Ensembl id.
+
+        Raises
+        ------
+        DatasetError
+            There is no such gene; the message names the nearest.
+        """
+        genes = self.genes
+        found = genes[(genes["name"] == name) | (genes["ensembl_id"] == name)]
+        if found.empty:
+            near = difflib.get_close_matches(name, genes["name"].astype(str), n=1)
+            raise DatasetError(
+                "there is no such gene",
+                where=self.folder / self.manifest.tables["genes"].path,
+                found=name,
+                expected="a name or an Ensembl id of genes.parquet",
+                hint=f"did you mean {near[0]!r}?" if near else None,
+            )
+        return int(found["gene_id"].iloc[0])
+
     @property
     def splits(self) -> tuple[str, ...]:
         """All splits, in order."""
@@ -82,6 +117,26 @@ class Whole:
                 hint=f"did you mean {near[0]!r}?" if near else None,
             )
         return {str(name): value for name, value in rows.iloc[0].items()}
+
+    def rows_of_shard(self, shard: str) -> pd.DataFrame:
+        """Return the rows of a shard's samples; `shard` is a path of patches.parquet, or the file's name.
+
+        Raises
+        ------
+        DatasetError
+            There is no such shard.
+        """
+        shards = self.patches["shard"]
+        rows = self.patches[(shards == shard) | shards.str.endswith(f"/{shard}")]
+        if rows.empty:
+            known = list(dict.fromkeys(shards))
+            raise DatasetError(
+                "there is no such shard",
+                where=self.folder,
+                found=shard,
+                expected=", ".join(known[:4]) + (f" and {len(known) - 4} more" if len(known) > 4 else ""),
+            )
+        return rows
 
     def sample(self, key: str, *, split: str, values: str | None = None) -> Sample:
         """Return a sample of a split by its key."""

@@ -80,7 +80,9 @@ def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values:
             part = samples[start : start + layout.patches]
             written = write_shard(folder, part, split=split, number=number, layout=layout)
             shards.append(written.entry)
-            for index, (sample, (offset, nbytes)) in enumerate(zip(part, written.ranges, strict=True)):
+            for index, (sample, (offset, nbytes), checksum) in enumerate(
+                zip(part, written.ranges, written.checksums, strict=True)
+            ):
                 height, width = sample.totals.shape
                 values_of_row = {
                     "key": sample.key,
@@ -93,6 +95,7 @@ def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values:
                     "coverage": sample.meta["n_spots"] / (height * width),
                     "height": height,
                     "width": width,
+                    "crc32c": checksum,
                 }
                 for name, column in rows.items():
                     column.append(values_of_row[name])

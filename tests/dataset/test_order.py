@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpatch.dataset.order import Balance, Order, State
+from stpatch.dataset.order import WHOLE, Balance, Order, State
 from stpatch.errors import ConfigError
 
 ORDERS = st.builds(
@@ -95,11 +95,52 @@ FIRST = [42, 16, 27, 19, 21, 20, 5, 32]
 """Must not change: a run that goes on under a later version would read some samples twice."""
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.floats(0, 1))
-def test_balance_gives_each_category_its_share(codes, temperature):
+def test_orders_of_many_samples_are_fixed_too():
+    many = Order(samples=WHOLE + 1, batch_size=5, seed=1)
+    sequence = many.epoch(0).sequence
+    assert sequence[:8].tolist() == FIRST_OF_MANY
+    np.testing.assert_array_equal(np.sort(sequence), np.arange(WHOLE + 1))
+    assert (sequence != many.epoch(1).sequence).mean() > 0.99
+    for number in (0, 3, many.batches - 1):
+        numbers, valid = many.epoch(0).batch(number)
+        places = np.arange(number * 5, number * 5 + 5)
+        np.testing.assert_array_equal(numbers, sequence[places % len(sequence)])
+        np.testing.assert_array_equal(valid, places < len(sequence))
+
+
+FIRST_OF_MANY = [41893, 2054, 21429, 29339, 52165, 61058, 61782, 40945]
+"""Must not change, as `FIRST`."""
+
+
+def test_a_state_of_an_order_that_was_drawn_otherwise_is_refused():
+    many = Order(samples=WHOLE + 1, batch_size=5, seed=1)
+    state = State(epoch=1, position=2).as_json(many)
+    assert State.of(state, many).position == 2
+    del state["order"]["permutation"]
+    with pytest.raises(ConfigError, match=r"another order(.|\n)*order.permutation"):
+        State.of(state, many)
+
+
+@given(ORDERS, st.integers(0, 3), st.lists(st.integers(0, 30), max_size=9))
+def test_computed_by_place_it_is_one_order_too(order, epoch, numbers):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stpatch.dataset.order.WHOLE", 0)
+        sequence = order.epoch(epoch).sequence
+        np.testing.assert_array_equal(np.sort(sequence), np.arange(order.samples))
+        if order.samples:
+            for number, (found, _) in zip(numbers, order.epoch(epoch).batches(numbers), strict=True):
+                places = np.arange(number * order.batch_size, (number + 1) * order.batch_size)
+                np.testing.assert_array_equal(found, sequence[places % order.samples])
+
+
+@pytest.mark.parametrize("whole", [0, WHOLE], ids=["by place", "whole"])
+@given(codes=st.lists(st.integers(0, 5), min_size=1, max_size=200), temperature=st.floats(0, 1))
+def test_balance_gives_each_category_its_share(whole, codes, temperature):
     codes = np.array(codes)
     order = Order(samples=len(codes), batch_size=4, balance=Balance(codes=codes, temperature=temperature))
-    sequence = order.epoch(2).sequence
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stpatch.dataset.order.WHOLE", whole)
+        sequence = order.epoch(2).sequence
     assert len(sequence) == len(codes)
     counts = np.bincount(codes)
     weights = np.where(counts > 0, counts.astype(float) ** temperature, 0)

@@ -329,7 +329,7 @@ def test_shuffled_epochs_hold_every_sample_once(tmp_path):
 
 def test_a_header_of_another_sample_is_told(tmp_path):
     write_dataset(tmp_path, encoding="npy")
-    dataset = stpatch.open(tmp_path, "train")
+    dataset = stpatch.open(tmp_path, "train", verify=False)
     path = tmp_path / "train/train-000000.tar"
     data = bytearray(path.read_bytes())
     data[data.index(b"s1-000000")] = ord("t")

@@ -71,7 +71,7 @@ def test_a_manifest_has_the_keys_of_its_schema(tmp_path):
     write_dataset(tmp_path)
     schema, value = manifest_schema(), json.loads((tmp_path / MANIFEST).read_text())
     assert {*schema["required"], "digest"} == set(value)  # which format 1 does not have
-    assert set(schema["properties"]) - set(value) == {"planes", "version_sets"}
+    assert set(schema["properties"]) - set(value) == {"planes", "version_sets", "extends", "merged"}
     assert set(schema["properties"]["tables"]["required"]) == {"genes", "slides", "patches"}
     assert Manifest.model_validate(value).as_json() == value
 

@@ -20,7 +20,7 @@ def patches(count, *, splits=("train", "val")):
         "key": [f"s-{number:06d}" for number in range(count)],
         "split": [splits[at] for at in split],
         "shard": [f"{splits[at]}/a.tar" for at in split],
-        **{name: np.arange(count) for name in ("index", "offset", "nbytes", "row", "col", "n_spots")},
+        **{name: np.arange(count) for name in ("index", "offset", "nbytes", "row", "col", "n_spots", "crc32c")},
         "slide_id": np.array([f"s{number % 3}" for number in range(count)], dtype=object),
         "coverage": np.linspace(0, 1, count, dtype=np.float32),
     }

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from commands import built
 from corpora import make_slide, panel_of
+from expression.plain import gene_name
 from expression.references import PANEL_REFERENCES, PATCH_REFERENCES
 
 import stpatch as package
@@ -31,6 +32,7 @@ from stpatch.expression.rules.registry import (
 from stpatch.expression.sample import PatchSampler
 from stpatch.image.moments import Moments
 from stpatch.registry import PANEL_RULES, PATCH_RULES
+from stpatch.seeds import name_keys
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -71,7 +73,8 @@ def test_every_patch_rule_equals_its_reference(name: str, number: int) -> None:
     rng = np.random.default_rng(number)
     values = rng.poisson(rng.lognormal(0, 1, 40), (25, 40)).astype(np.float64)
     ids = rng.permutation(90)[:40] + 1
-    sampler = PatchSampler(method=name, n=9, gene_ids=ids.astype(np.int32), seed=3)
+    keys = name_keys(gene_name(int(i)) for i in ids)
+    sampler = PatchSampler(method=name, n=9, gene_ids=ids.astype(np.int32), gene_keys=keys, seed=3)
     moments = Moments(n_pixels=25, mean=values.mean(axis=0), variance=values.var(axis=0, ddof=1))
     found = sampler.choose(moments, slide_id="a", number=number)
     assert sorted(ids[found].tolist()) == sorted(

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from stpatch.config import BlocksSection, CropSection, SplitSection
 from stpatch.errors import ConfigError
+from stpatch.image.blocks import assign_blocks
 from stpatch.image.crop import cut_patches
-from stpatch.image.split import assign_blocks, assign_splits
+from stpatch.image.split import assign_splits
 
 names = st.text("abcdefgh", min_size=1, max_size=4)
 fractions = st.sampled_from(
@@ -74,6 +75,71 @@ def test_shares_are_exact_where_they_can_be_and_move_with_the_seed():
 def test_few_slides(n, expected):
     counts = Counter(split(sheet(n)).values())
     assert [counts[name] for name in ("train", "val", "test")] == expected
+
+
+# ---- growth and hashes -----------------------------------------------------------------------------------------------
+
+
+@given(st.lists(names, min_size=1, max_size=30), st.lists(names, max_size=15), fractions, st.integers(0, 5))
+def test_known_splits_stay_and_the_rest_closes_the_gap(old, new, shares, seed):
+    before = split(sheet(len(old), donor=old), by="donor", fractions=shares, seed=seed)
+    slides = sheet(len(old) + len(new), donor=[*old, *new])
+    after = assign_splits(slides, section=SplitSection(by="donor", fractions=shares), seed=seed, known=before)
+    assert {slide_id: after[slide_id] for slide_id in before} == before
+    split_of = dict(zip([*old, *new], after.values(), strict=True))
+    assert list(after.values()) == [split_of[donor] for donor in [*old, *new]]
+    wanted = [name for name, share in shares.items() if share > 0]
+    known = Counter(dict(zip(old, before.values(), strict=True)).values())
+    counts = Counter(split_of.values())
+    dealt = counts - known
+    for name in dealt:  # a split that got a group was not ahead of its share before it got its last one
+        behind = max(shares[other] * len(split_of) - counts[other] for other in wanted)
+        assert counts[name] - 1 <= shares[name] * len(split_of) + 1e-9 or behind < 1
+
+
+@given(st.lists(names, min_size=1, max_size=30), st.lists(names, max_size=15), fractions, st.integers(0, 5))
+def test_a_hashed_split_depends_on_its_group_alone(donors, others, shares, seed):
+    few = split(sheet(len(donors), donor=donors), by="donor", fractions=shares, seed=seed, method="hash")
+    many = split(
+        sheet(len(donors) + len(others), donor=[*donors, *others]),
+        by="donor", fractions=shares, seed=seed, method="hash",
+    )  # fmt: skip
+    assert {slide_id: many[slide_id] for slide_id in few} == few
+    assert all(shares[name] > 0 for name in many.values())
+
+
+def test_hashed_splits_keep_their_shares_on_average():
+    splits = Counter(split(sheet(4000), method="hash", seed=1).values())
+    assert abs(splits["train"] / 4000 - 0.8) < 4 * np.sqrt(0.16 / 4000)
+    assert abs(splits["val"] / 4000 - 0.1) < 4 * np.sqrt(0.09 / 4000)
+    folds = Counter(split(sheet(4000), method="hash", folds=4, seed=1).values())
+    assert set(folds) == {"fold0", "fold1", "fold2", "fold3"}
+    assert all(abs(count / 4000 - 0.25) < 4 * np.sqrt(0.19 / 4000) for count in folds.values())
+
+
+def test_new_groups_go_on_within_their_stratum():
+    slides = sheet(8, tissue=["skin"] * 4 + ["lung"] * 4)
+    known = {"s00": "train", "s01": "train", "s04": "train"}
+    shares = {"train": 0.5, "val": 0.5}
+    found = assign_splits(slides, section=SplitSection(stratify="tissue", fractions=shares), seed=0, known=known)
+    assert Counter(found[name] for name in slides.index[:4]) == {"train": 2, "val": 2}
+    assert Counter(found[name] for name in slides.index[4:]) == {"train": 2, "val": 2}
+
+
+def test_new_folds_fill_up_the_short_ones():
+    known = {"s00": "fold0", "s01": "fold0", "s02": "fold1", "s03": "fold2"}
+    found = assign_splits(sheet(6), section=SplitSection(folds=3), seed=0, known=known)
+    assert {found["s04"], found["s05"]} == {"fold1", "fold2"}
+
+
+def test_given_splits_of_new_slides_go_with_the_known_ones():
+    slides = sheet(4, split=["", "", "val", "train"], donor=["a", "b", "c", "a"])
+    known = {"s00": "train", "s01": "test"}
+    assert assign_splits(slides, section=SplitSection(), seed=0, known=known) == {
+        "s00": "train", "s01": "test", "s02": "val", "s03": "train",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="different splits"):
+        assign_splits(slides.assign(donor=["a", "b", "c", "b"]), section=SplitSection(), seed=0, known=known)
 
 
 # ---- stratify --------------------------------------------------------------------------------------------------------

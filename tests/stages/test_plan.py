@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bundles.built import build, poisson_counts, square, write_counts
 from hypothesis import given
 from hypothesis import strategies as st
 
+import stpatch
+from stpatch.config import MOST_PATCHES, WORKERS_FED, ShardsSection
 from stpatch.stages.plan import Plan, make_plan, sample_key, task_digest
 
 SPLITS = ["train", "val"]
@@ -140,3 +144,23 @@ def test_the_order_of_a_plan_is_fixed() -> None:
     assert " ".join(order[:12]) == "e01 e00 b00 c00 c10 b10 b01 e11 e10 b11 c11 c01"
     assert " ".join(order[12:]) == "a00 d10 a11 a01 a10 d00 d01 d11"
     assert plan.shard.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 2
+
+
+@given(samples=st.lists(st.integers(0, 20_000), max_size=3))
+def test_auto_makes_a_shard_for_each_of_eight_workers(samples: list[int]) -> None:
+    per_shard = ShardsSection(patches="auto").patches_for(iter(samples))
+    largest = max(samples, default=0)
+    assert 1 <= per_shard <= MOST_PATCHES
+    assert -(-largest // per_shard) >= min(largest, WORKERS_FED)
+    assert per_shard == MOST_PATCHES or largest // (per_shard + 1) < WORKERS_FED  # and no more shards than that takes
+    assert ShardsSection(patches=50).patches_for(samples) == 50
+
+
+def test_a_small_dataset_is_built_of_eight_shards(tmp_path: Path) -> None:
+    array = square(16, 20)
+    write_counts(tmp_path / "a.h5ad", poisson_counts(len(array), 8), array=array)
+    job = build(tmp_path, [{"slide_id": "a"}], shards={"patches": "auto"})
+    dataset = stpatch.open(job.output, split="train")
+    assert [shard.patches for shard in dataset.manifest.splits["train"].shards] == [2] * 10
+    assert dataset.manifest.layout.patches == 2
+    assert len({sample.key for sample in dataset}) == 20

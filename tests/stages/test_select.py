@@ -18,7 +18,7 @@ from scipy import sparse
 
 from stpatch.errors import InputError
 from stpatch.stages.channels import vocabulary_names
-from stpatch.stages.select import number_genes
+from stpatch.stages.corpus import number_genes
 
 
 def write_slide(path: Path, names: list[str], *, seed: int, ensembl: list[str] | None = None) -> None:

@@ -13,8 +13,10 @@ from matplotlib.image import imread
 
 from stpatch.errors import DatasetError
 from stpatch.views.describe import describe_dataset, describe_patch
+from stpatch.views.look import Choice, patch_panels
 from stpatch.views.paint import png
-from stpatch.views.preview import patch_picture, patch_preview, preview, slide_picture
+from stpatch.views.panels import panels_figure
+from stpatch.views.preview import patch_picture, preview, slide_picture
 from stpatch.views.whole import Whole
 
 KINDS: list[dict[str, Any]] = [
@@ -50,7 +52,9 @@ def test_every_patch_is_described_and_drawn(folder: Path) -> None:
         text = describe_patch(folder, key)
         assert text.startswith(key)
         assert "label region" in text
-    assert png(patch_preview(folder, key))[:4] == b"\x89PNG"
+    panels = patch_panels(Whole(folder), key, Choice())
+    assert [panel.title for panel in panels][:2] == ["total counts", "mask"]
+    assert png(panels_figure(key, "note", panels))[:4] == b"\x89PNG"
 
 
 def test_a_slide_is_its_patches_put_together(tmp_path: Path) -> None:

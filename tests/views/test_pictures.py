@@ -12,9 +12,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from stpatch.errors import MissingExtraError
+from stpatch.views.look import channel_panels
 from stpatch.views.montage import montage, spread
 from stpatch.views.paint import EMPTY, SPLITS, colour_map, new_figure, png, show_pixels, split_colours
-from stpatch.views.patch import PatchPicture, patch_figure, telling_channels
+from stpatch.views.panels import panels_figure
+from stpatch.views.patch import PatchPicture, telling_channels
 from stpatch.views.slide import SlidePicture, draw_slide, log_totals
 
 
@@ -120,9 +122,11 @@ def test_the_most_varying_channels_come_first_and_pads_never() -> None:
 
 @pytest.mark.parametrize("shape", [(16, 16), (1, 1), (8, 32)])
 def test_a_patch_shows_its_channels(shape: tuple[int, int]) -> None:
-    image = pixels_of(png(patch_figure(patch(20, shape=shape))))
-    assert image.shape[0] < image.shape[1]
-    assert (image < 0.99).any(axis=-1).mean() > 0.05
+    panels = channel_panels(patch(20, shape=shape), [3, 5], unit="log1p_total")
+    image = pixels_of(png(panels_figure("s-1-000001", "note", panels)))
+    assert [panel.title for panel in panels] == ["GENE3", "GENE5"]
+    assert panels[0].scale.endswith("log1p_total")
+    assert (image < 0.99).any(axis=-1).mean() > 0.02
 
 
 def test_a_montage_holds_slides_and_patches_and_is_the_same_every_time() -> None:

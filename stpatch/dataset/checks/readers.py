@@ -39,8 +39,8 @@ def _check_own(folder: Path, manifest: Manifest, split: str) -> Iterator[Dataset
         wrong = [number for number in ends if not _same_by_key(dataset, number)]
         names = [name for name in dataset.vocabulary.tolist() if name not in ("", PAD_NAME)][:2]
         counts = manifest.values == "counts"
-        for request in [{"values": "counts"}, {"values": "sparse"}] if counts else [{}]:
-            with open_dataset(folder, split, **request) as other:
+        for values in ("counts", "sparse") if counts else (None,):
+            with open_dataset(folder, split, values=values) as other:
                 x = other[ends[-1]].x
                 wrong += [] if np.array_equal(x, dataset[ends[-1]].x) or counts else ends[-1:]
         with open_dataset(folder, split, genes=names or None) as other:

@@ -55,6 +55,7 @@ def check_samples(
             byte_range=(int(rows["offset"][row]), int(rows["nbytes"][row])),
             key=key,
             size=size,
+            checksum=told.get("crc32c"),
         )
         try:
             stored = reader.read(address)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -15,7 +14,9 @@ from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenSh
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import Sample
+from stpatch.dataset.snippets import Snippet
 from stpatch.errors import DatasetError
+from stpatch.storage import crc32c
 
 if TYPE_CHECKING:
     from stpatch.dataset.manifest import Manifest
@@ -37,9 +38,8 @@ class Entries(NamedTuple):
     values: NDArray[Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """Where a sample is, and what must be there.
+class Address(NamedTuple):
+    """Where a sample is, and what must be there. A tuple: a frozen dataclass takes five times as long to make.
 
     Attributes
     ----------
@@ -53,22 +53,45 @@ class Address:
         Its key.
     size
         (height, width) where samples vary.
+    checksum
+        CRC-32C of its stored bytes, from patches.parquet; None: they are not checked.
+    dataset
+        The dataset's folder or URL, for messages.
     """
 
     shard: ShardEntry
-    index: int
+    index: int  # type: ignore[assignment]  # tuple's method of this name is not used
     byte_range: tuple[int, int]
     key: str
     size: tuple[int, int] | None = None
+    checksum: int | None = None
+    dataset: str | None = None
 
     @property
     def where(self) -> str:
-        """The shard's file and the key, for messages."""
-        return where_of(self.shard, self.key)
+        """The dataset, the shard's file and the key, for messages."""
+        where = where_of(self.shard, self.key)
+        return where if self.dataset is None else f"{self.dataset}/{where}"
+
+
+class Range(NamedTuple):
+    """A byte range of a file."""
+
+    file: FileEntry
+    offset: int
+    nbytes: int
 
 
 class ByteRanges(Protocol):
     """Reads byte ranges of a dataset's files."""
+
+    def expect(self, ranges: Iterable[Range]) -> None:
+        """Take note of ranges that will be read soon, such as to fetch them."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is kept; a later read opens it again."""
+        ...
 
     def read(self, file: FileEntry, offset: int, nbytes: int, *, where: str) -> bytes:
         """Return bytes of a file; `DatasetError` where it is missing, cut short or has no such range."""
@@ -127,6 +150,10 @@ class SampleReader(ABC):
         """
         return None
 
+    def ranges(self, address: Address) -> list[Range]:
+        """Return the byte ranges that are read for a sample; finding them may read what serves several samples."""
+        return [Range(address.shard, *address.byte_range)]
+
     def forget(self) -> None:  # noqa: B027 - most readers keep nothing
         """Let go of what is kept."""
 
@@ -148,12 +175,15 @@ class ShardFormat(ABC):
         Globs, from the dataset's folder, that match every shard file of the format and nothing else.
     libraries
         Packages beside numcodecs and NumPy whose version may change what is written.
+    fixed_shape
+        Whether samples that vary are padded to one shape, which a later version cannot enlarge.
     """
 
     name: ClassVar[str]
     tag: ClassVar[str]
     shard_patterns: ClassVar[tuple[str, ...]]
     libraries: ClassVar[tuple[str, ...]] = ()
+    fixed_shape: ClassVar[bool] = False
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -205,6 +235,14 @@ class ShardFormat(ABC):
         return []
 
     @abstractmethod
+    def shard_number(self, path: str) -> int:
+        """Return which of its split's shards a file is, counted from 0, from its path in the dataset's folder."""
+
+    @abstractmethod
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
+        """Return the paths of a shard's files from the dataset's folder: its own by "", those of its parts by plane."""
+
+    @abstractmethod
     def folder(self, split: str) -> str:
         """Return the folder that holds a split's shards and nothing else, from the dataset's folder."""
 
@@ -228,9 +266,15 @@ class ShardFormat(ABC):
 
     # -- the card ---------------------------------------------------------------------------------------------------
 
-    def front_matter(self, manifest: Manifest) -> list[str]:  # noqa: ARG002 - most formats are not read by a hub
-        """Return the front matter's configs of data files, lines of YAML, before the one for patches.parquet."""
-        return ["- config_name: default"]
+    def front_matter(self, manifest: Manifest) -> list[str]:  # noqa: ARG002 - no hub reads most formats: the tables then
+        """Return the front matter's configs of data files, as lines of YAML.
+
+        A hub reads all configs of a dataset by one and the same builder: either shards or tables, but not both.
+        """
+        lines = []
+        for name in ("patches", "slides", "genes"):
+            lines += [f"- config_name: {name}", "  data_files:", f"  - split: {name}", f'    path: "{name}.parquet"']
+        return lines
 
     @abstractmethod
     def field_name(self, plane: Plane) -> str:
@@ -245,11 +289,8 @@ class ShardFormat(ABC):
         return []
 
     @abstractmethod
-    def snippet(self, manifest: Manifest, split: str) -> list[str]:
-        """Return lines of Python that read and print a split's first sample without stpatch.
-
-        They run in the dataset's folder and print the key, the shape of x and the sum of totals.
-        """
+    def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
+        """Return how a split is read without stpatch, the plainest way first."""
 
 
 def check_count(count: int, layout: Layout, path: str) -> None:
@@ -257,6 +298,30 @@ def check_count(count: int, layout: Layout, path: str) -> None:
     if not 0 < count <= layout.patches:
         raise DatasetError(
             "a shard has no samples or too many", where=path, found=count, expected=f"1 to {layout.patches}"
+        )
+
+
+def check_stored(address: Address, *parts: bytes) -> None:
+    """Raise `DatasetError` unless a sample's stored bytes have the checksum that is told, where one is told.
+
+    Parameters
+    ----------
+    address
+        Where they were read.
+    parts
+        Tar: the sample's byte range. Zarr: the chunks of all its planes, in the order of `Layout.planes`. Any other
+        format: whatever it stores of the sample, as it gave it to `stpatch.storage.crc32c` when the shard was written.
+    """
+    if address.checksum is None:
+        return
+    found = crc32c(*parts)
+    if found != address.checksum:
+        raise DatasetError(
+            "a sample is not as it was written",
+            where=address.where,
+            found=f"CRC-32C {found:08x}",
+            expected=f"{address.checksum:08x}",
+            hint="fetch the shard again, or build the dataset again; stpatch validate finds all that is damaged",
         )
 
 

@@ -18,14 +18,24 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from numpy.typing import NDArray
 
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
-from stpatch.dataset.formats.base import Address, ByteRanges, Entries, SampleReader, ShardFormat, Stored, check_count
+from stpatch.dataset.formats.base import (
+    Address,
+    ByteRanges,
+    Entries,
+    SampleReader,
+    ShardFormat,
+    Stored,
+    check_count,
+    check_stored,
+)
 from stpatch.dataset.index import FOLDER, encoded_index, write_index
 from stpatch.dataset.layout import META, Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import NAME_LIMIT, Sample, encode_meta, fitting_arrays
+from stpatch.dataset.snippets import Snippet, tar_snippets
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
-from stpatch.storage import atomic_file, canonical_json
+from stpatch.storage import atomic_file, canonical_json, crc32c
 
 if TYPE_CHECKING:
     from stpatch.dataset.manifest import Manifest
@@ -71,7 +81,7 @@ class Tar(ShardFormat):
         layout: Layout,
     ) -> WrittenShard:
         """Write an archive; see `ShardFormat.write`."""
-        path = f"{split}/{split}-{number:06d}.tar"
+        path = self.shard_paths(split, number, layout)[""]
         ranges: list[tuple[int, int]] = []
         with atomic_file(output / path) as file:
             shard = TarShard(file)
@@ -79,7 +89,7 @@ class Tar(ShardFormat):
             check_count(len(ranges), layout, path)
             sha256 = shard.finish()
         entry = ShardEntry(path=path, bytes=shard.size, sha256=sha256, patches=len(ranges))
-        return WrittenShard(entry=entry, ranges=tuple(ranges))
+        return WrittenShard(entry=entry, ranges=tuple(ranges), checksums=tuple(shard.checksums))
 
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:  # noqa: ARG002
         """Write the split's shard index for webdataset."""
@@ -88,6 +98,14 @@ class Tar(ShardFormat):
     def reader(self, files: ByteRanges, layout: Layout) -> TarReader:
         """Return a reader of members."""
         return TarReader(files, layout)
+
+    def shard_number(self, path: str) -> int:
+        """Return the number in the archive's name."""
+        return int(path.removesuffix(".tar").rpartition("-")[2])
+
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:  # noqa: ARG002 - one file for all
+        """Return the archive's path."""
+        return {"": f"{split}/{split}-{number:06d}.tar"}
 
     def folder(self, split: str) -> str:
         """Return the split's folder of archives."""
@@ -116,7 +134,7 @@ class Tar(ShardFormat):
         for name, split in manifest.splits.items():
             if split.shards:
                 lines += [f"  - split: {name}", f"    path: {canonical_json(f'{name}/*.tar')}"]
-        return [*lines, "- config_name: patches"]
+        return lines
 
     def field_name(self, plane: Plane) -> str:
         """Return the member's name."""
@@ -130,25 +148,10 @@ class Tar(ShardFormat):
         """Return meta.json."""
         return [(META, "key, slide_id, row, col, n_spots" + (", shape of x" if layout.variable else ""))]
 
-    def snippet(self, manifest: Manifest, split: str) -> list[str]:
-        """Return how webdataset reads it."""
-        layout = manifest.layout
-        last = len(manifest.splits[split].shards) - 1
-        numbers = f"{0:06d}" if last == 0 else f"{{{0:06d}..{last:06d}}}"
-        shape = f'sample["{META}"]["shape"]' if layout.variable else str(layout.shape)
-        x, totals = layout.planes[:2]
-        imports, read = ENCODINGS.get(x.encoding).snippet(x.member, dtype=x.dtype, shape=shape)
-        return [
-            *imports,
-            "import webdataset",
-            "",
-            f'samples = webdataset.WebDataset("{split}/{split}-{numbers}.tar", shardshuffle=False).decode()',
-            "for sample in samples:",
-            *(f"    {line}" for line in read),
-            f'    totals = sample["{totals.member}"]',
-            '    print(sample["__key__"], x.shape, totals.sum())',
-            "    break",
-        ]
+    def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
+        """Return how webdataset, Hugging Face datasets and wids read it."""
+        numbers = [self.shard_number(shard.path) for shard in manifest.splits[split].shards]
+        return tar_snippets(manifest, split, numbers=numbers)
 
 
 class TarReader(SampleReader):
@@ -166,6 +169,7 @@ class TarReader(SampleReader):
         """Return one sample; see `SampleReader.read`."""
         where = address.where
         data = self._files.read(address.shard, *address.byte_range, where=where)
+        check_stored(address, data)
         found, fields = parse_sample(data, where=where)
         if found != address.key:
             raise DatasetError("a byte range holds another sample", where=where, found=found, expected=address.key)
@@ -203,6 +207,7 @@ class TarReader(SampleReader):
         """
         where = address.where
         data = self._files.read(address.shard, *address.byte_range, where=where)
+        check_stored(address, data)
         entries: Entries | None = None
         view, offset, name = memoryview(data), 0, address.key.encode("ascii")
         for plane, end, encoding in self._ends:
@@ -263,12 +268,15 @@ class TarShard:
     ----------
     size
         Bytes written so far.
+    checksums
+        CRC-32C of each sample's byte range.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._sha256 = hashlib.sha256()
         self.size = 0
+        self.checksums: list[int] = []
 
     def add(self, key: str, fields: Mapping[str, bytes]) -> tuple[int, int]:
         """Append a sample's members in the order given; return their byte range, headers and padding included.
@@ -282,7 +290,9 @@ class TarShard:
         for name, data in fields.items():
             size = len(data)
             blocks += (header(start + name.encode("ascii"), size), data, bytes(-size % BLOCK))
-        return self._write(b"".join(blocks))
+        data = b"".join(blocks)
+        self.checksums.append(crc32c(data))
+        return self._write(data)
 
     def finish(self) -> str:
         """Write the end of the archive; return the SHA-256 (hex) of the whole file."""

@@ -27,18 +27,21 @@ from stpatch.dataset.formats.base import (
     Address,
     ByteRanges,
     Entries,
+    Range,
     SampleReader,
     ShardFormat,
     Stored,
     check_count,
+    check_stored,
     where_of,
 )
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import Sample, encode_meta, fitting_arrays
+from stpatch.dataset.snippets import Snippet, zarr_snippets
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
-from stpatch.storage import atomic_file
+from stpatch.storage import atomic_file, crc32c
 
 if TYPE_CHECKING:
     from stpatch.dataset.manifest import Manifest
@@ -64,6 +67,7 @@ class Zarr(ShardFormat):
     tag = "zarr"
     shard_patterns = ("*.zarr/*/c/**/*",)
     libraries = ("zarr",)
+    fixed_shape = True
 
     def encode(self, sample: Sample, layout: Layout) -> dict[str, bytes]:
         """Return a sample's chunks by plane name, padded to the layout's shape where samples vary."""
@@ -86,7 +90,7 @@ class Zarr(ShardFormat):
     ) -> WrittenShard:
         """Write one shard file per plane; see `ShardFormat.write`."""
         paths = {plane.name: shard_path(split, plane, number) for plane in stored_planes(layout)}
-        ranges = []
+        ranges, checksums = [], []
         with contextlib.ExitStack() as stack:
             shards = {
                 name: ZarrShard(stack.enter_context(atomic_file(output / path)), chunks=layout.patches)
@@ -95,6 +99,7 @@ class Zarr(ShardFormat):
             for _, chunks in encoded:
                 byte_ranges = {name: shards[name].add(chunk) for name, chunk in chunks.items()}
                 ranges.append(byte_ranges[X])
+                checksums.append(crc32c(*(chunks[plane.name] for plane in layout.planes)))
             check_count(len(ranges), layout, paths[X])
             sums = {name: shard.finish() for name, shard in shards.items()}
         files = {
@@ -103,19 +108,27 @@ class Zarr(ShardFormat):
         x = files.pop(X)
         parts = {name: FileEntry.model_validate(file) for name, file in files.items()}
         entry = ShardEntry.model_validate({**x, "patches": len(ranges), "parts": parts})
-        return WrittenShard(entry=entry, ranges=tuple(ranges))
+        return WrittenShard(entry=entry, ranges=tuple(ranges), checksums=tuple(checksums))
 
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
-        """Write the ``zarr.json`` files of the split's group."""
-        metadata = group_metadata(layout, patches=split.patches)
+        """Write the ``zarr.json`` files of the split's group.
+
+        A shard has its place on the first axis by its number. In a dataset that grew, shards before the last one may
+        be short or missing: the rows that they lack read as fill values, and no row of patches.parquet names them.
+        """
+        metadata = group_metadata(layout, patches=self._length(split, layout))
         return [write_file(output, f"{self.folder(name)}/{path}", data) for path, data in metadata.items()]
 
     def check_split(self, folder: Path, *, name: str, split: SplitEntry, layout: Layout) -> Iterator[DatasetError]:
         """Yield where plain zarr would find other arrays or chunks: by the groups' metadata and the shards' indexes."""
-        yield from _check_metadata(folder / self.folder(name), layout, patches=split.patches)
+        yield from _check_metadata(folder / self.folder(name), layout, patches=self._length(split, layout))
         for shard in split.shards:
             for file in shard.files():
                 yield from _check_index(folder / file.path, file, patches=shard.patches, chunks=layout.patches)
+
+    def _length(self, split: SplitEntry, layout: Layout) -> int:
+        last = split.shards[-1]
+        return self.shard_number(last.path) * layout.patches + last.patches
 
     def reader(self, files: ByteRanges, layout: Layout) -> ZarrReader:
         """Return a reader of chunks."""
@@ -124,6 +137,16 @@ class Zarr(ShardFormat):
     def part_names(self, layout: Layout) -> list[str]:
         """Return all planes but x, whose file is the shard's own."""
         return [plane.name for plane in stored_planes(layout) if plane.name != X]
+
+    def shard_number(self, path: str) -> int:
+        """Return the shard's place on the first axis: ``<split>.zarr/x/c/<number>/0/0/0``."""
+        return int(path.split("/")[3])
+
+    def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
+        """Return the shard file of each array; that of x is the shard's own."""
+        return {
+            "" if plane.name == X else plane.name: shard_path(split, plane, number) for plane in stored_planes(layout)
+        }
 
     def folder(self, split: str) -> str:
         """Return the split's group."""
@@ -142,34 +165,12 @@ class Zarr(ShardFormat):
         words = f"({META_PLANE.shape[0]},) uint8, meta.json padded with zeros: key, slide_id, row, col, n_spots"
         return [(META_PLANE.name, words)] if layout.version >= META_SINCE else []
 
-    def snippet(self, manifest: Manifest, split: str) -> list[str]:
-        """Return how plain zarr reads it."""
-        layout = manifest.layout
-        rows = f'pyarrow.parquet.read_table("patches.parquet", filters=[("split", "==", "{split}")]).to_pylist()'
-        crop = ['x = x[:, : rows[0]["height"], : rows[0]["width"]]'] if layout.variable else []
-        imports: list[str] = []
-        read = ['x, totals = arrays["x"][0], arrays["totals"][0]']
-        encoding = ENCODINGS.get(layout.encoding)
-        if encoding.zarr_serializer(np.dtype(layout.dtype)) is not None:  # plain zarr may lack the codec
-            imports, lines = encoding.snippet(X, dtype=layout.dtype, shape=str(layout.shape))
-            read = [
-                'with open(rows[0]["shard"], "rb") as file:',
-                '    file.seek(rows[0]["offset"])',
-                f'    sample = {{"{X}": file.read(rows[0]["nbytes"])}}',
-                *lines,
-                'totals = arrays["totals"][0]',
-            ]
-        return [
-            *imports,
-            "import pyarrow.parquet",
-            "import zarr",
-            "",
-            f'arrays = zarr.open("{self.folder(split)}", mode="r")',
-            f"rows = {rows}",
-            *read,
-            *crop,
-            'print(rows[0]["key"], x.shape, totals.sum())',
-        ]
+    def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
+        """Return how plain zarr and what else knows Zarr v3 read it."""
+        shards = manifest.splits[split].shards
+        numbered = [self.shard_number(shard.path) for shard in shards] == list(range(len(shards)))
+        full = all(shard.patches == manifest.layout.patches for shard in shards[:-1])
+        return zarr_snippets(manifest, split, folder=self.folder(split), gaps="no" if numbered and full else "yes")
 
 
 class ZarrReader(SampleReader):
@@ -180,6 +181,7 @@ class ZarrReader(SampleReader):
         self._layout = layout
         self._encoding = ENCODINGS.get(layout.encoding)
         self._indexes: dict[str, NDArray[np.uint64]] = {}
+        self._names = {plane.name for plane in layout.planes}
 
     def forget(self) -> None:
         """Let go of the shard indexes."""
@@ -187,9 +189,9 @@ class ZarrReader(SampleReader):
 
     def read(self, address: Address) -> Stored:
         """Return one sample; see `SampleReader.read`. In format 1 chunks have no key, so it is not compared."""
-        arrays = {}
+        arrays, stored = {}, self._chunks(address, [plane.name for plane in self._layout.planes])
         for plane in self._layout.planes:
-            data, where = self._bytes(plane.name, address)
+            data, where = stored[plane.name]
             array = self._encoding.decode_chunk(data, dtype=plane.dtype, shape=plane.shape, where=where)
             shape = plane.shape_at(address.size)
             arrays[plane.name] = array if address.size is None else array[tuple(map(slice, shape))]
@@ -218,14 +220,31 @@ class ZarrReader(SampleReader):
         # counts has chunks that are its members.
         if address.size is not None or (X not in out and not self._encoding.counts_only):
             return super().read_into(address, out)
+        stored = self._chunks(address, [*out, X])
         for name, array in out.items():
-            data, where = self._bytes(name, address)
+            data, where = stored[name]
             self._encoding.decode_chunk_into(data, array, where=where)
         if X in out:
             return None
-        data, where = self._bytes(X, address)
+        data, where = stored[X]
         x = self._layout.planes[0]
         return Entries(*self._encoding.decode_entries(data, dtype=x.dtype, shape=x.shape, where=where))
+
+    def ranges(self, address: Address) -> list[Range]:
+        """Return the ranges of a sample's chunks, for which the shards' indexes are read."""
+        found = [Range(address.shard, *address.byte_range)]
+        for name, file in address.shard.parts.items():
+            if name in self._names:
+                found.append(Range(file, *self._chunk(file, address.index, where_of(file, address.key))))
+        return found
+
+    def _chunks(self, address: Address, names: Iterable[str]) -> dict[str, tuple[bytes, str]]:
+        """Return the chunks of a sample's planes and the words for where they are: all, where they are checked."""
+        if address.checksum is None:
+            return {name: self._bytes(name, address) for name in dict.fromkeys(names)}
+        stored = {plane.name: self._bytes(plane.name, address) for plane in self._layout.planes}
+        check_stored(address, *(data for data, _ in stored.values()))
+        return stored
 
     def _bytes(self, name: str, address: Address) -> tuple[bytes, str]:
         """Return the chunk of a sample's plane, and the words for where it is."""
@@ -361,9 +380,7 @@ def parse_index(data: bytes, *, chunks: int, where: object = None) -> NDArray[np
 
 
 def _crc32c(data: bytes) -> bytes:
-    import google_crc32c
-
-    return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
+    return crc32c(data).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _check_metadata(group: Path, layout: Layout, *, patches: int) -> Iterator[DatasetError]:

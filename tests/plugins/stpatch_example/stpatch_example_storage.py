@@ -10,10 +10,11 @@ import numpy as np
 
 from stpatch.dataset.codecs.base import Encoding
 from stpatch.dataset.entries import ShardEntry, WrittenShard
-from stpatch.dataset.formats.base import SampleReader, ShardFormat, Stored, check_count
+from stpatch.dataset.formats.base import SampleReader, ShardFormat, Stored, check_count, check_stored
 from stpatch.dataset.sample import fitting_arrays
+from stpatch.dataset.snippets import Snippet
 from stpatch.errors import DatasetError
-from stpatch.storage import atomic_file
+from stpatch.storage import atomic_file, crc32c
 
 
 class Raw(Encoding):
@@ -45,6 +46,7 @@ class _Reader(SampleReader):
     def read(self, address):
         where = address.where
         data = self.files.read(address.shard, *address.byte_range, where=where)
+        check_stored(address, data)
         arrays, at = {}, 0
         for plane in self.layout.planes:
             shape = plane.shape_at(address.size)
@@ -66,17 +68,18 @@ class Folder(ShardFormat):
 
     def write(self, output, encoded, *, split, number, layout):
         path = f"{self.folder(split)}/{number:06d}.bin"
-        data, ranges = b"", []
+        data, ranges, checksums = b"", [], []
         for _, planes in encoded:
             sample = b"".join(planes.values())
             ranges.append((len(data), len(sample)))
+            checksums.append(crc32c(sample))
             data += sample
         check_count(len(ranges), layout, path)
         with atomic_file(output / path) as file:
             file.write(data)
         sha256 = hashlib.sha256(data).hexdigest()
         entry = ShardEntry(path=path, bytes=len(data), sha256=sha256, patches=len(ranges))
-        return WrittenShard(entry=entry, ranges=tuple(ranges))
+        return WrittenShard(entry=entry, ranges=tuple(ranges), checksums=tuple(checksums))
 
     def write_split_files(self, output, *, name, split, layout):
         return []
@@ -93,5 +96,6 @@ class Folder(ShardFormat):
     def x_words(self, words):
         return words
 
-    def snippet(self, manifest, split):
-        return [f'print(open("{manifest.splits[split].shards[0].path}", "rb").read()[:8])']
+    def snippets(self, manifest, split):
+        path = manifest.splits[split].shards[0].path
+        return [Snippet("Python", "", [f'print(open("{path}", "rb").read()[:8])'])]
