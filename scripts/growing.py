@@ -25,7 +25,7 @@ from scipy import sparse
 
 from stpatch.config_file import parse_config
 from stpatch.dataset.manifest import read_manifest
-from stpatch.dataset.reader import open_dataset
+from stpatch.dataset.opening import open_dataset
 from stpatch.dataset.validate import verify
 from stpatch.engine.graph import STAGES
 from stpatch.engine.run import run_stages

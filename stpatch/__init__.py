@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from stpatch.dataset.batch import Batch, SparseBatch
@@ -89,6 +89,13 @@ def open(  # noqa: A001
     genes: Sequence[str | int] | None = None,
     verify: bool | None = None,
     cache: str | Path | None = None,
+    crop: Mapping[str, Any] | None = None,
+    pitch: int | None = None,
+    channels: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Any] | None = None,
+    fresh: bool | None = None,
+    seed: int | None = None,
+    pool: int | None = None,
 ) -> Dataset:
     """Open one split of a built dataset.
 
@@ -113,6 +120,18 @@ def open(  # noqa: A001
     cache
         A local folder. Shards are copied to it whole when they are first read, checked and kept; left out, the byte
         ranges of samples are read in place, those of the next batches ahead.
+    crop, pitch, channels, weights, fresh, seed, pool
+        Of a dataset of whole slides (``shards.format: slides``), whose patches are cut when they are read; what is left
+        out is as the dataset was built.
+
+        - `crop`: keys of the config's section ``crop`` (``size``, ``stride``, ``method``, ``min_coverage``, ...), and
+          ``samples``, the windows of an epoch where these are fresh.
+        - `pitch`: so many stored pixels make a side of a pixel; counts and totals are summed.
+        - `channels`: ``{"genes": [...]}``, or a patch rule: ``method``, ``n``, ``draws`` and ``candidates``.
+        - `fresh`: whether each epoch draws random windows and random channels anew; left out: in split train.
+        - `weights`: fresh windows by a label or a column of the slides: ``{"label": "region", "values": {"a": 5}}``.
+        - `seed`: of random windows; left out: the dataset's.
+        - `pool`: slides that are kept open at once, of which an epoch mixes the samples; left out: 16.
 
     Returns
     -------
@@ -128,6 +147,9 @@ def open(  # noqa: A001
     stpatch.errors.MissingExtraError
         The package that reads this kind of URL is not installed.
     """
-    from stpatch.dataset.reader import open_dataset
+    from stpatch.dataset.opening import open_dataset
 
-    return open_dataset(path, split, values=values, dtype=dtype, genes=genes, verify=verify, cache=cache)
+    asked = {"crop": crop, "pitch": pitch, "channels": channels, "weights": weights, "fresh": fresh}
+    asked |= {"seed": seed, "pool": pool}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return open_dataset(path, split, values=values, dtype=dtype, genes=genes, verify=verify, cache=cache, **given)

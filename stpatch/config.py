@@ -7,7 +7,6 @@ The models below are the schema: `stpatch config --schema` prints it, and the de
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,7 +14,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
@@ -27,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from stpatch.config_words import describe
 from stpatch.expression.normalizations import names_given_back_by_counts, normalization_names
+from stpatch.memory_size import MemoryLimit
 from stpatch.registry import ENCODINGS, FORMATS, PANEL_RULES, PATCH_RULES, READERS, Choice
 
 
@@ -361,34 +360,10 @@ class ShardsSection(Section):
             return self.patches
         return min(max(max(samples, default=0) // WORKERS_FED, 1), MOST_PATCHES)
 
-
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kKmMgGtT])([iI]?))?[bB]?")
-
-
-def memory_bytes(value: object) -> int:
-    """Return the bytes of a memory size such as ``16GB`` (powers of 1000), ``4GiB`` (powers of 1024) or ``800000000``.
-
-    Raises
-    ------
-    PydanticCustomError
-        It is no size, or less than a byte.
-    """
-    match = _MEMORY.fullmatch(str(value).strip()) if isinstance(value, int | float | str) else None
-    size = 0.0
-    if match is not None and not isinstance(value, bool):
-        size = float(match[1]) * (1024 if match[3] else 1000) ** (" kmgt".index((match[2] or " ").lower()))
-    if size < 1:
-        raise PydanticCustomError("memory_size", "a size such as 16GB, 4GiB or a number of bytes")
-    return int(size)
-
-
-MemorySize = Annotated[
-    int,
-    BeforeValidator(memory_bytes),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": f"^{_MEMORY.pattern}$"}, {"type": "integer", "minimum": 1}]}
-    ),
-]
+    @property
+    def most_patches(self) -> int:
+        """The most samples that a shard may have."""
+        return MOST_PATCHES if self.patches == "auto" else self.patches
 
 
 class RunSection(Section):
@@ -396,7 +371,7 @@ class RunSection(Section):
 
     workers: PositiveInt | Literal["auto"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
-    max_memory: MemorySize | None = None
+    max_memory: MemoryLimit = "auto"
     executor: Literal["local", "dask"] = "local"
     scheduler: str | None = None
     setup: list[str] = []
@@ -421,6 +396,12 @@ class Config(Section):
     split: SplitSection = SplitSection()
     shards: ShardsSection = ShardsSection()
     run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _format_holds_it(self) -> Self:
+        if words := FORMATS.get(self.shards.format).refusal(self):
+            raise ValueError(words)
+        return self
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

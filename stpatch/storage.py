@@ -10,20 +10,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import mmap
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from stpatch.file_writers import FileWriter, PatientWriter
+from stpatch.processes import find_process, this_process
+
 BLOCK = 1 << 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
+_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
+"""Names of devices, see Microsoft's "Naming Files, Paths, and Namespaces"."""
 _TEMPORARY = ".tmp-"
 _SEAL = "seal"
 _SEAL_LINE = '\n "seal": "%s"'
@@ -47,8 +52,13 @@ def cache_folder() -> Path:
 
 
 def is_safe_id(text: str) -> bool:
-    """Whether `text` may become (part of) a file name: letters, digits and ``_.+-``, at most 128 of them."""
-    return _ID.fullmatch(text) is not None
+    """Whether `text` may become (part of) a file name on any system: letters, digits and ``_.+-``, at most 128 of them.
+
+    Windows drops a dot at the end, and takes ``nul``, ``con.txt`` and the like for devices.
+    """
+    return (
+        _ID.fullmatch(text) is not None and not text.endswith(".") and _DEVICE.fullmatch(text.partition(".")[0]) is None
+    )
 
 
 def plain_number(value: float) -> int | float:
@@ -60,132 +70,6 @@ def plain_number(value: float) -> int | float:
 def key_text(text: str) -> str:
     """Return `text` as part of a sample key: lower case, only ``[a-z0-9_-]``."""
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())
-
-
-class FileWriter(io.BufferedIOBase):
-    """A temporary file that is being written; its errors name the file that it will be.
-
-    It has no file descriptor to give away: libraries that write through C's streams when they find one (NumPy's
-    ``tofile``) lose the error of their last flush, so that a full disk goes unnoticed.
-    """
-
-    def __init__(self, file: io.BufferedRandom, path: Path) -> None:
-        self._file = file
-        self._path = path
-
-    def readable(self) -> bool:
-        """Return True: HDF5 reads what it wrote."""
-        return True
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def write(self, data: Any, /) -> int:
-        """Write all of `data`."""
-        with self._named():
-            return self._file.write(data)
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Read into a buffer."""
-        with self._named():
-            return self._file.readinto(buffer)
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a place, which may write what waits."""
-        with self._named():
-            return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the place."""
-        return self._file.tell()
-
-    def truncate(self, size: int | None = None, /) -> int:
-        """Cut or lengthen the file."""
-        with self._named():
-            return self._file.truncate(size)
-
-    def flush(self) -> None:
-        """Hand on what waits."""
-        if not self._file.closed:  # Python flushes once more when it throws the object away
-            with self._named():
-                self._file.flush()
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.filename is None:
-                error.filename = str(self._path)
-            raise
-
-
-class PatientWriter(io.RawIOBase):
-    """A file for a library that does not bear an error of a write: the first one is kept, and the rest left out.
-
-    HDF5 crashes the process when its caches cannot be written while it closes a file. So it is told that all went
-    well, and `raise_error` tells the truth when it is through.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._place = 0
-        self._end = 0
-        self._error: OSError | None = None
-
-    def raise_error(self) -> None:
-        """Raise the first error that was kept."""
-        if self._error is not None:
-            raise self._error
-
-    def write(self, data: Any, /) -> int:
-        """Write all of `data`, or nothing once a write has failed."""
-        size = memoryview(data).nbytes
-        self._try(self._file.write, data)
-        self._place += size
-        self._end = max(self._end, self._place)
-        return size
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Read into a buffer; zeros where the bytes could not be written."""
-        view = memoryview(buffer).cast("B")
-        found = self._try(self._file.readinto, view) or 0  # type: ignore[attr-defined]
-        view[found:] = bytes(len(view) - found)
-        self._place += len(view)
-        return len(view)
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a place."""
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._end}[whence]
-        self._try(self._file.seek, self._place)
-        return self._place
-
-    def tell(self) -> int:
-        """Return the place."""
-        return self._place
-
-    def truncate(self, size: int | None = None, /) -> int:
-        """Cut or lengthen the file."""
-        self._end = self._place if size is None else size
-        self._try(self._file.truncate, self._end)
-        return self._end
-
-    def flush(self) -> None:
-        """Hand on what waits."""
-        self._try(self._file.flush)
-
-    def _try(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        if self._error is None:
-            try:
-                return call(*arguments)
-            except OSError as error:
-                self._error = error
-        return None
 
 
 @contextlib.contextmanager
@@ -228,11 +112,16 @@ def patient_file(path: Path) -> Iterator[BinaryIO]:
             writer.raise_error()
 
 
+def _temporary_beside(path: Path) -> Path:
+    """Return a name of this process' own, which tells those that clean up whose it is."""
+    return path.with_name(f"{_TEMPORARY}{this_process()}-{uuid.uuid4().hex[:12]}-{path.name}")
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` for libraries that open files themselves; synced and renamed on success."""
     make_folder(path.parent)
-    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    temporary = _temporary_beside(path)
     try:
         yield temporary
         _sync(temporary, path)
@@ -257,11 +146,19 @@ def share_file(source: Path, target: Path) -> None:
 
     A second name (hard link) costs nothing; a clone has its own name and rights and shares the blocks of the disk.
     """
+    if target.exists() and target.samefile(source):
+        return
+    make_folder(target.parent)
+    temporary = _temporary_beside(target)
     try:
-        _link(source, target)
+        os.link(source, temporary)
+        temporary.replace(target)
+        sync_folder(target.parent)
     except OSError:  # another file system, one without hard links, or a file of somebody else's
-        with atomic_path(target) as temporary:
-            _clone(source, temporary)
+        with atomic_path(target) as path:
+            _clone(source, path)
+    finally:  # a rename between two names of one file does nothing
+        temporary.unlink(missing_ok=True)
 
 
 _FICLONE = 0x40049409
@@ -276,17 +173,6 @@ def _clone(source: Path, target: Path) -> None:
             fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
     except (ImportError, OSError):
         shutil.copyfile(source, target)
-
-
-def _link(source: Path, target: Path) -> None:
-    make_folder(target.parent)
-    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}-{target.name}")
-    try:
-        os.link(source, temporary)
-        temporary.replace(target)
-        sync_folder(target.parent)
-    finally:  # a rename between two names of one file does nothing
-        temporary.unlink(missing_ok=True)
 
 
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -334,10 +220,70 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def exchange_folders(one: Path, other: Path) -> None:
+    """Let two folders of one file system change places in one step: at no moment is one of the names missing.
+
+    Raises
+    ------
+    OSError
+        The system or the file system cannot do it (``renameat2`` with ``RENAME_EXCHANGE`` is Linux'), or one of them is
+        a place that cannot be moved, such as where a disk is mounted.
+    """
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(one))
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if function(here, os.fsencode(one), here, os.fsencode(other), exchange) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
+    sync_folder(one.parent)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a file that nobody has written yet, whole at once; return False where there is one."""
+    make_folder(path.parent)
+    temporary = _temporary_beside(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links: its name appears before its bytes
+            try:
+                with path.open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+        sync_folder(path.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed process left under temporary names below `folder`."""
+    """Remove what a killed process left under temporary names below `folder`, and nothing that is being written.
+
+    A temporary name carries the process that writes it. One that lives keeps its files; of one on another host nothing
+    is known, so its files are taken for left behind when nobody has written to them for `LEFT_BEHIND` seconds.
+    """
     for path in folder.rglob(f"{_TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+        process = find_process(path.name.removeprefix(_TEMPORARY))
+        lives = False if process is None else process.lives()
+        with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile, by its own process or another
+            if lives is None:
+                lives = time.time() - path.stat().st_mtime < LEFT_BEHIND
+            if not lives:
+                path.unlink()
+
+
+LEFT_BEHIND = 3600.0
+"""Seconds after which a file of a process on another host, under a temporary name, counts as left behind."""
 
 
 def remove_empty_folders(folder: Path) -> None:

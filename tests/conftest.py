@@ -25,6 +25,7 @@ SLOW = (
     "cli/test_bad_input.py",
     "cli/test_commands.py",
     "cli/test_places.py",
+    "dataset/test_cropping.py",
     "cluster",
     "dataset/test_s3.py",
     "cli/test_progress.py",

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from corpora import make_slide
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stpatch.processes import Process, this_process
 from stpatch.record import write_record
 from stpatch.slides.store import write_slide
 from stpatch.storage import (
+    LEFT_BEHIND,
     atomic_file,
     atomic_path,
     canonical_json,
@@ -35,6 +38,7 @@ from stpatch.storage import (
     sha256_file,
     write_bytes,
     write_json,
+    write_new,
     write_sealed,
 )
 
@@ -82,6 +86,31 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "kept").exists()
 
 
+def test_what_another_process_writes_stays(tmp_path: Path) -> None:
+    own, host = this_process(), "00000001"
+    living = tmp_path / f".tmp-{own}-0123-kept"
+    ended = tmp_path / f".tmp-{Process(own.host, 2**22 + 1, 1)}-0123-gone"
+    reused = tmp_path / f".tmp-{Process(own.host, own.pid, own.started + 1)}-0123-gone"
+    elsewhere = tmp_path / f".tmp-{Process(host, 1, 1)}-0123-kept"
+    long_ago = tmp_path / f".tmp-{Process(host, 2, 1)}-0123-gone"
+    for path in (living, ended, reused, elsewhere, long_ago):
+        path.write_bytes(b"half")
+    os.utime(long_ago, (time.time() - LEFT_BEHIND - 1,) * 2)
+    remove_temporaries(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([living, elsewhere])
+    with atomic_path(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"new")
+        remove_temporaries(tmp_path)  # as a second build does that ends meanwhile
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_new_file_is_written_once(tmp_path: Path) -> None:
+    assert write_new(tmp_path / "a" / "b", b"1")
+    assert not write_new(tmp_path / "a" / "b", b"2")
+    assert (tmp_path / "a" / "b").read_bytes() == b"1"
+    assert len(list((tmp_path / "a").iterdir())) == 1
+
+
 @given(json_values)
 def test_equal_values_have_equal_text(value: object) -> None:
     text = canonical_json(value)
@@ -115,7 +144,28 @@ def test_safe_ids(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".", "..", "../x", "a/b", "a\\b", "-a", ".a", "a b", "ä", "a\n", "x" * 129, "a\0"]
+    "text",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a\\b",
+        "-a",
+        ".a",
+        "a b",
+        "ä",
+        "a\n",
+        "x" * 129,
+        "a\0",
+        "a.",
+        "con",
+        "NUL",
+        "aux.h5",
+        "Com1",
+        "lpt9.tar.gz",
+    ],
 )
 def test_unsafe_ids(text: str) -> None:
     assert not is_safe_id(text)

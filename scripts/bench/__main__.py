@@ -23,6 +23,7 @@ from scripts.bench import corpus
 from scripts.bench.baselines import measure_kernels
 from scripts.bench.build import measure_build, measure_small_slides
 from scripts.bench.chart import draw
+from scripts.bench.croppable import measure_croppable
 from scripts.bench.growth import measure_growth
 from scripts.bench.limits import measure_machine
 from scripts.bench.peers import measure_peers
@@ -43,7 +44,7 @@ from scripts.bench.stages import (
     write_config,
 )
 
-PARTS = ("stages", "kernels", "workers", "commands", "memory", "build", "peers", "growth", "reading")
+PARTS = ("stages", "kernels", "workers", "commands", "memory", "build", "peers", "growth", "reading", "croppable")
 DENSITY = {"visium": 32, "hd": 8}
 SMALL_SLIDES, FEW_SLIDES = 200, 10
 
@@ -182,6 +183,10 @@ class Bench:
             self.built(name)
             found[name] = measure_ratios(folders_of(config)[0])
         return found
+
+    def croppable(self) -> Any:
+        """Return slides that are cut when they are read beside stored patches: rates, bytes, memory, growth."""
+        return measure_croppable(self.folder / "croppable", quick=self.quick)
 
 
 def main() -> None:

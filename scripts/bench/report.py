@@ -169,6 +169,26 @@ def _reading(part: dict[str, Any]) -> Iterator[Row]:
             yield (f"{name}: {way}, us per patch", f"{micros:.0f}", against, f"{found['of codec'][way]:.2f}")
 
 
+def _croppable(part: dict[str, Any]) -> Iterator[Row]:
+    for name, found in part["rates"].items():
+        micros = found["us"]
+        for way in ("slides, counts", "slides, normalized"):
+            for other in (way.replace("slides", "shards"), "shard stage", "dense array, counts"):
+                if other in micros:
+                    ratio = micros[other] / micros[way]
+                    rate, against = f"{1e6 / micros[way]:,.0f}", f"{other} {1e6 / micros[other]:,.0f}"
+                    yield (f"{name}: {way}, patches/cpu s", rate, against, f"{ratio:.2f}")
+        yield (f"{name}: a slide open", f"{found['open MB']:,.0f} MB", f"{found['open s']:.2f} s of processor", "")
+    for point, found in part["growth"].items():
+        for way, micros in found["us"].items():
+            yield (f"{point}: {way}, us per patch", f"{micros:,.0f}", f"of {found['samples']:,} patches", "")
+    for name, sizes in part["bytes"].items():
+        for other, size in sizes.items():
+            if other != "slides":
+                ours = sizes["slides"]
+                yield (f"{name}: MB", f"{ours:,.2f}", f"{other} {size:,.2f}", f"{size / ours:.2f}")
+
+
 BLOCKS = {
     "stages": _stages,
     "kernels": _kernels,
@@ -179,4 +199,5 @@ BLOCKS = {
     "peers": _peers,
     "growth": _growth,
     "reading": _reading,
+    "croppable": _croppable,
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 BEFORE_PLAN = ("ingest", "normalize", "select", "crop", "plan")
 WorkersOption = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Worker processes (run.workers).")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Replace a finished dataset that was made with other settings or inputs.")
+]
 
 UnitOption = Annotated[
     list[str] | None, typer.Option("--unit", metavar="NAME", help="Run this unit alone (repeatable).")
@@ -132,6 +137,7 @@ def build(
     config: ConfigPath,
     overrides: Overrides = None,
     workers: WorkersOption = None,
+    replace: Replace = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log: LogFile = None,
@@ -143,7 +149,7 @@ def build(
 
     job = job_of(config, overrides)
     progress = BuildProgress(job, quiet=quiet, verbose=verbose, log=log)
-    summary = _run(job, tuple(STAGES), workers=workers, quiet=quiet, progress=progress)
+    summary = _run(job, tuple(STAGES), workers=workers, replace=replace, quiet=quiet, progress=progress)
     done = _done_text(job, summary)
     if summary.done:
         typer.echo(run_account(job, progress.seconds), err=True)
@@ -160,12 +166,14 @@ def run(
     ],
     config: ConfigPath,
     overrides: Overrides = None,
+    *,
     rank: Annotated[int | None, typer.Option(min=0, help="This task's number; from the scheduler if left out.")] = None,
     world_size: Annotated[int | None, typer.Option(min=1, help="Number of tasks; likewise.")] = None,
     unit: UnitOption = None,
     offset: OffsetOption = None,
     from_list: ListOption = None,
     workers: WorkersOption = None,
+    replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
     """Run one stage, or a task's share of it in an array job.
@@ -184,7 +192,15 @@ def run(
     from stpatch.engine.run import check_upstream, run_stages
 
     check_upstream(job, stage, rank=share)
-    summary = run_stages(job, [stage], progress=partial(bar, quiet=quiet), rank=share, workers=workers or 1)
+    summary = run_stages(
+        job,
+        [stage],
+        progress=partial(bar, quiet=quiet),
+        rank=share,
+        workers=workers or 1,
+        replace=replace,
+        tell=partial(typer.echo, err=True),
+    )
     typer.echo(
         f"stage {stage}, {share}: {summary.done.get(stage, 0)} done, "
         f"{summary.skipped.get(stage, 0)} were done already, {len(summary.failures)} failed",
@@ -193,44 +209,56 @@ def run(
     _raise_failures(summary)
 
 
-def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show units done, failed and left, stage by stage."""
-    from stpatch.engine.status import stage_statuses
-    from stpatch.views.words import aligned
+def status(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until all is done.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show units done, running, failed, stale and left, stage by stage.
 
-    job = job_of(config, overrides)
-    statuses = stage_statuses(job)
-    if as_json:
-        value = [
-            {
-                "stage": item.stage,
-                "units": item.units,
-                "done": item.done,
-                "left": item.left,
-                "failed": {failure.unit: failure.message for failure in item.failures},
-            }
-            for item in statuses
-        ]
-        typer.echo(json.dumps(value, indent=1))
-        return
-    rows: list[list[object]] = [
-        [item.stage, item.units, item.done if item.units is not None else None, len(item.failures), item.left]
-        for item in statuses
-    ]
-    typer.echo(aligned(["stage", "units", "done", "failed", "left"], rows, indent=""))
-    for item in statuses:
-        for failure in item.failures:
-            typer.echo(f"\n[{failure.stage} {failure.unit}] {failure.message}")
+    Over all ranks and hosts that work on the job.
+    """
+    from stpatch.engine.status import is_at_rest, stage_statuses, status_text, what_changed
+
+    while True:
+        job = job_of(config, overrides)
+        statuses = stage_statuses(job)
+        if as_json:
+            typer.echo(json.dumps([item.as_json() for item in statuses], indent=None if watch else 1))
+        else:
+            if watch and sys.stdout.isatty():
+                typer.echo("\x1b[2J\x1b[H", nl=False)  # clear the screen
+            elif watch:
+                typer.echo(time.strftime("%Y-%m-%d %H:%M:%S"))
+            typer.echo(status_text(statuses, what_changed(job)))
+        if not watch or is_at_rest(statuses):
+            return
+        time.sleep(every)
 
 
 def _run(
-    job: Job, stages: tuple[str, ...], *, workers: int | None, quiet: bool, progress: Progress | None = None
+    job: Job,
+    stages: tuple[str, ...],
+    *,
+    workers: int | None,
+    quiet: bool,
+    replace: bool = False,
+    progress: Progress | None = None,
 ) -> Summary:
     from stpatch.engine.check import require_settings
     from stpatch.engine.run import run_stages
 
     require_settings(job)
-    return run_stages(job, stages, progress=progress or partial(bar, quiet=quiet), workers=workers)
+    return run_stages(
+        job,
+        stages,
+        progress=progress or partial(bar, quiet=quiet),
+        workers=workers,
+        replace=replace,
+        tell=partial(typer.echo, err=True),
+    )
 
 
 def _done_text(job: Job, summary: Summary) -> str:

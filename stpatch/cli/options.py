@@ -37,11 +37,13 @@ def job_of(config: Path, overrides: list[str] | None) -> Job:
 
 @contextmanager
 def bar(name: str, total: int, done: int, *, quiet: bool = False) -> Iterator[Any]:
-    """Show a progress bar on stderr; where that is not a terminal, at most a line every ten seconds."""
+    """Show a progress bar on stderr; where that is not a terminal, plain lines with a time."""
+    if not quiet and not sys.stderr.isatty():
+        from stpatch.cli.lines import LineProgress
+
+        yield LineProgress(name, total, done)
+        return
     from tqdm import tqdm
 
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(
-        total=total, initial=done, desc=f"{name:<10}", unit="unit", file=sys.stderr, disable=quiet, mininterval=interval
-    ) as shown:
+    with tqdm(total=total, initial=done, desc=f"{name:<10}", unit="unit", file=sys.stderr, disable=quiet) as shown:
         yield shown

@@ -186,6 +186,7 @@ def _reading(manifest: Manifest) -> str:
         lines += [f"{words} its gene.", "", *_fenced(training_loop(".", split).splitlines())]
     for title, words, snippet in FORMATS.get(manifest.layout.format).snippets(manifest, split):
         lines += [f"### {title}", "", *([words, ""] if words else []), *_fenced(snippet)]
+    lines += FORMATS.get(manifest.layout.format).further_reading(manifest, split)
     return "\n".join(lines)
 
 

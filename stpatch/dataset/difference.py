@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,9 @@ class Difference:
     def text(self) -> str:
         """Return a few lines for people."""
         lines = [f"{key}: {before} -> {after}" for key, (before, after) in self.contract.items()]
-        for name in ("slides", "samples", "genes", "shards"):
-            lines += _lines(name, getattr(self, name))
+        for field in fields(self):
+            if isinstance(changes := getattr(self, field.name), Changes):
+                lines += _lines(field.name, changes)
         for split, (before, after) in self.splits.items():
             lines.append(
                 f"split {split}: {before} -> {after} samples" if before != after else f"split {split}: {after}"

@@ -121,7 +121,8 @@ def _check_sums(manifest: Manifest, where: object) -> None:
         sizes = [shard.patches for shard in split.shards]
         full = manifest.of_one_corpus  # else the last shard of each part may be short
         short = full and any(size != layout.patches for size in sizes[:-1])
-        if short or any(size > layout.patches for size in sizes):
+        uneven = short or any(size > layout.patches for size in sizes)
+        if uneven and not FORMATS.get(layout.format).whole_slides:
             raise _wrong(
                 f"splits.{name}.shards", sizes, f"{layout.patches} patches per shard, fewer in the last one only", where
             )

@@ -20,7 +20,7 @@ from stpatch.dataset import versions
 from stpatch.dataset.card import write_card
 from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry, WrittenShard
 from stpatch.dataset.manifest import MANIFEST, Manifest, read_manifest
-from stpatch.dataset.reader import open_dataset
+from stpatch.dataset.opening import open_dataset
 from stpatch.dataset.sample import Sample
 from stpatch.dataset.tables import (
     CANDIDATE,

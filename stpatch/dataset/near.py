@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stpatch.dataset.audit import Audit, audit
 from stpatch.dataset.genes import PAD_NAME
 from stpatch.dataset.manifest import read_manifest
-from stpatch.dataset.reader import open_dataset
+from stpatch.dataset.opening import open_dataset
 
 NEAR = 0.98
 """Correlation from which a pair is near; tests measure it on copies and on other donors' sections."""

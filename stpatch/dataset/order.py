@@ -125,6 +125,9 @@ class Order:
         do not go round all ranks; what is left out differs from epoch to epoch where the order is shuffled.
     balance
         Draws the samples by category, some several times and some not at all; None takes each once.
+    pools
+        (samples,) the slide of each sample, and a number of slides: a shuffled epoch without balance takes so many
+        slides at a time and shuffles their samples, so that a reader that keeps them open opens each slide once.
     """
 
     samples: int
@@ -133,6 +136,7 @@ class Order:
     shuffle: bool = True
     last: Last = "pad"
     balance: Balance | None = None
+    pools: tuple[NDArray[np.int64], int] | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.batch_size < 1:
@@ -166,6 +170,8 @@ class Order:
         if not self.shuffle:
             return lambda places: places
         source, balance, size = generator(self.seed, "order", epoch), self.balance, self.samples
+        if balance is None and self.pools is not None:
+            return pooled(source, *self.pools).__getitem__
         if not self.by_place:
             drawn = None if balance is None else balance.draw(source)
             order = permutation(source, size)
@@ -179,7 +185,8 @@ class Order:
     @property
     def by_place(self) -> bool:
         """Whether the order is computed for the places that are read."""
-        return self.shuffle and self.samples > WHOLE
+        whole = self.balance is None and self.pools is not None
+        return self.shuffle and self.samples > WHOLE and not whole
 
     def share(self, *, position: int = 0, rank: int = 0, ranks: int = 1) -> range:
         """Return the numbers of the global batches that a rank reads from `position` on.
@@ -283,6 +290,15 @@ class State:
         return cls(epoch=epoch, position=position)
 
 
+def pooled(source: np.random.Generator, slides: NDArray[np.int64], mix: int) -> NDArray[np.int64]:
+    """Return a permutation of the samples in which those of `mix` slides at a time come together, shuffled."""
+    different, codes = np.unique(slides, return_inverse=True)
+    place = np.empty(len(different), np.int64)
+    place[permutation(source, len(different))] = np.arange(len(different))
+    shuffled = permutation(source, len(slides))
+    return shuffled[np.argsort(place[codes[shuffled]] // mix, kind="stable")]
+
+
 def _identity(order: Order) -> dict[str, Any]:
     computed = {"permutation": f"feistel {ROUNDS}"} if order.by_place else {}
     return computed | {
@@ -292,5 +308,6 @@ def _identity(order: Order) -> dict[str, Any]:
         "shuffle": order.shuffle,
         "last": order.last,
         "temperature": None if order.balance is None else order.balance.temperature,
+        **({} if order.pools is None else {"pool": order.pools[1]}),
         "quotas": None if order.balance is None else order.balance.quotas().tolist(),
     }

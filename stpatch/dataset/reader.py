@@ -10,7 +10,6 @@ import copy
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,53 +21,23 @@ from stpatch.dataset.ahead import ahead
 from stpatch.dataset.batch import Batch, SparseBatch
 from stpatch.dataset.filling import Filler
 from stpatch.dataset.formats.base import Address
-from stpatch.dataset.genes import PAD_NAME, gene_ids, projected, read_panel, read_vocabulary
+from stpatch.dataset.genes import PAD_NAME, projected, read_panel, read_vocabulary
 from stpatch.dataset.home import Home
 from stpatch.dataset.order import AT_ONCE, Epoch, Order
 from stpatch.dataset.planes import X
-from stpatch.dataset.request import Request, resolve_request, verifies
+from stpatch.dataset.request import Request, verifies
 from stpatch.dataset.rows import SLIDE, open_rows
 from stpatch.dataset.sample import Sample, by_kind
 from stpatch.dataset.selection import Columns
 from stpatch.dataset.slide_rows import SlideRows
+from stpatch.dataset.stats import quick_look
 from stpatch.dataset.tables import indices, patch_columns, read_table
 from stpatch.errors import DatasetError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PAD_NAME", "Batch", "Dataset", "SparseBatch", "open_dataset"]
-
-
-def open_dataset(
-    path: str | Path,
-    split: str | None = None,
-    *,
-    values: str | None = None,
-    dtype: str | None = None,
-    genes: Sequence[str | int] | None = None,
-    verify: bool | None = None,
-    cache: str | Path | None = None,
-) -> Dataset:
-    """Open one split of a built dataset; see `stpatch.open`."""
-    home = Home(path, cache=None if cache is None else Path(cache))
-    manifest = home.manifest
-    names = list(manifest.splits)
-    if split is None and len(names) == 1:
-        split = names[0]
-    if split is None or split not in manifest.splits:
-        raise DatasetError(
-            "name the split to open" if split is None else "there is no such split",
-            where=home.place,
-            found=split,
-            expected=" or ".join(names) or "a dataset with splits",
-        )
-    ids = None
-    if genes is not None:
-        home.table("genes")
-        ids = gene_ids(genes, read_vocabulary(home.folder, manifest), where=home.place)
-    request = resolve_request(manifest, values=values, dtype=dtype, genes=ids, where=home.place)
-    return Dataset(home, split=split, request=request, verify=verify)
+__all__ = ["PAD_NAME", "Batch", "Dataset", "SparseBatch"]
 
 
 class Dataset:
@@ -215,9 +184,9 @@ class Dataset:
         """
         if size < 1:
             raise ValueError(f"a batch has at least one sample, not {size}")
-        order = Order(samples=len(self), batch_size=size, seed=seed, shuffle=shuffle).epoch(epoch)
+        order = Order(samples=len(self), batch_size=size, seed=seed, shuffle=shuffle, pools=self.pools).epoch(epoch)
         stop = len(self) - len(self) % size if drop_last else len(self)
-        return self._batches(order, size, stop)
+        return self.at_epoch(epoch)._batches(order, size, stop)
 
     def _batches(self, order: Epoch, size: int, stop: int) -> Iterator[Batch | SparseBatch]:
         for first in range(0, stop, size * AT_ONCE):
@@ -269,6 +238,15 @@ class Dataset:
             method=str(self.manifest.normalization["method"]),
             **common,
         )
+
+    def at_epoch(self, epoch: int) -> Dataset:  # noqa: ARG002 - samples that are stored are the same in all epochs
+        """Return the dataset as it is in an epoch: where samples are cut when they are read, these may be others."""
+        return self
+
+    @property
+    def pools(self) -> tuple[NDArray[np.int64], int] | None:
+        """What an epoch's order keeps together: the (samples,) pool members and how many of them; None: nothing."""
+        return None
 
     # -- some of the samples --------------------------------------------------------------------------------------
 
@@ -327,19 +305,8 @@ class Dataset:
     def stats(self) -> dict[str, Any]:
         """Return a quick look: samples, slides, spots per sample, mean coverage, and samples by slide."""
         at = self._all_rows()
-        spots, ids = self._rows["n_spots"][at], np.bincount(self._slides_at(at), minlength=len(self.slide_ids))
-        return {
-            "samples": len(self),
-            "slides": int((ids > 0).sum()),
-            "spots_per_sample": {
-                name: float(value)
-                for name, value in zip(("min", "median", "max"), np.quantile(spots, [0, 0.5, 1]), strict=True)
-            }
-            if len(self)
-            else {},
-            "coverage": float(self._rows["coverage"][at].mean()) if len(self) else None,
-            "samples_by_slide": {self.slide_ids[slide]: int(ids[slide]) for slide in np.flatnonzero(ids)},
-        }
+        columns = (self._rows[name][at] for name in ("n_spots", "coverage"))
+        return quick_look(*columns, slides=self._slides_at(at), slide_ids=self.slide_ids)
 
     @cached_property
     def vocabulary(self) -> NDArray[np.object_]:

@@ -101,7 +101,7 @@ class TensorMaker:
         places: NDArray[np.int64] | None,
     ) -> TensorBatch:
         """Return the samples of some numbers; `epoch` and `places` as in `Augment.apply`."""
-        batch = self.dataset.batch(numbers)
+        batch = self.dataset.at_epoch(epoch).batch(numbers)
         arrays = self.augment.apply(self._arrays(batch), epoch=epoch, numbers=numbers, places=places)
         images = {name: _tensor(image) for name, (image, _, _) in arrays.images.items()}
         totals = images.pop("totals")

@@ -78,7 +78,13 @@ class PatchDataset(IterableDataset[TensorBatch]):
         if balance is not None and temperature is not None:
             drawn = Balance(codes=dataset.codes(balance)[0], temperature=temperature)
         self.order = Order(
-            samples=len(dataset), batch_size=batch_size, seed=seed, shuffle=shuffle, last=last, balance=drawn
+            samples=len(dataset),
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            last=last,
+            balance=drawn,
+            pools=dataset.pools,
         )
         self._tensors = tensor_maker(dataset, seed, symmetry, symmetry_check, channels, pad_channels)
         self._place = None if rank is None or ranks is None else (rank, ranks)

@@ -44,6 +44,7 @@ from stpatch.dataset.tables import (
     unpack_measured,
 )
 from stpatch.errors import DatasetError
+from stpatch.registry import FORMATS
 
 Progress = Callable[[str], None]
 
@@ -196,7 +197,7 @@ def _check_contents(
     mosaic = Mosaic(manifest, slides={slide["slide_id"]: slide for slide in slide_rows}, panel=panel, largest=largest)
     wrong = list(_check_shards(folder, rows, chosen, facts, mosaic, tell=tell))
     yield from filter(None, wrong)
-    if not wrong and manifest.of_one_corpus:
+    if not wrong and manifest.of_one_corpus and not FORMATS.get(manifest.layout.format).whole_slides:
         sums = ("gene_id", "n_detected", "sum_counts", "sum_squared_counts")
         of_genes = {name: numbers(genes[name], where=paths["genes"]) for name in sums}
         for where, what in mosaic.finish(of_genes):
@@ -213,7 +214,14 @@ def _check_shards(
     tell: Progress,
 ) -> Iterator[DatasetError | None]:
     """Yield the problems of all samples; None for a shard that is not looked at, as something else is in its place."""
+    whole_slides = FORMATS.get(facts.manifest.layout.format).whole_slides
     for name, split in facts.manifest.splits.items():
+        if whole_slides:
+            from stpatch.dataset.cropping.check import slide_problems
+
+            columns = {name: rows[name] for name in patch_columns(facts.manifest.layout, draws=facts.manifest.draws)}
+            yield from slide_problems(folder, name, columns, chosen[name], facts, tell)
+            continue
         reader = ShardReader(folder, facts.manifest.layout)
         for start, shard in zip(split.starts, split.shards, strict=False):
             if in_place(folder, shard):

@@ -92,7 +92,7 @@ def _write_tenx(path: Path, slide: SimulatedSlide, barcodes: list[str]) -> None:
         "features/genome": ["simulated"] * n_genes,
         "features/_all_tag_keys": ["genome"],
     }
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         file.attrs["filetype"] = "matrix"
         file.attrs["software_version"] = "spaceranger-2.1.0"
         file.attrs["version"] = 2

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from stpatch.engine.changes import read_finished
 from stpatch.engine.corpus_check import check_sheet
 from stpatch.engine.growth import require_parent
+from stpatch.engine.owner import MARKER, owns_output
 from stpatch.errors import (
     ConfigError,
     InputError,
@@ -258,12 +260,15 @@ def require_output(job: Job) -> None:
     MismatchError
         The folder is not empty, and the work dir does not know it as its own; or there is a file in its way.
     """
-    output = job.output
+    output = job.place
     for folder in (output, job.work):
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not there.is_dir():
             raise MismatchError("there is a file where a folder should be", where=there, hint="choose another folder")
-    if not output.exists() or not any(output.iterdir()):
+    if not output.exists():
+        return
+    names = [path.name for path in output.iterdir() if path.name != MARKER and not path.name.startswith(".tmp-")]
+    if not names:
         return
     manifest, own = output / "manifest.json", job.work / "manifest.json"
     if manifest.is_file():
@@ -276,11 +281,11 @@ def require_output(job: Job) -> None:
                 hint="choose another dataset.output, or remove the old dataset",
             )
         return
-    if not (job.work / "receipts" / "plan").is_dir():
+    if not (job.work / "receipts" / "plan").is_dir() and not owns_output(job):
         raise MismatchError(
             "the output folder is not empty",
             where=output,
-            found=", ".join(sorted(path.name for path in output.iterdir())[:6]),
+            found=", ".join(sorted(names)[:6]),
             expected=f"an empty folder, or an unfinished dataset of work dir {job.work}",
             hint="choose another dataset.output, or empty the folder",
         )
@@ -306,7 +311,8 @@ def _is_own(job: Job, own: Path, manifest: Path) -> bool:
     found = manifest.read_bytes()
     receipt = job.book.receipt("finalize", "corpus")
     recorded = {output.path: output.sha256 for output in receipt.outputs} if receipt is not None else {}
-    if hashlib.sha256(found).hexdigest() == recorded.get("output/manifest.json"):
+    made = (read_finished(job) or {}).get("manifest")  # a new one may be in the making, which the receipt knows
+    if hashlib.sha256(found).hexdigest() in (recorded.get("output/manifest.json"), made):
         return True
     kept = own.read_bytes() if own.is_file() else b""
     if found == kept or _is_release_of(found, kept):

@@ -110,7 +110,7 @@ def early_splits(job: Job, probes: Mapping[str, Probe] | None = None) -> dict[st
 def _check_folders(job: Job) -> list[StpatchError]:
     """Refuse to write into a slide's folder: the next look at it would find other files."""
     problems: list[StpatchError] = []
-    for key, folder in (("dataset.output", job.output), ("dataset.work_dir", job.work)):
+    for key, folder in (("dataset.output", job.place), ("dataset.work_dir", job.work)):
         inside = [
             source.slide_id
             for source in job.sources.values()

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from stpatch.config import Config
+from stpatch.engine.memory import WORKER_BYTES, machine_limit, memory_limit
 from stpatch.engine.resources import unit_memory
 from stpatch.engine.workers import Result, run_unit
 from stpatch.errors import MissingExtraError, StpatchError, UnitsFailedError
@@ -91,10 +92,10 @@ class DaskExecutor:
         while self._open:
             self._open.pop().close()
 
-    def results(self, stage: str, units: Sequence[str], *, at_once: int | None = None) -> Iterator[Result]:  # noqa: ARG002
+    def results(self, stage: str, units: Sequence[str]) -> Iterator[Result]:
         """Yield each unit's result as it is done; see `Executor.results`.
 
-        The workers' memory limits how many run together, not `at_once`, which counts what fits into this machine.
+        The workers' memory limits how many run together.
         """
         from distributed import KilledWorker, as_completed
 
@@ -159,6 +160,5 @@ def run_on_worker(config: Mapping[str, Any], stage: str, unit: str) -> Result:
 
 def _memory_per_worker(job: Job, count: int) -> int:
     """Return a worker's share of ``run.max_memory``, or of this machine's."""
-    import psutil
-
-    return (job.config.run.max_memory or psutil.virtual_memory().total) // count
+    limit = memory_limit(job) or machine_limit()
+    return (limit.bytes if limit is not None else WORKER_BYTES * count) // count

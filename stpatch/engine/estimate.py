@@ -12,7 +12,7 @@ import numpy as np
 from stpatch.config import WORKERS_FED, Config
 from stpatch.engine.corpus_check import early_splits
 from stpatch.engine.growth import growth_notes
-from stpatch.registry import ENCODINGS
+from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.slides.readers.registry import probe_source
 from stpatch.slides.source import Probe
 from stpatch.stages.channels import read_channels
@@ -22,6 +22,10 @@ from stpatch.stages.plan import read_plan, shard_tasks
 from stpatch.stages.shard import dataset_layout
 
 GUESSED_GENES = 20000
+GUESSED_FILLED = 0.15
+"""Share of a slide's counts that are not zero, as on a Visium slide."""
+STORED_VALUE = 1.7
+"""Bytes of a stored count and its gene number in a whole slide, compressed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +111,15 @@ def estimate_outlook(job: Job) -> Outlook:
     config = job.config
     by_slide: dict[str, int | None] = {}
     probes: dict[str, Probe] = {}
-    largest, widest = 0, 1
+    largest, widest, whole = 0, 1, 0
     for source in job.sources.values():
         probe = probes[source.slide_id] = probe_source(source, config.ingest)
         by_slide[source.slide_id] = None
         if probe.n_spots is not None or config.crop.unit == "slide":
             spots = probe.n_spots or 0
             by_slide[source.slide_id] = _expected_patches(config, spots) * config.channels.draws
-            largest = max(largest, spots * (probe.n_genes or GUESSED_GENES))
+            values = spots * (probe.n_genes or GUESSED_GENES)
+            largest, whole = max(largest, values), whole + values
             widest = max(widest, math.ceil(math.sqrt(spots)))
     total = sum(count for count in by_slide.values() if count is not None)
     by_split = _by_split(job, by_slide, probes)
@@ -124,16 +129,20 @@ def estimate_outlook(job: Job) -> Outlook:
     height, width = sizes[config.crop.unit]
     shape = (config.channels.n, height, width)
     dtype = "uint16" if config.shards.values == "counts" else config.shards.dtype
+    tasks = sum(math.ceil(count / per_shard) for count in known)
+    stored = _stored_bytes(total, shape, dtype, config.shards.encoding)
+    if FORMATS.get(config.shards.format).whole_slides:
+        tasks, stored = len(job.sources), int(whole * GUESSED_FILLED * STORED_VALUE)
     return Outlook(
         exact=False,
         samples_by_slide=by_slide,
         samples_by_split=by_split,
         shape=shape,
         dtype=dtype,
-        tasks=sum(math.ceil(count / per_shard) for count in known),
+        tasks=tasks,
         shard_patches=per_shard,
-        bytes=_stored_bytes(total, shape, dtype, config.shards.encoding),
-        memory=int(1.5 * 0.15 * 6 * largest + 400e6),
+        bytes=stored,
+        memory=int(1.5 * GUESSED_FILLED * 6 * largest + 400e6),
         notes=tuple(growth_notes(job, job.parent, early_splits(job, probes))) if job.parent else (),
     )
 

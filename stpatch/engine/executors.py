@@ -26,8 +26,8 @@ class Executor(Protocol):
         """End all that was started."""
         ...
 
-    def results(self, stage: str, units: Sequence[str], *, at_once: int | None = None) -> Iterator[Result]:
-        """Yield each unit's name as it is done, with its error if it failed; `at_once` limits how many run together.
+    def results(self, stage: str, units: Sequence[str]) -> Iterator[Result]:
+        """Yield each unit's name as it is done, with its error if it failed; as many run together as memory allows.
 
         Raises
         ------

@@ -135,7 +135,7 @@ class Stage:
             receipt is not None
             and self.is_current(job, receipt)
             and receipt.location == self.location(job, unit)
-            and all(item.unchanged() for item in receipt.inputs)
+            and all(item.unchanged(job.checksums) for item in receipt.inputs)
             and outputs_present(receipt.outputs, job.roots)
         )
 
@@ -149,8 +149,6 @@ class Stage:
             return done
         request, before = self.request(job, unit), job.book.receipt(self.name, unit)
         try:
-            if self.unit != "slide" and before is not None and before.request != request:
-                self._forget(job, before)  # a dataset in change; a slide's old files stay until the new ones are there
             return self._made(job, unit, request, before)
         except (MemoryError, OSError) as error:
             if isinstance(error, StpatchError):  # some are the natural builtin too

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stpatch.engine.estimate import estimate_outlook, plan_outlook
-from stpatch.engine.workers import WORKER_BYTES
+from stpatch.engine.memory import WORKER_BYTES
 from stpatch.errors import StpatchError
 from stpatch.stages.job import Job
 
@@ -66,7 +66,7 @@ def job_needs(job: Job, *, planned: bool) -> Needs:
     tasks, samples, values, memory = _planned(job) if planned else _estimated(job)
     slide = max(_largest_stored(job), int((memory - WORKER_BYTES) / READING), 0)
     reading = Need(memory=int(WORKER_BYTES + READING * slide), seconds=START_SECONDS + slide / SLIDE_RATE)
-    per_task = min(samples, job.config.shards.patches)
+    per_task = min(samples, job.config.shards.patches_for([samples]))
     slides = len(job.sources)
     reduce = RECEIPT_SECONDS * slides
     corpus = Need(
@@ -104,10 +104,10 @@ def _estimated(job: Job) -> tuple[int, int, int, int]:
             raise
         # The slide will fail in its own task and be left out; any width and any size serve until the plan is known.
         slides, values = len(job.sources), math.prod((job.config.channels.n, *job.config.crop.size))
-        return slides, slides * job.config.shards.patches, values, WORKER_BYTES
+        return slides, slides * job.config.shards.most_patches, values, WORKER_BYTES
     known = [count for count in outlook.samples_by_slide.values() if count is not None]
     unknown = len(outlook.samples_by_slide) - len(known)
-    samples = sum(known) + unknown * job.config.shards.patches
+    samples = sum(known) + unknown * job.config.shards.most_patches
     return max(outlook.tasks + unknown, 1), samples, math.prod(outlook.shape), outlook.memory
 
 

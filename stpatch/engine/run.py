@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from stpatch.engine.changes import record_finished, require_consent, shortened
 from stpatch.engine.check import require_output
 from stpatch.engine.executors import Executor, executor_for
 from stpatch.engine.graph import CORPUS, STAGES, Stage
+from stpatch.engine.journal import journal_of
+from stpatch.engine.owner import claim_output, enter, release_empty_output, release_output
 from stpatch.engine.ranks import Rank
+from stpatch.engine.replace import begin, must_be_made_beside, publish, recover
 from stpatch.engine.shares import Share
-from stpatch.engine.workers import worker_count, workers_in
+from stpatch.engine.stale import to_be_redone
+from stpatch.engine.workers import worker_count
 from stpatch.errors import MismatchError, ProblemsError, StpatchError, UnitsFailedError
 from stpatch.stages.job import Job
 from stpatch.storage import remove_file
@@ -56,6 +61,8 @@ def run_stages(
     progress: Progress,
     rank: Share | None = None,
     workers: int | None = None,
+    replace: bool = False,
+    tell: Callable[[str], object] = lambda _line: None,
 ) -> Summary:
     """Run stages in order, each unit at most once, and only those that are not done.
 
@@ -71,28 +78,82 @@ def run_stages(
         Of an array job: only these units are run. Corpus stages belong to rank 0.
     workers
         Worker processes; the config's number where None.
+    replace
+        Whether a finished dataset of other settings may be replaced.
+    tell
+        Is told, before anything runs, what has changed and what will be done again.
 
     Raises
     ------
+    MismatchError
+        The output folder or the work dir is another's, or holds a finished dataset that may not be replaced.
     StpatchError
         With ``run.on_error: stop`` the first fault of a unit. With ``skip`` faults are collected in the summary.
     """
+    stages = tuple(stages)
+    recover(job)
     require_output(job)
+    makes_dataset = bool({"shard", "finalize"} & set(stages))
+    if makes_dataset and (lines := require_consent(job, replace=replace)):
+        _tell_changes(job, lines, tell)
+    journal = journal_of(job)
+    enter(job, journal, stages=stages, rank=str(rank or ""))
     summary = Summary()
+    with journal.running():
+        if makes_dataset:
+            claim_output(job)
+        try:
+            _run_all(job, stages, summary, progress=progress, rank=rank, workers=workers, replace=replace)
+        finally:
+            if makes_dataset:
+                release_empty_output(job)
+    return summary
+
+
+def _tell_changes(job: Job, lines: Sequence[str], tell: Callable[[str], object]) -> None:
+    tell(f"the finished dataset in {job.place} will be replaced; changed since it was made:")
+    for line in shortened(lines):
+        tell(f"  {line}")
+    again = [name if count is None else f"{name} ({count})" for name, count in to_be_redone(job).items()]
+    tell(f"to be done again: {', '.join(again) or 'nothing'}; readers keep the old dataset until the new one is whole")
+
+
+def _run_all(
+    job: Job,
+    stages: Sequence[str],
+    summary: Summary,
+    *,
+    progress: Progress,
+    rank: Share | None,
+    workers: int | None,
+    replace: bool,
+) -> None:
     count = worker_count(job.config) if workers is None else workers
     with executor_for(job, count, local=rank is not None) as pool:
         for name in stages:
             try:
+                if name in ("shard", "finalize") and must_be_made_beside(job):
+                    require_consent(job, replace=replace)  # once more: of new inputs only now is known what they hold
+                    begin(job)
                 _run_stage(job, STAGES[name], pool, summary, progress=progress, rank=rank or Rank())
+                if name == "finalize" and (rank or Rank()).share([CORPUS]):
+                    _end(job)
             except StpatchError as error:
                 if not summary.failures:
                     raise
                 raise ProblemsError([*(failure for _, _, failure in summary.failures), error]) from error
-            if name == "finalize" and job.url is not None and (rank or Rank()).share([CORPUS]):
-                from stpatch.stages.publish import publish
 
-                publish(job, job.url)
-    return summary
+
+def _end(job: Job) -> None:
+    """Put a finished dataset in its place, and write down what it was made of."""
+    if job.replacing:
+        publish(job)
+    record_finished(job)
+    release_output(job)
+    if job.url is not None:
+        from stpatch.stages.publish import publish as copy_to
+
+        copy_to(job, job.url)
 
 
 def _run_stage(job: Job, stage: Stage, pool: Executor, summary: Summary, *, progress: Progress, rank: Share) -> None:
@@ -104,10 +165,10 @@ def _run_stage(job: Job, stage: Stage, pool: Executor, summary: Summary, *, prog
     done = set(seemingly)
     left = [unit for unit in units if unit not in done]
     summary.skipped[stage.name] = len(units) - len(left)
-    if left and stage.name in ("shard", "finalize"):
+    if left and stage.name == "shard":
         remove_file(job.output / "manifest.json")  # a dataset in change has no entry point
     with progress(stage.name, len(units), len(units) - len(left)) as bar:
-        for unit, error in pool.results(stage.name, left, at_once=_at_once(job, stage)):
+        for unit, error in pool.results(stage.name, left):
             bar.update(1)
             if error is None:
                 summary.done[stage.name] = summary.done.get(stage.name, 0) + 1
@@ -115,22 +176,6 @@ def _run_stage(job: Job, stage: Stage, pool: Executor, summary: Summary, *, prog
                 raise error
             else:
                 summary.failures.append((stage.name, unit, error))
-
-
-def _at_once(job: Job, stage: Stage) -> int | None:
-    """Return how many units of a stage fit into ``run.max_memory``; None = no limit."""
-    memory = job.config.run.max_memory
-    if memory is None:
-        return None
-    if stage.name == "ingest":  # compressed matrices grow, and a canonical slide is made beside the raw one
-        sizes = [file.stat().st_size for source in job.sources.values() for file in _files(source.path)]
-        return workers_in(memory, largest=max(sizes, default=0), times=8)
-    sizes = [path.stat().st_size for path in (job.work / "slides").glob("*.h5ad")]
-    return workers_in(memory, largest=max(sizes, default=0), times=1.5)
-
-
-def _files(path: Path) -> list[Path]:
-    return [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path] if path.is_file() else []
 
 
 def check_upstream(job: Job, name: str, *, rank: Share | None = None) -> None:

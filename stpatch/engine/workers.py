@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, suppress
@@ -21,24 +22,24 @@ from typing import Self, cast
 
 from stpatch.config import Config
 from stpatch.engine.graph import CORPUS, STAGES
+from stpatch.engine.journal import journal_of, read_journals
+from stpatch.engine.memory import Limit, UnitSize, fits, memory_limit, refuse_too_large, unit_sizes
 from stpatch.errors import StpatchError, UnitsFailedError
+from stpatch.kernels.cache import find_cache
 from stpatch.kernels.registry import compile_kernels
 from stpatch.stages.job import Job
 
 Result = tuple[str, StpatchError | None]
-
-WORKER_BYTES = 400_000_000
-"""What a worker needs beside its slide: the interpreter, compiled loops, one shard's encoded samples."""
-
 
 PATIENCE = 2.0
 """Seconds that workers get to end by themselves."""
 
 
 def run_unit(job: Job, stage: str, unit: str) -> Result:
-    """Run one unit in this process; return its name, and its error if it failed."""
+    """Run one unit in this process; return its name, and its error if it failed. The journal has the rest."""
     try:
-        STAGES[stage].run(job, unit)
+        with journal_of(job).unit(stage, unit) as notes:
+            notes.made(STAGES[stage].run(job, unit))
     except StpatchError as error:
         return unit, error
     return unit, None
@@ -65,6 +66,8 @@ class Workers(AbstractContextManager["Workers"]):
         self._starter: threading.Thread | None = None
         self._prepared: set[str] = set()
         self._announced = False
+        self._noted: set[str] = set()
+        self._processes: dict[int, BaseProcess] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -87,13 +90,29 @@ class Workers(AbstractContextManager["Workers"]):
         if self._pool is not None and self._starter is not None and not self._starter.is_alive():
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def results(self, stage: str, units: Sequence[str], *, at_once: int | None = None) -> Iterator[Result]:
-        """Yield each unit's result as it is done; `at_once` limits how many run together."""
+    def results(self, stage: str, units: Sequence[str]) -> Iterator[Result]:
+        """Yield each unit's result as it is done; no more run together than fit into ``run.max_memory``.
+
+        Raises
+        ------
+        StpatchError
+            A unit cannot fit.
+        UnitsFailedError
+            A worker was killed.
+        """
         if not units:
             return
-        if self._pool is None and (self.count == 1 or len(units) == 1 or at_once == 1):
+        if note := find_cache().note:
+            self._note(note)
+        limit = memory_limit(self.job)
+        sizes = {} if limit is None else unit_sizes(self.job, STAGES[stage], units)
+        if limit is not None:
+            refuse_too_large(STAGES[stage], sizes, limit)
+        smallest = sorted(size.expected for size in sizes.values())[:2]
+        alone = len(units) == 1 or not fits(smallest[:1], sum(smallest[1:]), workers=2, limit=limit)
+        if self._pool is None and (self.count == 1 or alone):
             self._prepare(stage)
-            if self.count > 1 and at_once != 1 and units[0] != CORPUS:
+            if self.count > 1 and len(units) == 1 and units[0] != CORPUS:
                 self._start()  # this stage has one unit, but later ones have more: workers get ready meanwhile
             for unit in units:
                 yield run_unit(self.job, stage, unit)
@@ -106,34 +125,67 @@ class Workers(AbstractContextManager["Workers"]):
         for other in STAGES.values():  # meanwhile what this process will need to tell what is left of each stage
             other.load()
             other.code(self.job)
-        ahead = 2 * self.count if at_once is None or at_once >= self.count else at_once
-        yield from self._results(pool, stage, units, ahead=ahead)
+        yield from self._results(pool, stage, units, sizes=sizes, limit=limit)
 
-    def _results(self, pool: ProcessPoolExecutor, stage: str, units: Sequence[str], *, ahead: int) -> Iterator[Result]:
-        """Yield the results of a pool that has up to `ahead` units at a time, so that no worker waits for its next."""
-        waiting = iter(units)
+    def _results(
+        self,
+        pool: ProcessPoolExecutor,
+        stage: str,
+        units: Sequence[str],
+        *,
+        sizes: Mapping[str, UnitSize],
+        limit: Limit | None,
+    ) -> Iterator[Result]:
+        """Yield the results of a pool that has up to two units for each worker, so that none waits for its next."""
+        waiting = deque(units)
         running: dict[Future[Result], str] = {}
-        unit = ""
+        unknown = UnitSize(0)
         try:
-            while True:
-                while len(running) < ahead and (following := next(waiting, None)) is not None:
-                    unit = following
+            while waiting or running:
+                while waiting and len(running) < 2 * self.count:
+                    held = [sizes.get(unit, unknown).expected for unit in running.values()]
+                    wanted = sizes.get(waiting[0], unknown).expected
+                    if not fits(held, wanted, workers=self.count, limit=limit):
+                        break
+                    unit = waiting.popleft()
                     running[pool.submit(_run_in_worker, stage, unit)] = unit
-                if not running:
-                    return
+                    self._processes.update(pool._processes or {})
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    unit = running.pop(future)
-                    yield future.result()
+                    result = future.result()
+                    del running[future]
+                    yield result
         except BrokenProcessPool as error:
-            raise UnitsFailedError(
-                "a worker process was killed",
-                where=f"stage {stage}, one of {', '.join(sorted(running.values())[:4]) or unit}",
-                hint="most often the machine ran out of memory: run the same command again with fewer workers",
-            ) from error
+            raise self._killed(stage, sorted(running.values()), sizes, limit) from error
         finally:
             for future in running:
                 future.cancel()
+
+    def _killed(
+        self, stage: str, running: Sequence[str], sizes: Mapping[str, UnitSize], limit: Limit | None
+    ) -> UnitsFailedError:
+        """Return the error of a worker that was killed: its unit, what that needs, and the setting to change."""
+        from stpatch.engine.estimate import human_size
+
+        for process in self._processes.values():
+            process.join(PATIENCE)  # the pool ends the others
+        ended = {pid: process.exitcode for pid, process in self._processes.items()}
+        by = {pid: -code for pid, code in ended.items() if code is not None and code < 0 and code != -signal.SIGTERM}
+        logs = [log for log in read_journals(self.job.work) if log.process.pid in by]
+        units = [line["unit"] for log in logs if (line := log.unit) is not None and line["stage"] == stage]
+        found = [f"signal {number} ({signal.Signals(number).name})" for number in sorted(set(by.values()))]
+        found += [f"{unit} needs about {human_size(sizes[unit].expected)}" for unit in units if unit in sizes]
+        if limit is not None:
+            found.append(f"{self.count} workers had {human_size(limit.bytes)} ({limit.source})")
+        return UnitsFailedError(
+            "a worker process was killed",
+            where=f"stage {stage}, unit {', '.join(units)}"
+            if units
+            else f"stage {stage}, one of {', '.join(running[:4])}",
+            found="; ".join(found) or None,
+            hint="most often the machine or the job ran out of memory: set run.max_memory or run.workers lower, or ask "
+            "the scheduler for more memory; the same command goes on from here",
+        )
 
     def _start(self) -> ProcessPoolExecutor:
         """Make the pool and start its first worker on a thread, which waits until all is imported and compiled there.
@@ -164,6 +216,12 @@ class Workers(AbstractContextManager["Workers"]):
 
     def _compile(self, stages: Sequence[str]) -> bool:
         return compile_kernels(stages, counts_dtype=self._counts_dtype, announce=self._announce)
+
+    def _note(self, text: str) -> None:
+        """Print a line once."""
+        if text not in self._noted:
+            print(f"note: {text}", file=sys.stderr)  # noqa: T201
+        self._noted.add(text)
 
     def _announce(self, text: str) -> None:
         if not self._announced:
@@ -203,21 +261,6 @@ def worker_count(config: Config) -> int:
     if config.run.workers != "auto":
         return config.run.workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def workers_in(memory: int, *, largest: int, times: float) -> int:
-    """Return how many workers fit into ``run.max_memory``, at least one.
-
-    Parameters
-    ----------
-    memory
-        Bytes.
-    largest
-        Bytes of the largest file that a worker opens.
-    times
-        How many times that a worker holds; `WORKER_BYTES` come on top.
-    """
-    return max(1, int(memory // (WORKER_BYTES + times * largest)))
 
 
 _worker_jobs: list[Job] = []

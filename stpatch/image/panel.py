@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpatch.image.slide_image import SlideImage
-from stpatch.kernels.panel_rows import LINE, PanelRows, gather_panel
+from stpatch.kernels.panel_rows import LINE, PanelRows, fill_panel_rows, gather_panel
 from stpatch.kernels.window import Window
 
 
@@ -77,6 +77,11 @@ class PanelImage:
             raise ValueError(f"out is {out.dtype} {out.shape}, needs {self.count_dtype} {shape}")
         gather_panel(self._image.arrays, window, self._panel, out)
         return out
+
+    def fill(self) -> None:
+        """Fill the rows of all pixels at once: afterwards windows only read, from any number of threads."""
+        rows, columns = self._image.shape
+        fill_panel_rows(self._image.arrays, Window(0, 0, rows, columns), self._panel)
 
 
 def panel_bytes(image: SlideImage, n_channels: int, dtype: np.dtype[Any]) -> int:

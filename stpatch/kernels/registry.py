@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from stpatch.kernels.cache import find_cache
+
 Examples = Callable[[np.dtype[Any]], Iterable[tuple[Any, ...]]]
 """Takes the dtype of stored counts; returns lists of arguments, of which the types matter and the values do not."""
 
@@ -79,8 +81,8 @@ def kernel(
 ) -> Callable[[_Function], _Function]:
     """Return a decorator that compiles a loop and registers it.
 
-    Every loop is cached on disk and lets other threads run. Division by zero gives inf or nan, as NumPy's does: the
-    check for it would stand in the innermost loops.
+    Every loop is cached on disk (see `find_cache`) and lets other threads run. Division by zero gives inf or nan, as
+    NumPy's does: the check for it would stand in the innermost loops.
 
     Parameters
     ----------
@@ -98,13 +100,17 @@ def kernel(
     """
     if stage is not None and (stage not in STAGES or examples is None):
         raise ValueError(f"a kernel of stage {stage!r} needs a stage of {STAGES} and examples")
+    import numba
     from numba import njit
 
+    cache = find_cache()
+    if cache.folder is not None:
+        numba.config.CACHE_DIR = str(cache.folder)  # type: ignore[attr-defined]
     options: dict[str, Any] = {"inline": "always"} if inline else {}
 
     def register(function: _Function) -> _Function:
         name = f"{function.__module__}.{function.__qualname__}"
-        compiled: Any = njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+        compiled: Any = njit(cache=cache.used, nogil=True, error_model="numpy", **options)(function)
         _KERNELS[name] = Kernel(name=name, function=compiled, stage=stage, examples=examples)
         return compiled  # type: ignore[no-any-return]
 

@@ -166,9 +166,20 @@ def _unique(
     return {key: entry for key, entry in found.items() if key not in twice}, twice
 
 
+_LONGEST = 1 << 27
+"""Bytes of text; a small gzip file may hold any number."""
+
+
 def _text(path: Path) -> str:
-    data = path.read_bytes()
-    return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if zipped else path.open("rb") as file:
+        data = file.read(_LONGEST + 1)
+    if len(data) > _LONGEST:
+        raise ConfigError(
+            "the gene reference cannot be read", where=path, found=f"more than {_LONGEST >> 20} MiB of text"
+        )
+    return data.decode("utf-8-sig")
 
 
 def _entries(path: Path) -> Iterator[tuple[Entry, Sequence[str], Sequence[str]]]:

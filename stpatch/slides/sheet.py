@@ -146,7 +146,8 @@ def _source(row: Mapping[str, str], *, base: Path, where: str) -> SlideSource:
             "a slide_id cannot be used as a name",
             where=where,
             found=repr(slide_id),
-            expected="1 to 128 of the characters A-Z a-z 0-9 _ . + -, the first a letter or digit",
+            expected="1 to 128 of the characters A-Z a-z 0-9 _ . + -, the first a letter or digit, the last not a dot, "
+            "and not the name of a device of Windows (con, prn, aux, nul, com1, lpt1)",
         )
     platform = row.get("platform") or "auto"
     known = PLATFORMS.names()

@@ -16,9 +16,10 @@ from stpatch.errors import ConfigError
 from stpatch.expression.normalize import Normalization
 from stpatch.expression.sample import PatchSampler
 from stpatch.expression.statistics import SlideStatistics
+from stpatch.expression.window_channels import ChannelChoice, FixedChannels, PatchChannels
 from stpatch.image.crop import Patches
 from stpatch.image.grid import Grid
-from stpatch.image.moments import Moments
+from stpatch.image.labels import label_plane
 from stpatch.image.panel import PanelImage, panel_bytes
 from stpatch.image.slide_image import SlideImage
 from stpatch.kernels.window import Window
@@ -36,67 +37,6 @@ LEAST_OVERLAP = 3.0
 """Windows that lie on a pixel on average, for a panel's image to be made: with fewer, its rows are not read often
 enough to pay for their filling."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelChoice:
-    """The channels of one sample.
-
-    Attributes
-    ----------
-    positions
-        (C,) int32 position in the slide's genes, -1 where the slide did not measure the channel (or it is padding).
-    ids
-        (C,) int32 gene ids.
-    """
-
-    positions: NDArray[np.int32]
-    ids: NDArray[np.int32]
-
-
-class FixedChannels:
-    """The panel, or the slide's own list: the same channels for every patch."""
-
-    def __init__(self, wanted: NDArray[np.int32], gene_ids: NDArray[np.int32]) -> None:
-        known = np.flatnonzero(gene_ids >= 0)
-        known = known[np.argsort(gene_ids[known], kind="stable")]
-        place = np.minimum(np.searchsorted(gene_ids[known], wanted), max(len(known) - 1, 0))
-        found = np.isin(wanted, gene_ids[known])
-        positions = np.full(len(wanted), -1, np.int32)
-        positions[found] = known[place[found]]
-        self.choice = ChannelChoice(positions=positions, ids=wanted)
-
-
-class PatchChannels:
-    """A patch rule: the channels of each patch are chosen by what lies in it."""
-
-    def __init__(
-        self, rule: PatchSampler, image: SlideImage, channels: Channels, gene_ids: NDArray[np.int32], slide_id: str
-    ) -> None:
-        self.rule, self.image, self.channels = rule, image, channels
-        self.gene_ids, self.slide_id = gene_ids, slide_id
-        self.known = np.flatnonzero(gene_ids >= 0).astype(np.int32)
-        self._window: Window | None = None
-        self._moments: Moments | None = None
-
-    def choose(self, window: Window, *, number: int, draw: int) -> ChannelChoice:
-        """Return the patch's channels, by ascending gene id, padding last."""
-        chosen = self.rule.choose(self._measured(window), slide_id=self.slide_id, number=number, draw=draw)
-        positions = self.known[chosen]
-        ids = self.gene_ids[positions]
-        if chosen[-1] < 0:  # pads come last
-            pads = chosen < 0
-            positions[pads], ids[pads] = -1, self.channels.pad_id
-        return ChannelChoice(positions=positions, ids=ids)
-
-    def _measured(self, window: Window) -> Moments:
-        """Return the moments of the window's known genes; the draws of one window measure it once."""
-        if self._moments is None or window != self._window:
-            moments = self.image.moments(window)
-            # genes outside the vocabulary are never channels
-            self._moments = moments if len(self.known) == len(self.gene_ids) else moments.of_genes(self.known)
-            self._window = window
-        return self._moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +226,7 @@ def _patch_rule(
         candidates=candidates,
         seed=job.config.dataset.seed,
     )
-    return PatchChannels(rule, image, channels, gene_ids, slide_id)
+    return PatchChannels(rule, image, pad_id=channels.pad_id, gene_ids=gene_ids, slide_id=slide_id)
 
 
 def _normalization(job: Job, slide_id: str) -> Normalization:
@@ -298,18 +238,18 @@ def _normalization(job: Job, slide_id: str) -> Normalization:
 
 
 def label_planes(labels: pd.DataFrame, grid: Grid, categories: Mapping[str, list[str]]) -> dict[str, NDArray[np.int16]]:
-    """Return each label as a (rows, columns) int16 map of category numbers, -1 where a pixel has none.
+    """Return each label as a (rows, columns) int16 map of category numbers, -1 where a pixel has none."""
+    codes = label_codes(labels, categories, n_spots=len(grid.pixel))
+    return {name: label_plane(of_spots, grid.pixel, shape=grid.shape) for name, of_spots in codes.items()}
 
-    A pixel of several spots takes their most frequent label, the first category where two are as frequent.
-    """
-    planes = {}
-    for name, known in categories.items():
-        plane = np.full(grid.shape[0] * grid.shape[1], NO_LABEL, np.int16)
-        if name in labels:
-            codes = pd.Categorical(labels[name].astype(object), categories=known).codes
-            on = (grid.pixel >= 0) & (codes >= 0)
-            pairs, counts = np.unique(grid.pixel[on] * len(known) + codes[on], return_counts=True)
-            order = np.lexsort((-pairs, counts))  # the most frequent last, then the first category
-            plane[pairs[order] // len(known)] = (pairs[order] % len(known)).astype(np.int16)
-        planes[label_name(name)] = plane.reshape(grid.shape)
-    return planes
+
+def label_codes(
+    labels: pd.DataFrame, categories: Mapping[str, list[str]], *, n_spots: int
+) -> dict[str, NDArray[np.int16]]:
+    """Return each spot's category number by label map, -1 where it has none."""
+    return {
+        label_name(name): pd.Categorical(labels[name].astype(object), categories=known).codes.astype(np.int16)
+        if name in labels
+        else np.full(n_spots, NO_LABEL, np.int16)
+        for name, known in categories.items()
+    }

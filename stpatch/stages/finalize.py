@@ -26,7 +26,7 @@ from stpatch.stages.receipts import file_of
 from stpatch.stages.reject import crop_settings
 from stpatch.stages.rows import gene_rows, patch_rows, slide_rows
 from stpatch.stages.shard import dataset_layout
-from stpatch.storage import digest, remove_empty_folders, remove_temporaries
+from stpatch.storage import digest, remove_empty_folders, remove_file, remove_temporaries
 
 
 def request(job: Job, _unit: str) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def contents(job: Job) -> dict[str, Any]:
 def run(job: Job, unit: str) -> Outcome:
     """Write everything that lies beside the shards."""
     plan, layout, channels = read_plan(job.plan_path), dataset_layout(job), read_channels(job.channels_path)
+    remove_file(job.output / MANIFEST)  # a dataset in change has no entry point
     _clear(job)
     patches, slides = patch_rows(job, plan, layout), slide_rows(job, plan, channels)
     splits = _splits(job, patches, layout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -75,15 +76,36 @@ class Job:
         return self.config.work_dir
 
     @property
-    def output(self) -> Path:
-        """The folder in which the dataset is built."""
-        return self.config.output_folder
-
-    @property
     def url(self) -> str | None:
         """Where the finished dataset is copied to, if ``dataset.output`` is a URL."""
         output = self.config.dataset.output
         return output if isinstance(output, str) else None
+
+    @property
+    def place(self) -> Path:
+        """The dataset's folder, where readers look for it; that it is built in where ``dataset.output`` is a URL."""
+        return self.config.output_folder
+
+    @property
+    def output(self) -> Path:
+        """The folder that stages write the dataset to: its own, or the one beside while a finished one is replaced."""
+        return self.beside if self.replacing else self.place
+
+    @property
+    def beside(self) -> Path:
+        """Where a dataset is made that is to replace the finished one: on the same file system."""
+        place = self.place.resolve()
+        return place.with_name(f"{place.name}.next")
+
+    @property
+    def replacing_path(self) -> Path:
+        """Where it stands that a finished dataset is being replaced, see `stpatch.engine.replace`."""
+        return self.work / "replacing.json"
+
+    @property
+    def replacing(self) -> bool:
+        """Whether a finished dataset is being replaced; any process may have begun with it."""
+        return os.path.exists(self.replacing_path)  # noqa: PTH110 - it is asked for every output of every unit
 
     @property
     def roots(self) -> Mapping[str, Path]:

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ class Plan:
 
     def tasks(self) -> dict[str, slice]:
         """Return the tasks (one per shard, named ``train-000000``) and their samples, in order."""
+        return self._tasks
+
+    @cached_property
+    def _tasks(self) -> dict[str, slice]:  # every task's request asks for all of them
         if not len(self.split):
             return {}
         starts = np.flatnonzero(np.r_[True, (np.diff(self.split) != 0) | (np.diff(self.shard) != 0)])
@@ -95,6 +99,7 @@ def request(job: Job, _unit: str) -> dict[str, Any]:
         "draws": job.config.channels.draws,
         "patches": shards.patches,
         "mix": shards.mix,
+        **({"whole_slides": True} if FORMATS.get(shards.format).whole_slides else {}),
         "seed": job.config.dataset.seed,
         "allow_duplicates": job.config.dataset.allow_duplicates,
         **({} if job.parent is None else {"parent": job.parent.digest, "withdraw": sorted(job.config.slides.withdraw)}),
@@ -113,7 +118,8 @@ def run(job: Job, _unit: str) -> Outcome:
     sizes = [draws * sum(int((splits == name).sum()) for splits in dealt.values()) for name in names]
     # a dataset that grows keeps its parent's shards, so that its own have their size
     per_shard = job.parent.manifest.shards.patches if job.parent else job.config.shards.patches_for(sizes)
-    plan = make_plan(
+    whole_slides = FORMATS.get(job.config.shards.format).whole_slides
+    plan = (slide_plan if whole_slides else make_plan)(
         dealt,
         splits=names,
         draws=draws,
@@ -285,6 +291,42 @@ def make_plan(
         shard=shard.astype(np.int32),
         index=index.astype(np.int32),
         slide=slide.astype(np.int32),
+        patch=patch.astype(np.int32),
+        draw=draw.astype(np.int16),
+    )
+
+
+def slide_plan(
+    dealt: Mapping[str, NDArray[np.object_]],
+    *,
+    splits: Sequence[str],
+    draws: int,
+    patches: int,  # noqa: ARG001 - a shard is a slide
+    mix: int,  # noqa: ARG001
+    seed: int,  # noqa: ARG001
+    first: Mapping[str, int] | None = None,
+) -> Plan:
+    """Make every slide of a split a shard, in order of the slides' ids; its patches and draws in their order.
+
+    Parameters are those of `make_plan`.
+    """
+    slides = sorted(dealt)
+    parts: list[tuple[NDArray[np.int64], ...]] = [tuple(np.zeros(0, np.int64) for _ in range(6))]
+    for number, split in enumerate(splits):
+        members = [i for i, slide_id in enumerate(slides) if (dealt[slide_id] == split).any()]
+        for shard, i in enumerate(members, (first or {}).get(split, 0)):
+            patch, draw = np.divmod(np.arange(len(dealt[slides[i]]) * draws), draws)
+            same = (np.full(len(patch), value, np.int64) for value in (number, shard, i))
+            split_of, shard_of, slide_of = same
+            parts.append((split_of, shard_of, np.arange(len(patch)), slide_of, patch, draw))
+    split_of, shard_of, index, slide_of, patch, draw = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Plan(
+        slides=slides,
+        splits=list(splits),
+        split=split_of.astype(np.int16),
+        shard=shard_of.astype(np.int32),
+        index=index.astype(np.int32),
+        slide=slide_of.astype(np.int32),
         patch=patch.astype(np.int32),
         draw=draw.astype(np.int16),
     )

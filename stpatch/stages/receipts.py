@@ -35,8 +35,8 @@ class InputFile:
         stat = path.stat()
         return cls(path=str(path), bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=sha256_file(path))
 
-    def unchanged(self) -> bool:
-        """Whether the file is still the same: by size and time, else by checksum."""
+    def unchanged(self, checksums: Checksums | None = None) -> bool:
+        """Whether the file is still the same: by size and time, else by checksum, which `checksums` may know."""
         path = Path(self.path)
         try:
             stat = path.stat()
@@ -44,7 +44,9 @@ class InputFile:
             return False
         if stat.st_size != self.bytes:
             return False
-        return stat.st_mtime_ns == self.mtime_ns or sha256_file(path) == self.sha256
+        if stat.st_mtime_ns == self.mtime_ns:
+            return True
+        return (sha256_file(path) if checksums is None else checksums.sha256(path)) == self.sha256
 
 
 @contextlib.contextmanager

@@ -67,11 +67,18 @@ def run(job: Job, task: str) -> Outcome:
     first = samples.start
     split, number = plan.splits[plan.split[first]], int(plan.shard[first])
     format_ = FORMATS.get(layout.format)
-    with Spool(job.work / "spool") as spool:
-        cuts = _cut(job, plan, samples, channels=channels, layout=layout, categories=categories)
-        for place, sample in cuts:
-            spool.put(place, sample.key, format_.encode(sample, layout))
-        written = format_.write(job.output, spool.in_order(), split=split, number=number, layout=layout)
+    if format_.whole_slides:
+        from stpatch.stages.whole_slide import stored_slide
+
+        slide = stored_slide(job, plan.slides[plan.slide[first]], channels=channels, categories=categories)
+        windows = samples.stop - samples.start
+        written = format_.write_slide(job.output, slide, split=split, windows=windows, layout=layout)
+    else:
+        with Spool(job.work / "spool") as spool:
+            cuts = _cut(job, plan, samples, channels=channels, layout=layout, categories=categories)
+            for place, sample in cuts:
+                spool.put(place, sample.key, format_.encode(sample, layout))
+            written = format_.write(job.output, spool.in_order(), split=split, number=number, layout=layout)
     rows_path = write_rows(job, task, written)
     outputs: list[tuple[Any, str | None]] = [(job.output / item.path, item.sha256) for item in written.entry.files()]
     return Outcome(

@@ -97,7 +97,7 @@ def _write_anew(job: Job, task: str, *, split: str, number: int) -> Outcome:
 
 def _others(parent: Parent, task: str, withdrawn: set[str]) -> Iterator[tuple[str, Mapping[str, bytes]]]:
     """Yield the samples of a shard that stay: their keys, and their fields encoded again."""
-    from stpatch.dataset.reader import open_dataset
+    from stpatch.dataset.opening import open_dataset
 
     split, shard = parent.shards[task]
     layout = parent.manifest.layout

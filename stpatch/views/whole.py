@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stpatch.dataset.manifest import read_manifest
-from stpatch.dataset.reader import Dataset, open_dataset
+from stpatch.dataset.opening import open_dataset
+from stpatch.dataset.reader import Dataset
 from stpatch.dataset.tables import DIGESTS, GENES, SLIDES, patch_columns, read_table
 from stpatch.errors import DatasetError
 

@@ -13,7 +13,7 @@ from bundles.h5ad import make_anndata, write_anndata
 from bundles.lattices import joined, square_anndata
 from commands import built, stpatch
 
-from stpatch.dataset.reader import open_dataset
+from stpatch.dataset.opening import open_dataset
 
 
 def write_config(folder: Path, rows: list[dict[str, Any]], **sections: Any) -> Path:

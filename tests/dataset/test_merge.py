@@ -16,7 +16,7 @@ from commands import built, stpatch
 from stpatch.dataset.difference import difference
 from stpatch.dataset.manifest import read_manifest
 from stpatch.dataset.merge import MARK, merge
-from stpatch.dataset.reader import open_dataset
+from stpatch.dataset.opening import open_dataset
 from stpatch.dataset.validate import verify
 from stpatch.errors import StpatchError
 

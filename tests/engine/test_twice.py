@@ -28,9 +28,9 @@ def test_a_folder_rebuilt_under_other_configs_keeps_no_trace_of_them(tmp_path: P
     built("build", config, "-q")
     dataset = tmp_path / "out"
     before = sorted(dataset.rglob("*"))
-    built("build", write_config(tmp_path, shards={"format": "zarr"}), "-q")
-    built("build", write_config(tmp_path, split={"folds": 2}), "-q")
-    built("build", write_config(tmp_path), "-q")
+    built("build", write_config(tmp_path, shards={"format": "zarr"}), "-q", "--replace")
+    built("build", write_config(tmp_path, split={"folds": 2}), "-q", "--replace")
+    built("build", write_config(tmp_path), "-q", "--replace")
     assert sorted(dataset.rglob("*")) == before, "no folder is left either"
 
 

@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles.corpus import write_corpus
 
 from stpatch.cli.options import job_of
-from stpatch.engine.workers import WORKER_BYTES, Workers, workers_in
+from stpatch.engine.workers import Workers
 from stpatch.errors import UnitsFailedError
 from stpatch.stages.job import Job
 
@@ -62,6 +63,54 @@ def test_a_worker_that_is_killed_between_two_stages_is_told(job: Job) -> None:
         with pytest.raises(UnitsFailedError, match="was killed") as caught:
             until_it_is_noticed(pool)
         assert "stage normalize, one of" in caught.value.block()
+
+
+def kill_oneself(_job: Job, unit: str) -> None:
+    if unit == "V2":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.1)
+
+
+def test_the_unit_of_a_killed_worker_is_named_with_its_size_and_the_setting(tmp_path: Path) -> None:
+    config = write_corpus(tmp_path)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_workers\n"
+        "from stpatch.cli.options import job_of\n"
+        "from stpatch.engine import workers\n"
+        "from stpatch.engine.graph import STAGES\n"
+        "class Pool(workers.Workers):\n"
+        "    def _start(self):\n"
+        "        pool = super()._start()\n"
+        "        pool._initializer = test_workers.start_deadly\n"
+        "        return pool\n"
+        "if __name__ == '__main__':\n"
+        "    with Pool(job_of(Path(sys.argv[1]), None), 2) as pool:\n"
+        f"        print(list(pool.results('ingest', {SLIDES})))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, script, config], capture_output=True, text=True, check=False, env=environment, timeout=120
+    )
+    said = done.stderr
+    assert "a worker process was killed" in said
+    assert "stage ingest, unit V2" in said
+    assert "SIGKILL" in said
+    assert "V2 needs about 4" in said
+    assert "run.max_memory" in said
+
+
+def start_deadly(*arguments: Any) -> None:
+    """Start a worker that is killed by its unit V2."""
+    from stpatch.engine import workers
+    from stpatch.stages import ingest
+
+    workers._start_worker(*arguments)
+    ingest.run = kill_oneself  # type: ignore[assignment]
 
 
 def test_a_worker_that_is_killed_while_the_build_ends_keeps_nobody_waiting(job: Job) -> None:
@@ -119,12 +168,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-@pytest.mark.parametrize(("memory", "workers"), [(1, 1), (3 * WORKER_BYTES, 3), (4 * (WORKER_BYTES + 800), 4)])
-def test_how_many_workers_fit(memory: int, workers: int) -> None:
-    largest = 100 if memory % WORKER_BYTES else 0
-    assert workers_in(memory, largest=largest, times=8) == workers
 
 
 def test_a_build_by_two_workers_leaves_nothing_behind_and_says_nothing(tmp_path: Path) -> None:

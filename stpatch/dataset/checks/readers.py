@@ -9,7 +9,8 @@ import numpy as np
 
 from stpatch.dataset.genes import PAD_NAME
 from stpatch.dataset.manifest import Manifest
-from stpatch.dataset.reader import Dataset, open_dataset
+from stpatch.dataset.opening import open_dataset
+from stpatch.dataset.reader import Dataset
 from stpatch.errors import ConfigError, DatasetError
 from stpatch.registry import FORMATS
 

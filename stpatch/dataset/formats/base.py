@@ -19,6 +19,8 @@ from stpatch.errors import DatasetError
 from stpatch.storage import crc32c
 
 if TYPE_CHECKING:
+    from stpatch.config import Config
+    from stpatch.dataset.cropping.stored import StoredSlide
     from stpatch.dataset.manifest import Manifest
 
 Arrays = dict[str, NDArray[Any]]
@@ -175,6 +177,9 @@ class ShardFormat(ABC):
         Globs, from the dataset's folder, that match every shard file of the format and nothing else.
     libraries
         Packages beside numcodecs and NumPy whose version may change what is written.
+    whole_slides
+        Whether a shard is a whole slide, written by `write_slide`, from which samples are cut when they are read: there
+        are no stored samples, `encode`, `write` and `reader` raise, and a split's shards differ in their windows.
     fixed_shape
         Whether samples that vary are padded to one shape, which a later version cannot enlarge.
     """
@@ -183,6 +188,7 @@ class ShardFormat(ABC):
     tag: ClassVar[str]
     shard_patterns: ClassVar[tuple[str, ...]]
     libraries: ClassVar[tuple[str, ...]] = ()
+    whole_slides: ClassVar[bool] = False
     fixed_shape: ClassVar[bool] = False
 
     # -- writing ----------------------------------------------------------------------------------------------------
@@ -220,9 +226,33 @@ class ShardFormat(ABC):
             There are no samples or too many.
         """
 
+    def write_slide(
+        self, output: Path, slide: StoredSlide, *, split: str, windows: int, layout: Layout
+    ) -> WrittenShard:
+        """Write a whole slide as a shard, where the format is one of `whole_slides`.
+
+        Parameters
+        ----------
+        output
+            The dataset's folder.
+        slide
+            What to write.
+        split
+            The slide's.
+        windows
+            How many rows of patches.parquet are windows of the slide.
+        layout
+            The dataset's layout.
+        """
+        raise NotImplementedError(f"{self.name} stores samples")
+
     @abstractmethod
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:
         """Write what a split has beside its shards, such as an index or array metadata; return the files."""
+
+    def refusal(self, config: Config) -> str | None:  # noqa: ARG002 - a format holds everything, unless overridden
+        """Return why a config cannot be built in this format, one sentence; None where it can."""
+        return None
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -286,6 +316,10 @@ class ShardFormat(ABC):
 
     def further_fields(self, layout: Layout) -> list[tuple[str, str]]:  # noqa: ARG002 - planes only, unless overridden
         """Return (field, words) of what is stored beside the planes."""
+        return []
+
+    def further_reading(self, manifest: Manifest, split: str) -> list[str]:  # noqa: ARG002 - nothing to add
+        """Return lines of Markdown that the card ends with: what else can be done with such a dataset."""
         return []
 
     @abstractmethod

@@ -52,9 +52,31 @@ def reader_of(platform: str) -> Reader:
 
 
 def require_path(source: SlideSource) -> None:
-    """Raise `InputMissingError` where a slide's path names nothing."""
+    """Raise `InputMissingError` where a slide's path names nothing, `InputError` where one is a pipe or a device.
+
+    Whoever opens those may wait for ever, or read for ever; and what they give cannot be read twice.
+    """
     if not source.path.exists():
         raise InputMissingError("there is no such file or folder", where=_place(source), found=source.path)
+    for column in ("path", "matrix", "transcripts", "coordinates", "labels"):
+        path: Path | None = getattr(source, column)
+        if path is not None and path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(
+                "this is neither a file nor a folder",
+                where=f"{_place(source)}, column {column}",
+                found=f"{_kind(path)} {path}",
+                expected="a file or a folder",
+                hint="save what it gives to a file first",
+            )
+
+
+def _kind(path: Path) -> str:
+    kinds = {
+        "pipe": path.is_fifo(),
+        "socket": path.is_socket(),
+        "device": path.is_char_device() or path.is_block_device(),
+    }
+    return next((kind for kind, found in kinds.items() if found), "special file")
 
 
 def probe_source(source: SlideSource, options: IngestSection) -> Probe:

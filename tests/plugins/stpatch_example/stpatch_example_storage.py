@@ -87,6 +87,12 @@ class Folder(ShardFormat):
     def reader(self, files, layout):
         return _Reader(files, layout)
 
+    def shard_number(self, path):
+        return int(path.rpartition("/")[2].removesuffix(".bin"))
+
+    def shard_paths(self, split, number, layout):
+        return {"": f"{self.folder(split)}/{number:06d}.bin"}
+
     def folder(self, split):
         return f"{split}.samples"
 

@@ -69,7 +69,71 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
         check_heaps(path)
         file = h5py.File(path, "r", locking=False)  # nobody writes it, and some file systems know no locks
     with file, faults(path):
+        refuse_other_files(file, path)
         yield file
+
+
+def refuse_other_files(file: h5py.File, path: Path) -> None:
+    """Refuse a file that has HDF5 open others: by external links, external storage or virtual datasets.
+
+    What is read from another file is not among the slide's inputs, so that a change of it would go unnoticed; and a
+    file from elsewhere could have any file of this machine read as counts. A file is looked through once while it
+    stays as it is.
+
+    Raises
+    ------
+    InputError
+        It names the link or the dataset, and the file that it points to.
+    """
+    stat = path.stat()
+    key = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if key in _looked_through:
+        return
+    found: list[tuple[str, str, str]] = []
+
+    def look(name: bytes, link: Any) -> bool | None:
+        text = name.decode(errors="replace")
+        if link.type == h5py.h5l.TYPE_EXTERNAL:
+            filename, target = file.id.links.get_val(name)
+            found.append((text, "external link", f"{filename.decode(errors='replace')}, key {target.decode()}"))
+        elif link.type not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
+            found.append((text, "link of an unknown kind", f"link class {link.type}"))
+        elif link.type == h5py.h5l.TYPE_HARD:
+            found.extend((text, kind, target) for kind, target in _other_files(file, name))
+        return True if found else None  # which ends the walk
+
+    file.id.links.visit(look, info=True)
+    for text, kind, target in found:
+        raise InputError(
+            "the file takes data from another file",
+            where=f"{path}, key /{text}",
+            found=f"{kind} to {target}",
+            expected="all data in the file itself",
+            hint="repack it, so that it holds its data (h5repack does so with external storage and virtual datasets; "
+            "copy the target of an external link in its place)",
+        )
+    _looked_through[key] = None
+    while len(_looked_through) > _LOOKED_MOST:
+        del _looked_through[next(iter(_looked_through))]
+
+
+_LOOKED_MOST = 256
+_looked_through: dict[tuple[str, int, int, int], None] = {}
+"""Files of this process in which no way to another file was found."""
+
+
+def _other_files(file: h5py.File, name: bytes) -> Iterator[tuple[str, str]]:
+    """Yield how a dataset takes its data from other files: kind and target; nothing for what is not a dataset."""
+    if h5py.h5o.get_info(file.id, name).type != h5py.h5o.TYPE_DATASET:
+        return
+    settings = h5py.h5d.open(file.id, name).get_create_plist()
+    for i in range(settings.get_external_count()):
+        yield "external storage", settings.get_external(i)[0].decode(errors="replace")
+    if settings.get_layout() == h5py.h5d.VIRTUAL:
+        for i in range(settings.get_virtual_count()):
+            target = settings.get_virtual_filename(i)
+            if target != ".":  # the file itself
+                yield "virtual dataset", target
 
 
 def check_heaps(path: Path) -> None:

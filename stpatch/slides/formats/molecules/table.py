@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from stpatch.errors import InputError, StpatchError
 from stpatch.slides.formats.hdf5.files import faults
 from stpatch.slides.formats.parquet import parquet_parts
-from stpatch.slides.formats.text.lines import arrow_stream, open_text
+from stpatch.slides.formats.text.lines import arrow_stream, open_text, split_line
 
 Kind = Literal["text", "float", "integer", "flag"]
 CSV_BLOCK = 1 << 22
@@ -154,10 +153,8 @@ def _text_header(path: Path) -> MoleculeTable:
     if not line.strip():
         raise InputError("the molecule table is empty", where=path, expected="a header line")
     delimiter = "\t" if "\t" in line else ","
-    columns = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter))
-    return MoleculeTable(
-        path=path, columns=tuple(name.strip() for name in columns), delimiter=delimiter, comments=tuple(comments)
-    )
+    columns = split_line(line.rstrip("\r\n"), delimiter, where=path)
+    return MoleculeTable(path=path, columns=columns, delimiter=delimiter, comments=tuple(comments))
 
 
 def _parquet_header(path: Path) -> MoleculeTable:

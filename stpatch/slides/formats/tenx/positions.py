@@ -135,7 +135,7 @@ def _text_rows(path: Path, *, limit: int | None = None) -> list[list[str]]:
     rows: list[list[str]] = []
     try:
         with open_text(path) as file:
-            line = file.readline()
+            line = file.readline(1 << 20)
             delimiter = "\t" if "\t" in line and "," not in line else ","
             file.seek(0)
             for row in csv.reader(file, delimiter=delimiter):

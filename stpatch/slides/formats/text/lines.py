@@ -19,6 +19,11 @@ from stpatch.errors import InputError, InputMissingError
 BLOCK = 8 << 20
 """Bytes of text that are worked on together."""
 LONGEST_LINE = 1 << 30
+HEAD_LIMIT = 1 << 24
+"""Bytes of empty lines and comments before a table; a gzip file of a few kilobytes may hold gigabytes of them."""
+LONGEST_HEAD = 1 << 28
+SMALL = 1 << 29
+"""Characters of a text that is read as a whole."""
 DELIMITERS = ("\t", ",", ";", " ")
 """Those that are looked for; ``|`` must be named."""
 _HEAD_BLOCK = 1 << 16
@@ -58,6 +63,7 @@ class Head:
 
 def open_text(path: Path) -> TextIO:
     """Open a text file that may be gzipped (by content, not by name); a byte order mark is skipped."""
+    require_file(path)
     with path.open("rb") as file:
         zipped = file.read(2) == _GZIP
     if zipped:
@@ -65,13 +71,29 @@ def open_text(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", newline=None)
 
 
+def require_file(path: Path) -> None:
+    """Refuse a path that is not a file: nothing, a folder, or a pipe, which whoever opens it may wait for for ever."""
+    if not path.exists():
+        raise InputMissingError("there is no such file", where=path, hint="check the path")
+    if not path.is_file():
+        raise InputError("this is not a file", where=path, hint="check the path; pipes and devices are not read")
+
+
 def read_lines(path: Path) -> list[str]:
     """Read a small text file's lines without their ends; a file cut short or no text is an `InputError`."""
     try:
         with open_text(path) as file:
-            return file.read().splitlines()
+            text = file.read(SMALL + 1)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise text_fault(path, error) from error
+    if len(text) > SMALL:
+        raise InputError(
+            "the text is far too long for a list of names",
+            where=path,
+            found=f"more than {SMALL >> 20} MiB of text in a file of {path.stat().st_size} bytes",
+            hint="check the file against the source, and fetch it again",
+        )
+    return text.splitlines()
 
 
 def text_fault(path: Path, error: BaseException) -> InputError:
@@ -90,6 +112,7 @@ def arrow_stream(path: Path) -> Any:
     """Return a pyarrow stream of a text file's bytes, unpacked where it is gzipped (by content, not by name)."""
     import pyarrow as pa
 
+    require_file(path)
     with path.open("rb") as file:
         zipped = file.read(2) == _GZIP
     return pa.input_stream(str(path), compression="gzip" if zipped else None)
@@ -97,8 +120,7 @@ def arrow_stream(path: Path) -> Any:
 
 def byte_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
     """Yield a file's text bytes in blocks of at most `size`; gzip is unpacked, a cut or damaged one is an error."""
-    if not path.is_file():
-        raise InputMissingError("there is no such file", where=path, hint="check the path")
+    require_file(path)
     with path.open("rb") as file:
         if file.read(2) == _GZIP:
             file.seek(0)
@@ -128,7 +150,7 @@ def _unzipped(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:
         )
 
 
-def line_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
+def line_blocks(path: Path, *, size: int = BLOCK, longest: int = LONGEST_LINE) -> Iterator[bytes]:
     """Yield a file in blocks of whole lines, each block ending in a line end; a byte order mark is left out."""
     rest: list[bytes] = []
     held = 0
@@ -142,9 +164,11 @@ def line_blocks(path: Path, *, size: int = BLOCK) -> Iterator[bytes]:
             rest, held = [], 0
         rest.append(block[end:])
         held += len(block) - end
-        if held > LONGEST_LINE:
+        if held > longest:
             raise InputError(
-                "a line is longer than 1 GiB: this is no table", where=path, hint="give a table of text with line ends"
+                f"a line is longer than {longest >> 20} MiB: this is no table",
+                where=path,
+                hint="give a table of text with line ends",
             )
     if tail := b"".join(rest):
         yield tail + b"\n"
@@ -193,10 +217,19 @@ def read_head(path: Path, *, delimiter: str | None = None) -> Head:
             "this is not a delimiter", where=path, found=repr(delimiter), expected="tab, comma, ;, | or blank"
         )
     lines: list[str] = []
-    comments = 0
-    for block in line_blocks(path, size=_HEAD_BLOCK):
+    comments = read = 0
+    for block in line_blocks(path, size=_HEAD_BLOCK, longest=LONGEST_HEAD):
         if b"\0" in block:
             raise InputError("this is not a text file", where=path, expected="a table of text")
+        if read > HEAD_LIMIT and block.count(b"\n") > 1:  # a block of one line is a long line
+            raise InputError(
+                "there is no table in sight",
+                where=path,
+                found=f"{read >> 20} MiB of empty lines and comments in a file of {path.stat().st_size} bytes",
+                expected="a table, after at most 16 MiB of them",
+                hint="check the file against the source, and fetch it again",
+            )
+        read += len(block) if block.count(b"\n") > 1 else 0
         for line in block.split(b"\n"):
             if line.strip() and len(lines) - comments < 2:
                 lines.append(_decoded(line, path))
