@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import stpatch
-from stpatch.cli import build, cluster, configs, convert, datasets, doctor, inspect, report, versions
+from stpatch.cli import build, cluster, configs, convert, datasets, doctor, inspect, release, report, versions
 from stpatch.errors import StpatchError
 
 INTERRUPTED = 130
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (configs, build, cluster, datasets, convert, inspect, report, doctor, versions):
+for module in (configs, build, cluster, datasets, convert, inspect, report, doctor, versions, release):
     module.add_commands(app)
 
 

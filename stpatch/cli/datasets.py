@@ -25,6 +25,12 @@ def add_commands(app: typer.Typer) -> None:
 def validate(
     dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", help="The dataset's folder.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every patch and check it against its row.")] = False,
+    work: Annotated[
+        Path | None, typer.Option("--work", metavar="DIR", help="Compare it with the work dir that made it.")
+    ] = None,
+    digest: Annotated[
+        str | None, typer.Option("--digest", metavar="SHA256", help="The digest that its manifest was published with.")
+    ] = None,
     as_json: AsJson = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of manifest.json instead.")] = False,
 ) -> None:
@@ -42,7 +48,7 @@ def validate(
     if dataset is None:
         raise ConfigError("no dataset is given", where="stpatch validate", hint="name its folder, or ask for --schema")
     looked: list[str] = []
-    problems = list(verify(dataset, deep=deep, progress=looked.append))
+    problems = list(verify(dataset, deep=deep, work=work, digest=digest, progress=looked.append))
     if not dataset.is_dir():
         raise problems[0]
     if as_json:

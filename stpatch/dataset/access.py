@@ -58,6 +58,10 @@ class ShardReader:
         """Return a sample's arrays and, where the format stores it, its meta.json; see `formats.base.SampleReader`."""
         return self._reader.read(address)
 
+    def fields(self, address: Address) -> dict[str, bytes] | None:
+        """Return a sample's bytes as they were encoded; see `formats.base.SampleReader.fields`."""
+        return self._reader.fields(address)
+
     def read_into(self, address: Address, out: Mapping[str, NDArray[Any]]) -> Entries | None:
         """Read a sample's planes to arrays that are there already; see `formats.base.SampleReader.read_into`."""
         return self._reader.read_into(address, out)
@@ -136,7 +140,8 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        # a pipe in a shard's place is refused by `pread`; without the second flag, opening it would wait for ever
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return `nbytes` bytes at `offset`, fewer at the end of the file."""

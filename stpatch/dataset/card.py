@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stpatch.dataset.entries import FileEntry, write_file
 from stpatch.dataset.manifest import Manifest
 from stpatch.dataset.planes import DIMS, GENES_KIND, LABEL, LABEL_KIND, TOTALS_KIND, VALUES_KIND, Plane
 from stpatch.dataset.training_loop import training_loop
 from stpatch.registry import ENCODINGS, FORMATS
-from stpatch.storage import canonical_json, write_bytes
+from stpatch.storage import canonical_json
 
 CARD = "README.md"
 _SIZES = (
@@ -29,14 +30,15 @@ _FORMULAS = {
 }
 
 
-def write_card(folder: Path, manifest: Manifest) -> None:
-    """Write ``README.md`` into the dataset's folder."""
-    write_bytes(folder / CARD, card(manifest).encode())
+def write_card(folder: Path, manifest: Manifest) -> FileEntry:
+    """Write ``README.md`` into the dataset's folder; return its entry."""
+    return write_file(folder, CARD, card(manifest).encode())
 
 
 def card(manifest: Manifest) -> str:
     """Return the card's text; the same manifest gives the same text."""
     parts = [_front_matter(manifest), _words(manifest), _fields(manifest), _tables(manifest), _reading(manifest)]
+    parts += [_sources(manifest)] if manifest.dataset.get("sources") else []
     return "\n".join(parts)
 
 
@@ -186,6 +188,18 @@ def _reading(manifest: Manifest) -> str:
         lines += [f"### {title}", "", *([words, ""] if words else []), *_fenced(snippet)]
     lines += FORMATS.get(manifest.layout.format).further_reading(manifest, split)
     return "\n".join(lines)
+
+
+def _sources(manifest: Manifest) -> str:
+    """Return the publications that the slides come from, with their licences."""
+    rows = []
+    for source in manifest.dataset.get("sources", []):
+        doi = f"https://doi.org/{source['doi']}" if source.get("doi") else source.get("url", "")
+        cells = [source.get("title", ""), source.get("authors", ""), str(source.get("year", "")), doi]
+        rows.append([*cells, ", ".join(source.get("licenses", [])) or "not told", str(source.get("slides", ""))])
+    table = [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
+    head = ["## Sources", "", "| title | authors | year | where | licence | slides |", "|---|---|---|---|---|---:|"]
+    return "\n".join([*head, *table, ""])
 
 
 def _fenced(lines: list[str]) -> list[str]:

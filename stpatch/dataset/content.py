@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from stpatch.dataset.formats.base import Arrays
 from stpatch.dataset.manifest import Manifest
 from stpatch.dataset.planes import GENES_KIND, LABEL, LABEL_KIND, NO_LABEL, TOTALS, X
 from stpatch.dataset.tables import unpack_measured
+from stpatch.storage import canonical_json
 
 FLOAT32_ROUNDING = 1e-6
 """Relative error of a total as float32, with some room."""
@@ -31,17 +32,21 @@ class Facts:
         (genes,) int32, the ids of genes.parquet.
     measured
         Bit masks of measured genes by slide_id.
+    target_sums
+        Of the normalization, by slide_id.
     """
 
     manifest: Manifest
     gene_ids: NDArray[np.int32]
     measured: Mapping[str, bytes]
+    target_sums: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, manifest: Manifest, *, slides: Any, gene_ids: NDArray[np.int32]) -> Self:
         """Take the facts from the manifest and the table of slides."""
         masks = zip(slides["slide_id"].to_pylist(), slides["measured"].to_pylist(), strict=True)
-        return cls(manifest=manifest, gene_ids=gene_ids, measured=dict(masks))
+        targets = zip(slides["slide_id"].to_pylist(), slides["target_sum"].to_pylist(), strict=True)
+        return cls(manifest=manifest, gene_ids=gene_ids, measured=dict(masks), target_sums=dict(targets))
 
 
 def check_meta(data: bytes, row: Mapping[str, Any], facts: Facts) -> list[str]:
@@ -57,6 +62,8 @@ def check_meta(data: bytes, row: Mapping[str, Any], facts: Facts) -> list[str]:
         expected["shape"] = [layout.shape[0], int(row["height"]), int(row["width"])]
     if not isinstance(meta, dict):
         return ["meta.json is not a mapping"]
+    if data != canonical_json(meta).encode():
+        return ["meta.json is not canonical JSON"]
     names = sorted({*meta, *expected})
     return [
         f"meta.json and the row disagree on {name}: {meta.get(name)!r} and {expected.get(name)!r}"
@@ -73,6 +80,8 @@ def check_arrays(arrays: Arrays, row: Mapping[str, Any], facts: Facts) -> Iterat
         yield "totals are negative or not numbers"
     yield from _check_coverage(totals.size - int(empty.sum()), totals.size, row)
     yield from _check_values(x, totals, empty, facts.manifest.values)
+    if facts.manifest.values == "normalized":
+        yield from _check_normalized(x, totals, facts.target_sums.get(str(row["slide_id"])), facts.manifest)
     for plane in facts.manifest.layout.planes:
         array = arrays.get(plane.name)
         if array is None:
@@ -114,10 +123,41 @@ def _check_values(x: NDArray[Any], totals: NDArray[Any], empty: NDArray[np.bool_
             yield "x sums to more than totals"
 
 
+_COUNTS_OF: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "total": lambda x: x,
+    "log1p_total": np.expm1,
+    "sqrt_total": np.square,
+}
+"""What gives ``counts * target_sum / total`` back, by the normalization's name."""
+_TOLERANCE = {"float32": 1e-5, "float16": 2e-2}
+"""Relative error of a count that is taken back from its normalized value, by the dtype of that."""
+
+
+def _check_normalized(
+    x: NDArray[Any], totals: NDArray[np.float32], target: float | None, manifest: Manifest
+) -> Iterator[str]:
+    """Yield where normalized values, taken back, are not the whole counts of pixels with whole totals."""
+    back = _COUNTS_OF.get(str(manifest.normalization["method"]))
+    if (
+        manifest.grid.get("collisions") == "mean"
+        or back is None
+        or target is None
+        or (totals != np.round(totals)).any()
+    ):
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        counts = back(x.astype(np.float64)) * (totals.astype(np.float64) / target)
+        slack = _TOLERANCE.get(str(x.dtype), 1e-5)
+        far = np.abs(counts - np.round(counts)) > slack * np.maximum(counts, 1)
+        many = counts.sum(axis=0) > totals * (1 + slack) + slack
+    if (x < 0).any() or far.any() or many.any():
+        yield f"x, taken back by method and target_sum {target:g}, is not the counts of its totals"
+
+
 def _check_genes(x: NDArray[Any], genes: NDArray[np.int32], slide_id: str, facts: Facts) -> Iterator[str]:
     pad_id = facts.manifest.pad_id
     real = genes[genes != pad_id]
-    if not np.isin(real, facts.gene_ids).all():
+    if not np.isin(real, facts.gene_ids).all():  # so that no id is larger than those that the tables allow
         yield "genes has ids that genes.parquet does not have"
         return
     if len(np.unique(real)) != len(real):

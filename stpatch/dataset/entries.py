@@ -30,9 +30,14 @@ def _hexadecimal(text: str) -> str:
     return text
 
 
+MOST = 2**53
+"""The largest count that JSON readers in every language take exactly."""
+LONGEST = 2**31 - 1
+"""The longest axis, and the most samples of a shard: int32 columns and positions hold it."""
+
 Text = Annotated[str, Field(strict=True)]
-Count = Annotated[int, Field(strict=True, ge=0)]
-Positive = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=0, le=MOST)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=LONGEST)]
 RelativePath = Annotated[Text, AfterValidator(_relative), Field(description="From the dataset's folder, with /.")]
 Sha256 = Annotated[Text, AfterValidator(_hexadecimal), Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
 

@@ -26,5 +26,9 @@ def shard_index(name: str, split: SplitEntry) -> dict[str, Any]:
 
 def write_index(folder: Path, name: str, split: SplitEntry) -> FileEntry:
     """Write ``index/<split>.json`` into the dataset's folder."""
-    data = (canonical_json(shard_index(name, split), indent=1) + "\n").encode()
-    return write_file(folder, f"{FOLDER}/{name}.json", data)
+    return write_file(folder, f"{FOLDER}/{name}.json", encoded_index(name, split))
+
+
+def encoded_index(name: str, split: SplitEntry) -> bytes:
+    """Return the bytes of a split's index."""
+    return (canonical_json(shard_index(name, split), indent=1) + "\n").encode()

@@ -7,26 +7,48 @@ config (normalization, channels, grid, crop) are mappings whose further keys are
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Required, Self
+from typing import Annotated, Any, Literal, Required, Self
 
 from pydantic import ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from stpatch.dataset.entries import Count, FileEntry, Part, Positive, Sha256, ShardEntry, SplitEntry, Text
 from stpatch.dataset.layout import FORMAT_VERSION, Layout
-from stpatch.dataset.planes import DIMS, PAD_GENE, Plane
-from stpatch.errors import ConfigError, DatasetError
+from stpatch.dataset.manifest_checks import (
+    MANIFEST,
+    SEALED_SINCE,
+    TABLES,
+    check_manifest,
+    check_parts,
+    manifest_digest,
+    raise_damaged,
+    sums_of_splits,
+)
+from stpatch.dataset.planes import DIMS, LARGEST_GENE_ID, PAD_GENE, Plane
+from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
 from stpatch.storage import write_json
 
-__all__ = ["MANIFEST", "Manifest", "Sha256", "manifest_schema", "parse_manifest", "parse_shard", "read_manifest"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "SEALED_SINCE",
+    "Manifest",
+    "Sha256",
+    "manifest_digest",
+    "manifest_schema",
+    "parse_manifest",
+    "parse_shard",
+    "read_manifest",
+]
 
 FORMAT = "stpatch"
-MANIFEST = "manifest.json"
-TABLES = ("genes", "slides", "patches")
+LARGEST_MANIFEST = 1 << 29
+"""Bytes: a corpus of a million shards takes half of it."""
 
 _OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -42,6 +64,7 @@ class DatasetPart(TypedDict, total=False):
     description: Text
     seed: Annotated[int, Field(strict=True)]
     notes: list[Text]
+    sources: list[dict[str, Any]]
 
 
 class NormalizationPart(TypedDict, total=False):
@@ -59,8 +82,8 @@ class ChannelsPart(TypedDict, total=False):
 
     scope: Required[Literal["panel", "slide", "patch"]]
     n: Count
-    pad_id: Count
-    draws: Count
+    pad_id: Annotated[Count, Field(le=LARGEST_GENE_ID)]
+    draws: Positive
 
 
 class TensorPart(Part):
@@ -161,7 +184,7 @@ class Manifest(Part):
     tables
         genes, slides and patches.
     files
-        Further files whose bytes are fixed: indexes, zarr metadata.
+        All further files: indexes, zarr metadata, the card, and what a release adds.
     fingerprint
         Of config and inputs.
     versions
@@ -173,6 +196,8 @@ class Manifest(Part):
         The version that this one extends; the key is there only then.
     merged
         The datasets that this one was merged from; the key is there only then.
+    digest
+        SHA-256 of the canonical JSON of all other keys; see `manifest_digest`. None in format 1.
     """
 
     format: Literal["stpatch"]
@@ -196,6 +221,7 @@ class Manifest(Part):
     version_sets: tuple[VersionsOfShards, ...] = ()
     extends: ExtendsPart | None = None
     merged: tuple[MergedPart, ...] = ()
+    digest: Sha256 | None = None
 
     @classmethod
     def of(
@@ -246,7 +272,7 @@ class Manifest(Part):
             **({"planes": [plane.as_json() for plane in layout.further]} if layout.further else {}),
             "splits": dict(splits),
             "split_order": list(splits),
-            "totals": _totals(splits),
+            "totals": sums_of_splits(splits),
             "tables": dict(tables),
             "files": list(files),
             "fingerprint": fingerprint,
@@ -256,9 +282,9 @@ class Manifest(Part):
             **({"merged": list(merged)} if merged else {}),
         }
         try:
-            return cls.model_validate(value)
+            return cls.model_validate(value).sealed()
         except ValidationError as error:
-            _raise_damaged(error, MANIFEST)
+            raise_damaged(error, MANIFEST)
 
     @cached_property
     def layout(self) -> Layout:
@@ -275,6 +301,11 @@ class Manifest(Part):
             further=tuple(Plane(**dict(plane)) for plane in self.planes),
             version=self.version,
         )
+
+    @property
+    def of_one_corpus(self) -> bool:
+        """Whether the moments of genes.parquet are of this dataset's slides; one that grew keeps its parent's."""
+        return self.extends is None and not self.merged
 
     @property
     def values(self) -> str:
@@ -306,9 +337,26 @@ class Manifest(Part):
         """The gene id that stands for no gene: 0, unless a given vocabulary has another."""
         return self.channels.get("pad_id", PAD_GENE)
 
+    def all_files(self) -> list[FileEntry]:
+        """Return every file that the manifest lists: tables, further files, shards."""
+        shards = [file for split in self.splits.values() for shard in split.shards for file in shard.files()]
+        return [*self.tables.values(), *self.files, *shards]
+
+    def with_files(self, *files: FileEntry) -> Self:
+        """Return the manifest with further files, which take the place of those with the same path."""
+        new = {file.path for file in files}
+        kept = [file for file in self.files if file.path not in new]
+        return self.model_copy(update={"files": (*kept, *files)}).sealed()
+
+    def sealed(self) -> Self:
+        """Return the manifest with the digest of what it now holds; format 1 has none."""
+        if self.version < SEALED_SINCE:
+            return self
+        return self.model_copy(update={"digest": manifest_digest(self.as_json())})
+
     def write(self, folder: Path) -> None:
         """Write ``manifest.json``, atomically; checked as a reader would check it."""
-        value = self.as_json()
+        value = self.sealed().as_json()
         parse_manifest(value, where=folder / MANIFEST)
         write_json(folder / MANIFEST, value)
 
@@ -328,6 +376,14 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_MANIFEST:  # a pipe would be waited for
+            raise DatasetError(
+                "the manifest is not a file of a sensible size",
+                where=path,
+                found=f"{about.st_size} bytes",
+                expected=f"a regular file of at most {LARGEST_MANIFEST} bytes",
+            )
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         what = f"there is no {MANIFEST}" if folder.is_dir() else "there is no such folder"
@@ -357,8 +413,8 @@ def parse_manifest(value: Any, *, where: object = MANIFEST) -> Manifest:
     try:
         manifest = Manifest.model_validate(value)
     except (ValidationError, RecursionError) as error:
-        _raise_damaged(error, where)
-    _check_sums(manifest, where)
+        raise_damaged(error, where)
+    check_manifest(manifest, value, where)
     in_order = {name: manifest.splits[name] for name in manifest.split_order}
     return manifest.model_copy(update={"splits": in_order})
 
@@ -368,100 +424,6 @@ def parse_shard(value: Any, layout: Layout, *, where: object = MANIFEST) -> Shar
     try:
         shard = ShardEntry.model_validate(value)
     except ValidationError as error:
-        _raise_damaged(error, where)
-    _check_parts(shard, layout, "", where)
+        raise_damaged(error, where)
+    check_parts(shard, layout, "", where)
     return shard
-
-
-def _totals(splits: Mapping[str, SplitEntry]) -> dict[str, int]:
-    return {
-        "patches": sum(split.patches for split in splits.values()),
-        "spots": sum(split.spots for split in splits.values()),
-        "bytes": sum(split.bytes for split in splits.values()),
-        "shards": sum(len(split.shards) for split in splits.values()),
-    }
-
-
-def _check_sums(manifest: Manifest, where: object) -> None:
-    """Raise `DatasetError` where parts of a manifest contradict each other."""
-    layout = manifest.layout
-    try:
-        fields = layout.fields
-    except ConfigError as error:  # the package that brings an encoding cannot be imported
-        raise DatasetError(
-            error.what, where=where, found=error.found, expected=error.expected, hint=error.hint
-        ) from error
-    if manifest.shards.fields != fields:
-        raise _wrong("shards.fields", manifest.shards.fields, ", ".join(fields), where)
-    for table in TABLES:
-        if table not in manifest.tables:
-            raise _wrong(f"tables.{table}", None, "a value", where)
-    if sorted(manifest.split_order) != sorted(manifest.splits):
-        raise _wrong("split_order", manifest.split_order, "the names of splits, each once", where)
-    for name, split in manifest.splits.items():
-        sums = SplitEntry.of(split.shards, spots=split.spots)
-        for key in ("patches", "bytes"):
-            found, expected = getattr(split, key), getattr(sums, key)
-            if found != expected:
-                raise _wrong(f"splits.{name}.{key}", found, f"{expected}, the sum over its shards", where)
-        sizes = [shard.patches for shard in split.shards]
-        full = manifest.extends is None and not manifest.merged  # else the last shard of each part may be short
-        short = full and any(size != layout.patches for size in sizes[:-1])
-        uneven = short or any(size > layout.patches for size in sizes)
-        if uneven and not FORMATS.get(layout.format).whole_slides:
-            raise _wrong(
-                f"splits.{name}.shards", sizes, f"{layout.patches} patches per shard, fewer in the last one only", where
-            )
-        for number, shard in enumerate(split.shards):
-            _check_parts(shard, layout, f"splits.{name}.shards[{number}].", where)
-    for key, expected in _totals(manifest.splits).items():
-        if getattr(manifest.totals, key) != expected:
-            raise _wrong(f"totals.{key}", getattr(manifest.totals, key), f"{expected}, the sum over the splits", where)
-    paths = [file.path for split in manifest.splits.values() for shard in split.shards for file in shard.files()]
-    if len(set(paths)) != len(paths):
-        raise _wrong("splits", None, "every file once", where)
-
-
-def _check_parts(shard: ShardEntry, layout: Layout, place: str, where: object) -> None:
-    expected = FORMATS.get(layout.format).part_names(layout)
-    if sorted(shard.parts) != sorted(expected):
-        found = ", ".join(sorted(shard.parts)) or "none"
-        raise _wrong(f"{place}parts", found, ", ".join(sorted(expected)) or "none", where)
-
-
-_EXPECTED = {
-    "missing": "a value",
-    "string_type": "a text",
-    "int_type": "a whole number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "too_short": "a longer list",
-    "too_long": "a shorter list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "greater_than_equal": "a whole number of at least {ge}",
-    "literal_error": "one of {expected}",
-}
-"""What is expected, in the words of JSON, by pydantic's name of the error."""
-
-
-def _raise_damaged(error: Exception, where: object) -> NoReturn:
-    """Raise the first problem of a manifest as a `DatasetError` that names its key."""
-    if not isinstance(error, ValidationError):
-        raise DatasetError("the manifest cannot be read", where=where, found=error, expected="JSON") from None
-    problem = error.errors()[0]
-    key = ""
-    for part in problem["loc"]:
-        key += f"[{part}]" if isinstance(part, int) else f"{'.' if key else ''}{part}"
-    kind, context = problem["type"], problem.get("ctx", {})
-    text = problem["msg"].removeprefix("Value error, ")
-    expected = _EXPECTED.get(kind, text).format_map(context) if kind in _EXPECTED else text
-    found = None if kind == "missing" else problem["input"]
-    raise _wrong(key, found, expected, where) from None
-
-
-def _wrong(key: str, found: object, expected: str, where: object) -> DatasetError:
-    shown = None if found is None else repr(list(found) if isinstance(found, tuple) else found)[:80]
-    return DatasetError("the manifest is damaged", where=f"{where}, key {key}", found=shown, expected=expected)

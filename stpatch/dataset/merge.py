@@ -355,7 +355,7 @@ class _Work:
             ],
             **versions.manifest_members(sets, tables=_tables_writer()),
         )
-        write_card(self.output, manifest)
+        manifest = manifest.with_files(write_card(self.output, manifest))
         remove_file(self.output / MARK)
         manifest.write(self.output)
         return manifest

@@ -21,6 +21,8 @@ VALUES_KIND, TOTALS_KIND, GENES_KIND, LABEL_KIND = "values", "totals", "genes", 
 DIMS = ("channel", "row", "col")
 NO_LABEL = -1
 PAD_GENE = 0
+LARGEST_GENE_ID = 2**24 - 1
+"""Tables by gene id are as long as the largest one; a larger id is damage, or a vocabulary that needs other ids."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ __all__ = [
     "encode_meta",
     "field_names",
     "fitting_arrays",
+    "is_key",
     "label_name",
 ]
 
@@ -94,6 +95,11 @@ def field_names(encoding: str, *, genes: bool, labels: Iterable[str] = ()) -> tu
     """Return the names of a tar sample's members, before the dataset's shape is known."""
     layout = Layout(encoding=encoding, dtype="uint16", shape=(1, 1, 1), patches=1, labels=tuple(labels), genes=genes)
     return layout.fields
+
+
+def is_key(key: str) -> bool:
+    """Whether a text is a sample's key, and leaves room for a member's name behind it."""
+    return _KEY.fullmatch(key) is not None and len(key) < NAME_LIMIT
 
 
 def check_key(key: str, fields: Iterable[str] = (META,)) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,8 @@ CHECKSUM = {"crc32c": "uint32"}  # of the sample's stored bytes
 CHECKSUMS_SINCE = 2
 """The first version of the format whose patches.parquet has them."""
 _NUMPY = {"float": "float32", "double": "float64"}
+_ROWS_PER_BYTE = 16
+"""More rows than that have no names of their own in any of the tables, however well they are packed."""
 _FEW_VALUES = {"platform", "organism", "split", "shard", "slide_id"}
 
 
@@ -120,7 +122,6 @@ def write_table(
         Columns are missing, too many, of different lengths, or of a wrong type; or a null where none may be.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     where = f"{name}.parquet"
     if set(values) != set(columns):
@@ -140,41 +141,67 @@ def write_table(
         )
     table = pa.Table.from_arrays(arrays, schema=schema(columns))
     with atomic_file(folder / where) as file:
-        writer = pq.ParquetWriter(
-            file,
-            table.schema,
-            version="2.6",
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=sorted(_FEW_VALUES & set(columns)),
-            write_statistics=sorted(set(columns) - {"measured", "metadata", "inputs", "qc"}),
-            store_schema=False,
-            write_page_checksum=True,
-        )
-        with writer:
-            for start, stop in _row_groups(table, by="split" if name == "patches" else None):
-                writer.write_table(table.slice(start, stop - start), row_group_size=ROW_GROUP)
+        write_arrow(table, file, name)
     data = (folder / where).read_bytes()
     return FileEntry(path=where, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def read_table(path: Path, columns: Mapping[str, str], *, split: str | None = None) -> pa.Table:
+def write_arrow(table: pa.Table, file: Any, name: str) -> None:
+    """Write a table that has its columns and types to a binary file: ``genes``, ``slides`` or ``patches``."""
+    import pyarrow.parquet as pq
+
+    columns = set(table.column_names)
+    writer = pq.ParquetWriter(
+        file,
+        table.schema,
+        version="2.6",
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=sorted(_FEW_VALUES & columns),
+        write_statistics=sorted(columns - {"measured", "metadata", "inputs", "qc"}),
+        store_schema=False,
+        write_page_checksum=True,
+    )
+    with writer:
+        for start, stop in _row_groups(table, by="split" if name == "patches" else None):
+            writer.write_table(table.slice(start, stop - start), row_group_size=ROW_GROUP)
+
+
+def read_table(
+    path: Path,
+    columns: Mapping[str, str],
+    *,
+    split: str | None = None,
+    rows: int | None = None,
+    without: Container[str] = (),
+) -> pa.Table:
     """Read a table, of patches.parquet one split's rows only where `split` is given.
+
+    Parameters
+    ----------
+    path, columns
+        The file, and its columns with their types.
+    split
+        Of patches.parquet: the only split to read.
+    rows
+        How many there must be; looked at before any of them is read.
+    without
+        Columns that may be missing, and are then left out.
 
     Raises
     ------
     DatasetError
-        The file is missing or damaged (its pages carry checksums), or lacks a column.
+        The file is missing or damaged (its pages carry checksums), lacks a column, or has another number of rows.
     """
-    with _parquet(path, columns) as (file, groups):
+    with _parquet(path, columns, rows=rows, without=without) as (file, found, groups):
         chosen = groups if split is None else [group for group in groups if _holds(file, group, split)]
-        table: pa.Table = file.read_row_groups(chosen, columns=list(columns))
+        table: pa.Table = file.read_row_groups(chosen, columns=list(found))
     return table if split is None else _of_split(table, split)
 
 
 def table_blocks(path: Path, columns: Mapping[str, str], *, split: str | None = None) -> Iterator[pa.Table]:
     """Read a table row group by row group, so that it is never in memory as a whole; see `read_table`."""
-    with _parquet(path, columns) as (file, groups):
+    with _parquet(path, columns) as (file, _, groups):
         for group in groups:
             if split is None or _holds(file, group, split):
                 table = file.read_row_group(group, columns=list(columns))
@@ -182,15 +209,23 @@ def table_blocks(path: Path, columns: Mapping[str, str], *, split: str | None = 
 
 
 @contextlib.contextmanager
-def _parquet(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[pq.ParquetFile, list[int]]]:
-    """Open a table that has some columns, with the numbers of its row groups; errors are `DatasetError`."""
+def _parquet(
+    path: Path, columns: Mapping[str, str], *, rows: int | None = None, without: Container[str] = ()
+) -> Iterator[tuple[pq.ParquetFile, Mapping[str, str], list[int]]]:
+    """Open a table, with those of the columns that it has and the numbers of its row groups; see `read_table`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            columns = {
+                name: kind
+                for name, kind in columns.items()
+                if name not in without or file.schema_arrow.get_field_index(name) >= 0
+            }
             _check_schema(file.schema_arrow, columns, path)
-            yield file, list(range(file.num_row_groups))
+            _check_rows(file.metadata.num_rows, rows, path)
+            yield file, columns, list(range(file.num_row_groups))
     except FileNotFoundError:
         raise DatasetError("a table is missing", where=path, hint="copy or build the dataset again") from None
     except DatasetError:
@@ -332,6 +367,19 @@ def _check_schema(found: pa.Schema, columns: Mapping[str, str], path: Path) -> N
                 found=", ".join(f"{field.name} {field.type}" for field in found),
                 expected=f"{name} {kind.rstrip('?')}",
             )
+
+
+def _check_rows(found: int, expected: int | None, path: Path) -> None:
+    """Raise `DatasetError` for a number of rows that is not the expected one, or that no file of this size holds."""
+    most = _ROWS_PER_BYTE * path.stat().st_size
+    if found > most or expected not in (None, found):
+        raise DatasetError(
+            "a table has another number of rows",
+            where=path,
+            found=found,
+            expected=f"at most {most}" if expected is None else expected,
+            hint="fetch the dataset's files again, or build it again",
+        )
 
 
 def _may_hold(group: Any, column: str, value: str) -> bool:

@@ -292,6 +292,17 @@ def require_output(job: Job) -> None:
         )
 
 
+def _is_release_of(found: bytes, kept: bytes) -> bool:
+    """Whether a manifest is whole and of the same contents: `stpatch release` adds files to it."""
+    from stpatch.dataset.manifest import manifest_digest
+
+    try:
+        value, own = json.loads(found), json.loads(kept)
+        return bool(value["digest"] == manifest_digest(value) and value["fingerprint"] == own["fingerprint"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def _is_own(job: Job, own: Path, manifest: Path) -> bool:
     """Whether a manifest is the job's own: as its copy in the work dir, though one of the two may be damaged.
 
@@ -305,7 +316,7 @@ def _is_own(job: Job, own: Path, manifest: Path) -> bool:
     if hashlib.sha256(found).hexdigest() in (recorded.get("output/manifest.json"), made):
         return True
     kept = own.read_bytes() if own.is_file() else b""
-    if found == kept:
+    if found == kept or _is_release_of(found, kept):
         return True
     if hashlib.sha256(kept).hexdigest() != recorded.get("output/manifest.json") or len(found) != len(kept):
         return False

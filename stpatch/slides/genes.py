@@ -147,12 +147,12 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     if not isinstance(table, dict) or not table:
         raise ConfigError("the vocabulary is not a mapping", where=path, expected="{gene: id}")
     for gene, number in table.items():
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**31:
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**24:
             raise ConfigError(
                 "a vocabulary id is not a whole number",
                 where=f"{path}, gene {gene!r}",
                 found=number,
-                expected="whole numbers from 0",
+                expected="whole numbers from 0, below 2^24, since tables by id are as long as the largest one",
             )
     if len(set(table.values())) != len(table):
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from stpatch.dataset.entries import FileEntry, ShardEntry, SplitEntry
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.manifest import MANIFEST, Manifest, parse_shard
 from stpatch.dataset.sample import label_name
+from stpatch.dataset.sources import dataset_license, sources_of
 from stpatch.dataset.tables import CANDIDATE, DIGESTS, GENES, SLIDES, codes, numbers, patch_columns, write_table
 from stpatch.registry import FORMATS
 from stpatch.stages.channels import Channels, read_channels
@@ -59,7 +61,7 @@ def run(job: Job, unit: str) -> Outcome:
     }
     files = [record for name, split in splits.items() for record in _split_files(job, name, split, layout)]
     manifest = Manifest.of(
-        dataset=_dataset(job),
+        dataset=_dataset(job, slides),
         layout=layout,
         values=job.config.shards.values,
         normalization=normalization_json(job.config),
@@ -74,7 +76,7 @@ def run(job: Job, unit: str) -> Outcome:
         extends=_extends(job),
         **_versions(job, layout),
     )
-    write_card(job.output, manifest)
+    manifest = manifest.with_files(write_card(job.output, manifest))
     manifest.write(job.work)  # by this copy a later run knows the dataset as its own, see engine.check_output
     manifest.write(job.output)
     own = ((job.output, CARD), (job.work, MANIFEST), (job.output, MANIFEST))
@@ -150,7 +152,7 @@ def _extends(job: Job) -> dict[str, Any] | None:
     }
 
 
-def _dataset(job: Job) -> dict[str, Any]:
+def _dataset(job: Job, rows: Mapping[str, Any]) -> dict[str, Any]:
     section = job.config.dataset
     notes = [] if job.parent is None else list(job.parent.manifest.dataset.get("notes", []))
     notes += job.receipt("plan", "corpus").facts["notes"]
@@ -159,13 +161,16 @@ def _dataset(job: Job) -> dict[str, Any]:
         if failure := next(filter(None, failures), None):  # one of a later stage is of an earlier run
             notes.append(f"slide {slide_id} was left out: {failure.message.splitlines()[0]}")
     notes += [note for _, note in _notes_on_versions(job)]
+    slides = [json.loads(text) for text in rows["metadata"]]
+    sources = sources_of(slides)
     return {
         "name": section.name,
         "version": section.version,
-        "license": section.license,
+        "license": dataset_license(section.license, slides),
         "description": section.description,
         "seed": section.seed,
         "notes": list(dict.fromkeys(notes)),
+        **({"sources": sources} if sources else {}),
     }
 
 

@@ -54,7 +54,7 @@ def make_sample(number: int, layout: Layout, *, slide_id: str = "s1") -> Sample:
         genes=genes if layout.genes else None,
         labels=labels,
         further=further,
-        meta={"slide_id": slide_id, "row": number, "col": 2 * number, "n_spots": int((totals > 0).sum())},
+        meta={"slide_id": slide_id, "row": number, "col": 3 * number, "n_spots": int((totals > 0).sum())},
     )
 
 
@@ -105,7 +105,7 @@ def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values:
         dataset={"name": "tiny", "version": "1.0.0", "license": "CC-BY-4.0", "description": "Two slides.", "seed": 0},
         layout=layout,
         values=values,
-        normalization={"method": "log1p_total", "target_sum": 10000.0},
+        normalization={"method": "log1p_total", "target_sum": "slide_median"},
         channels={"scope": "patch" if layout.genes else "panel", "method": "variance", "n": layout.shape[0]},
         grid={"method": "lattice"},
         crop={"unit": "slide" if layout.variable else "patch"},
@@ -120,7 +120,7 @@ def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values:
         fingerprint="0" * 64,
         versions={"stpatch": "0.1.0"},
     )
-    write_card(folder, manifest)
+    manifest = manifest.with_files(write_card(folder, manifest))
     manifest.write(folder)
     return manifest
 
@@ -128,8 +128,10 @@ def write_dataset(folder: Path, *, counts: dict[str, int] | None = None, values:
 def genes_table(layout: Layout) -> dict[str, list]:
     ids = list(range(1, N_GENES + 1))
     channels = layout.shape[0]
-    floats = {name: [1.0] * N_GENES for name, kind in GENES.items() if kind == "float64"}
-    numbers = {name: [2] * N_GENES for name in ("n_slides", "n_spots", "n_detected")}
+    slides = [sum(last >= gene for last in MEASURED.values()) for gene in ids]
+    floats = {name: [1e4 * (n > 0) for n in slides] for name, kind in GENES.items() if kind == "float64"}
+    floats["sum_squared_counts"] = [1e6 * n for n in slides]
+    numbers = {"n_slides": slides, "n_spots": [900 * n for n in slides], "n_detected": [900 * n for n in slides]}
     return {
         "gene_id": ids,
         "name": [f"G{gene}" for gene in ids],
@@ -142,11 +144,18 @@ def genes_table(layout: Layout) -> dict[str, list]:
 
 
 def slides_table(rows: dict[str, list]) -> dict[str, list]:
+    def splits_of(name: str) -> list[str]:
+        return sorted(
+            {split for split, slide_id in zip(rows["split"], rows["slide_id"], strict=True) if slide_id == name}
+        )
+
     names = ["s1", "s2"]
-    same = {"platform": "st", "organism": "human", "split": None, "metadata": "{}", "inputs": "[]", "spots": 9}
-    same |= {"genes": 8, "rows": 40, "cols": 40, "pitch_um": 100.0, "origin_x": 0.0, "origin_y": None, "qc": "{}"}
+    same = {"platform": "st", "organism": "human", "metadata": "{}", "inputs": "[]", "spots": 900}
+    same |= {"rows": 400, "cols": 400, "pitch_um": 100.0, "origin_x": 0.0, "origin_y": None, "qc": "{}"}
     return {
         "slide_id": names,
+        "split": [splits[0] if len(splits) == 1 else None for splits in map(splits_of, names)],
+        "genes": [MEASURED[name] for name in names],
         "patches": [rows["slide_id"].count(name) for name in names],
         "target_sum": [10000.0, 5000.0],
         "measured": [pack_measured(np.arange(1, MEASURED[name] + 1), N_GENES) for name in names],

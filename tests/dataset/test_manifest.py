@@ -6,7 +6,14 @@ import json
 import pytest
 from bundles.dataset import write_dataset
 
-from stpatch.dataset.manifest import FORMAT_VERSION, MANIFEST, parse_manifest, parse_shard, read_manifest
+from stpatch.dataset.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    manifest_digest,
+    parse_manifest,
+    parse_shard,
+    read_manifest,
+)
 from stpatch.errors import DatasetError
 from stpatch.storage import canonical_json
 
@@ -74,6 +81,14 @@ def set_at(value, keys, new):
         (["tables", "genes"], ..., "key tables.genes"),
         (["tables", "genes", "path"], "a/../../b", "key tables.genes.path"),
         (["fingerprint"], None, "key fingerprint"),
+        (["tensor", "shape", 0], 2**31, "key tensor.shape(.|\n)*at most 2147483647"),
+        (["tensor", "shape"], [2**30, 2**30, 2**30], "key tensor.shape"),
+        (["channels", "pad_id"], 2**31, "key channels.pad_id"),
+        (["totals", "patches"], 10**300, "key totals.patches"),
+        (["splits", "/etc"], {"patches": 0, "spots": 0, "bytes": 0, "shards": []}, "key splits(.|\n)*'/etc'"),
+        (["labels", "a/b"], [], "key labels"),
+        (["files", 0, "path"], "manifest.json", "key files"),
+        (["files", 0, "path"], "train/../../x", "key files"),
     ],
 )
 def test_a_damaged_manifest_is_told_by_its_key(tmp_path, keys, new, message):
@@ -81,9 +96,34 @@ def test_a_damaged_manifest_is_told_by_its_key(tmp_path, keys, new, message):
     value = json.loads((tmp_path / MANIFEST).read_text())
     damaged = copy.deepcopy(value)
     set_at(damaged, keys, new)
+    damaged["digest"] = manifest_digest(damaged)
     (tmp_path / MANIFEST).write_text(json.dumps(damaged))
     with pytest.raises(DatasetError, match=message):
         read_manifest(tmp_path)
+
+
+def test_any_other_value_is_told_by_the_digest(built, tmp_path):
+    _, value = built
+    for keys, new in [(["dataset", "name"], "other"), (["totals", "spots"], 1), (["unknown"], 1), (["digest"], ...)]:
+        changed = copy.deepcopy(value)
+        set_at(changed, keys, new)
+        with pytest.raises(DatasetError, match="not as it was written"):
+            parse_manifest(changed)
+
+
+def test_the_digest_is_that_of_the_other_keys(built):
+    import hashlib
+
+    _, value = built
+    rest = {key: item for key, item in value.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert value["digest"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_every_file_is_named(built, tmp_path):
+    manifest, _ = built
+    there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {file.path for file in manifest.all_files()} == there - {MANIFEST}
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])

@@ -12,6 +12,7 @@ from zarr.storage import MemoryStore
 
 from stpatch.dataset.entries import SplitEntry
 from stpatch.dataset.formats.zarr import MISSING, ZarrShard, group_metadata, index_bytes, parse_index, shard_path
+from stpatch.dataset.sample import encode_meta
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
 
@@ -59,7 +60,10 @@ def test_plain_zarr_reads_what_zarr_would_have_written(
     FORMATS.get("zarr").write_split_files(folder, name="train", split=split, layout=layout)
     group = zarr.open(folder / "train.zarr", mode="r")
     theirs = expected(samples, layout)
-    assert sorted(group.array_keys()) == sorted(spec.name for spec in layout.planes)
+    assert sorted(group.array_keys()) == sorted(["meta", *(spec.name for spec in layout.planes)])
+    for row, sample in enumerate(samples):
+        assert group["meta"].dtype == "uint8"
+        assert bytes(group["meta"][row]).rstrip(b"\0") == encode_meta(sample, layout)
     for spec in layout.planes:
         array = group[spec.name]
         assert array.dtype == spec.dtype
@@ -76,7 +80,7 @@ def test_entry_and_byte_ranges(tmp_path):
     record = written.entry
     assert record.patches == 3
     assert record.path == "val.zarr/x/c/7/0/0/0"
-    assert sorted(record.parts) == ["genes", "label_region", "totals"]
+    assert sorted(record.parts) == ["genes", "label_region", "meta", "totals"]
     assert record.parts["genes"].path == "val.zarr/genes/c/7/0"
     data = (tmp_path / record.path).read_bytes()
     assert len(data) == record.bytes

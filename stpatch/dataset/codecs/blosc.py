@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -52,6 +53,7 @@ class Blosc(Encoding):
         """Return the array of a frame; `dtype` and `shape` are needed."""
         if dtype is None or shape is None:
             raise ValueError("a blosc frame needs dtype and shape")
+        _check_lengths(data, np.dtype(dtype), shape, where)  # before as much is allocated as the caller believes in
         out = np.empty(shape, dtype=dtype)
         self.decode_into(data, out, where=where)
         return out
@@ -61,19 +63,7 @@ class Blosc(Encoding):
         if not (out.flags.c_contiguous and out.dtype.isnative):
             out[...] = self.decode(data, dtype=out.dtype.newbyteorder("="), shape=out.shape, where=where)
             return
-        if len(data) < HEADER:
-            raise damaged("is shorter than its header", where, f"{len(data)} bytes", f"at least {HEADER}")
-        # The decoder trusts the header's lengths, so they are compared with what is here before it reads or writes.
-        n_bytes, _, frame_bytes = LENGTHS.unpack_from(data, 4)
-        if frame_bytes != len(data):
-            raise damaged("has another length than it says", where, f"{len(data)} bytes", f"{frame_bytes} bytes")
-        if n_bytes != out.nbytes or data[3] != out.dtype.itemsize:
-            raise damaged(
-                "holds another array",
-                where,
-                f"{n_bytes} bytes of items of {data[3]}",
-                f"{out.dtype} {out.shape}, {out.nbytes} bytes",
-            )
+        _check_lengths(data, out.dtype, out.shape, where)
         if out.nbytes == 0:
             return
         blosc.use_threads = False
@@ -103,3 +93,23 @@ class Blosc(Encoding):
             f'x = numpy.frombuffer(blosc.decompress(sample["{member}"]), "{dtype}")',
             f"x = x.reshape({shape})",
         ]
+
+
+def _check_lengths(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], where: object) -> None:
+    """Raise `DatasetError` unless a frame's header tells its own length, and that of an array.
+
+    The decoder trusts the header's lengths, so they are compared with what is here before it reads or writes.
+    """
+    if len(data) < HEADER:
+        raise damaged("is shorter than its header", where, f"{len(data)} bytes", f"at least {HEADER}")
+    n_bytes, _, frame_bytes = LENGTHS.unpack_from(data, 4)
+    if frame_bytes != len(data):
+        raise damaged("has another length than it says", where, f"{len(data)} bytes", f"{frame_bytes} bytes")
+    expected = math.prod(shape) * dtype.itemsize
+    if n_bytes != expected or data[3] != dtype.itemsize:
+        raise damaged(
+            "holds another array",
+            where,
+            f"{n_bytes} bytes of items of {data[3]}",
+            f"{dtype} {shape}, {expected} bytes",
+        )

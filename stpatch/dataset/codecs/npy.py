@@ -55,6 +55,8 @@ class Npy(Encoding):
             found_dtype = np.dtype(header["dtype"].decode())
         except TypeError as error:
             raise damaged("has an unknown dtype", where, header["dtype"].decode(), None) from error
+        if found_dtype.newbyteorder("<").str != header["dtype"].decode():  # as "|f4", which NumPy takes for "<f4"
+            raise damaged("has an unknown dtype", where, header["dtype"].decode(), None)
         found_shape = tuple(int(side) for side in header["shape"].replace(b",", b" ").split())
         if (dtype is not None and found_dtype != np.dtype(dtype)) or (shape is not None and found_shape != shape):
             expected = f"{'' if dtype is None else np.dtype(dtype)} {'' if shape is None else shape}".strip()

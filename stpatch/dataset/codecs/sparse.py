@@ -91,8 +91,11 @@ class Sparse(Encoding):
         """Return the array; `dtype` and `shape` are needed."""
         if dtype is None or shape is None:
             raise ValueError("a sparse frame needs dtype and shape")
-        out = np.empty(shape, np.dtype(dtype))
-        self.decode_into(data, out, where=where)
+        from stpatch.kernels.sparse import scatter
+
+        parts = _unpack(data, np.dtype(dtype).newbyteorder("="), shape, where)  # before anything of the shape's size
+        out = np.empty(shape, np.dtype(dtype).newbyteorder("="))
+        scatter(*parts, out.reshape(_sides(shape)))
         return out
 
     def decode_into(self, data: bytes | memoryview, out: NDArray[Any], *, where: object = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -142,6 +142,16 @@ class SampleReader(ABC):
         positions = np.flatnonzero(stored[X] != 0).astype(np.int32)
         return Entries(positions, stored[X].reshape(-1)[positions])
 
+    def fields(self, address: Address) -> dict[str, bytes] | None:  # noqa: ARG002 - not told, unless overridden
+        """Return one sample's bytes as `ShardFormat.encode` gave them, for checks; None where that is not told.
+
+        Raises
+        ------
+        DatasetError
+            As for `read`, or there is something beside the sample that its format does not put there.
+        """
+        return None
+
     def ranges(self, address: Address) -> list[Range]:
         """Return the byte ranges that are read for a sample; finding them may read what serves several samples."""
         return [Range(address.shard, *address.byte_range)]
@@ -279,6 +289,20 @@ class ShardFormat(ABC):
     def shard_bytes(self, end: int) -> int | None:  # noqa: ARG002 - not told by the last sample, unless overridden
         """Return the size of a shard's file whose last sample ends at byte `end`; None where that does not tell it."""
         return None
+
+    def check_split(self, folder: Path, *, name: str, split: SplitEntry, layout: Layout) -> Iterator[DatasetError]:  # noqa: ARG002
+        """Yield where other programs would not read a split's files as stpatch does; its samples are whole.
+
+        Parameters
+        ----------
+        folder
+            The dataset's folder.
+        name, split
+            The split; all its files are there, with the bytes that the manifest tells.
+        layout
+            The dataset's layout.
+        """
+        return iter(())
 
     # -- the card ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ and its output free of times, owners and hosts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -27,7 +28,7 @@ from stpatch.dataset.formats.base import (
     check_count,
     check_stored,
 )
-from stpatch.dataset.index import write_index
+from stpatch.dataset.index import FOLDER, encoded_index, write_index
 from stpatch.dataset.layout import META, Layout
 from stpatch.dataset.planes import Plane, X
 from stpatch.dataset.sample import NAME_LIMIT, Sample, encode_meta, fitting_arrays
@@ -114,6 +115,19 @@ class Tar(ShardFormat):
         """Return where the archive's end lies after its last sample."""
         return end + len(END)
 
+    def check_split(self, folder: Path, *, name: str, split: SplitEntry, layout: Layout) -> Iterator[DatasetError]:  # noqa: ARG002
+        """Yield where the shard index does not list the archives, or an archive does not end as one."""
+        path = folder / FOLDER / f"{name}.json"
+        if not path.is_file() or path.read_bytes() != encoded_index(name, split):
+            yield DatasetError(
+                "the shard index does not list the split's shards", where=path, hint="copy or build the dataset again"
+            )
+        for shard in split.shards:
+            with (folder / shard.path).open("rb") as file:
+                file.seek(-len(END), io.SEEK_END)
+                if file.read() != END:
+                    yield DatasetError("an archive does not end with two blocks of zeros", where=folder / shard.path)
+
     def front_matter(self, manifest: Manifest) -> list[str]:
         """Return the archives of each split, which the Hub shows as webdataset samples."""
         lines = ["- config_name: default", "  data_files:"]
@@ -177,6 +191,17 @@ class TarReader(SampleReader):
             for plane, member, encoding in self._decoders
         }
         return Stored(arrays, bytes(fields[META]))
+
+    def fields(self, address: Address) -> dict[str, bytes]:
+        """Return one sample's members; see `SampleReader.fields`."""
+        data = self._files.read(address.shard, *address.byte_range, where=address.where)
+        key, found = parse_sample(data, where=address.where)
+        members = {name: bytes(member) for name, member in found.items()}
+        again = io.BytesIO()
+        TarShard(again).add(key, members)
+        if again.getvalue() != data:
+            raise DatasetError("a member's padding is not zeros", where=address.where)
+        return members
 
     def read_into(self, address: Address, out: Mapping[str, NDArray[Any]]) -> Entries | None:
         """Read members to arrays; see `SampleReader.read_into`.

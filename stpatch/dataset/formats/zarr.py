@@ -4,16 +4,18 @@
     index                                   (offset, nbytes) per chunk, little-endian uint64
 
 A shard file is the samples' chunks one after the other, then the index and the CRC-32C of the index, as the codec
-``sharding_indexed`` lays down. A chunk is one sample's plane, in the bytes that `Encoding.encode_chunk` makes. Shards
-are put together from encoded samples without the zarr library, which would decode and encode them once more. Only the
-metadata is written by the library, and plain ``zarr.open`` reads it all.
+``sharding_indexed`` lays down. A chunk is one sample's plane, in the bytes that `Encoding.encode_chunk` makes. Array
+``meta`` holds each sample's meta.json as bytes, so that a sample itself names its key, slide and place. Shards are put
+together from encoded samples without the zarr library, which would decode and encode them once more. Only the metadata
+is written by the library, and plain ``zarr.open`` reads it all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -35,7 +37,7 @@ from stpatch.dataset.formats.base import (
 )
 from stpatch.dataset.layout import Layout
 from stpatch.dataset.planes import Plane, X
-from stpatch.dataset.sample import Sample, fitting_arrays
+from stpatch.dataset.sample import Sample, encode_meta, fitting_arrays
 from stpatch.dataset.snippets import Snippet, zarr_snippets
 from stpatch.errors import DatasetError
 from stpatch.registry import ENCODINGS, FORMATS
@@ -50,6 +52,10 @@ KEPT_INDEXES = 256
 MISSING = 2**64 - 1
 """Offset and length of a chunk that is not there, by the codec's definition."""
 INDEX_DTYPE = np.dtype("<u8")
+META_PLANE = Plane(name="meta", kind="meta", dims=("byte",), shape=(512,), dtype="uint8")
+"""meta.json of a sample, padded with zeros: a key of 100 bytes, a slide_id of 128 and some numbers need less."""
+META_SINCE = 2
+"""The first version of the format that has it."""
 CHECKSUM_BYTES = 4
 
 
@@ -67,7 +73,11 @@ class Zarr(ShardFormat):
         """Return a sample's chunks by plane name, padded to the layout's shape where samples vary."""
         encoding = ENCODINGS.get(layout.encoding)
         arrays = fitting_arrays(sample, layout)
-        return {plane.name: encoding.encode_chunk(_padded(arrays[plane.name], plane)) for plane in layout.planes}
+        if layout.version >= META_SINCE:
+            arrays[META_PLANE.name] = _meta_array(encode_meta(sample, layout), where=sample.key)
+        return {
+            plane.name: encoding.encode_chunk(_padded(arrays[plane.name], plane)) for plane in stored_planes(layout)
+        }
 
     def write(
         self,
@@ -79,7 +89,7 @@ class Zarr(ShardFormat):
         layout: Layout,
     ) -> WrittenShard:
         """Write one shard file per plane; see `ShardFormat.write`."""
-        paths = {plane.name: shard_path(split, plane, number) for plane in layout.planes}
+        paths = {plane.name: shard_path(split, plane, number) for plane in stored_planes(layout)}
         ranges, checksums = [], []
         with contextlib.ExitStack() as stack:
             shards = {
@@ -106,9 +116,19 @@ class Zarr(ShardFormat):
         A shard has its place on the first axis by its number. In a dataset that grew, shards before the last one may
         be short or missing: the rows that they lack read as fill values, and no row of patches.parquet names them.
         """
-        last = split.shards[-1]
-        metadata = group_metadata(layout, patches=self.shard_number(last.path) * layout.patches + last.patches)
+        metadata = group_metadata(layout, patches=self._length(split, layout))
         return [write_file(output, f"{self.folder(name)}/{path}", data) for path, data in metadata.items()]
+
+    def check_split(self, folder: Path, *, name: str, split: SplitEntry, layout: Layout) -> Iterator[DatasetError]:
+        """Yield where plain zarr would find other arrays or chunks: by the groups' metadata and the shards' indexes."""
+        yield from _check_metadata(folder / self.folder(name), layout, patches=self._length(split, layout))
+        for shard in split.shards:
+            for file in shard.files():
+                yield from _check_index(folder / file.path, file, patches=shard.patches, chunks=layout.patches)
+
+    def _length(self, split: SplitEntry, layout: Layout) -> int:
+        last = split.shards[-1]
+        return self.shard_number(last.path) * layout.patches + last.patches
 
     def reader(self, files: ByteRanges, layout: Layout) -> ZarrReader:
         """Return a reader of chunks."""
@@ -116,7 +136,7 @@ class Zarr(ShardFormat):
 
     def part_names(self, layout: Layout) -> list[str]:
         """Return all planes but x, whose file is the shard's own."""
-        return [plane.name for plane in layout.planes if plane.name != X]
+        return [plane.name for plane in stored_planes(layout) if plane.name != X]
 
     def shard_number(self, path: str) -> int:
         """Return the shard's place on the first axis: ``<split>.zarr/x/c/<number>/0/0/0``."""
@@ -124,7 +144,9 @@ class Zarr(ShardFormat):
 
     def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
         """Return the shard file of each array; that of x is the shard's own."""
-        return {"" if plane.name == X else plane.name: shard_path(split, plane, number) for plane in layout.planes}
+        return {
+            "" if plane.name == X else plane.name: shard_path(split, plane, number) for plane in stored_planes(layout)
+        }
 
     def folder(self, split: str) -> str:
         """Return the split's group."""
@@ -137,6 +159,11 @@ class Zarr(ShardFormat):
     def x_words(self, words: str) -> str:  # noqa: ARG002 - zarr decodes the chunks, whatever they are
         """Return that it is an array."""
         return "array"
+
+    def further_fields(self, layout: Layout) -> list[tuple[str, str]]:
+        """Return the array of meta.json."""
+        words = f"({META_PLANE.shape[0]},) uint8, meta.json padded with zeros: key, slide_id, row, col, n_spots"
+        return [(META_PLANE.name, words)] if layout.version >= META_SINCE else []
 
     def snippets(self, manifest: Manifest, split: str) -> list[Snippet]:
         """Return how plain zarr and what else knows Zarr v3 read it."""
@@ -165,14 +192,31 @@ class ZarrReader(SampleReader):
         return crc32c(*(self._bytes(plane.name, address)[0] for plane in self._layout.planes))
 
     def read(self, address: Address) -> Stored:
-        """Return one sample; see `SampleReader.read`. Chunks have no key, so it is not compared."""
+        """Return one sample; see `SampleReader.read`. In format 1 chunks have no key, so it is not compared."""
         arrays, stored = {}, self._chunks(address, [plane.name for plane in self._layout.planes])
         for plane in self._layout.planes:
             data, where = stored[plane.name]
             array = self._encoding.decode_chunk(data, dtype=plane.dtype, shape=plane.shape, where=where)
             shape = plane.shape_at(address.size)
             arrays[plane.name] = array if address.size is None else array[tuple(map(slice, shape))]
-        return Stored(arrays, None)
+        return Stored(arrays, self._meta(address) if self._layout.version >= META_SINCE else None)
+
+    def _meta(self, address: Address) -> bytes:
+        """Return a sample's meta.json, whose key is compared."""
+        data, where = self._bytes(META_PLANE.name, address)
+        array = self._encoding.decode_chunk(data, dtype=META_PLANE.dtype, shape=META_PLANE.shape, where=where)
+        meta = array.tobytes().rstrip(b"\0")
+        found = _key_of(meta)
+        if found != address.key:
+            raise DatasetError("a chunk holds another sample", where=where, found=found, expected=address.key)
+        return meta
+
+    def fields(self, address: Address) -> dict[str, bytes]:
+        """Return one sample's chunks; see `SampleReader.fields`. That of x is where the shard's index says too."""
+        where = address.where
+        if self._chunk(address.shard, address.index, where) != address.byte_range:
+            raise DatasetError("the row and the shard's index disagree on a sample's bytes", where=where)
+        return {plane.name: self._bytes(plane.name, address)[0] for plane in stored_planes(self._layout)}
 
     def read_into(self, address: Address, out: Mapping[str, NDArray[Any]]) -> Entries | None:
         """Read chunks to arrays; see `SampleReader.read_into`."""
@@ -235,6 +279,11 @@ class ZarrReader(SampleReader):
         return int(offset), int(nbytes)
 
 
+def stored_planes(layout: Layout) -> tuple[Plane, ...]:
+    """Return the planes that are arrays of a group: a sample's own, and its meta.json."""
+    return (*layout.planes, META_PLANE) if layout.version >= META_SINCE else layout.planes
+
+
 def shard_path(split: str, plane: Plane, number: int) -> str:
     """Return the path of the shard file `number` of a plane in the dataset."""
     chunk = "/".join(["c", str(number), *("0" for _ in plane.shape)])
@@ -259,7 +308,7 @@ def group_metadata(layout: Layout, *, patches: int) -> dict[str, bytes]:
     store = MemoryStore(files)
     group = zarr.create_group(store, zarr_format=3)
     encoding = ENCODINGS.get(layout.encoding)
-    for plane in layout.planes:
+    for plane in stored_planes(layout):
         group.create_array(
             plane.name,
             shape=(patches, *plane.shape),
@@ -336,6 +385,80 @@ def parse_index(data: bytes, *, chunks: int, where: object = None) -> NDArray[np
 
 def _crc32c(data: bytes) -> bytes:
     return crc32c(data).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def _check_metadata(group: Path, layout: Layout, *, patches: int) -> Iterator[DatasetError]:
+    """Yield ``zarr.json`` files that zarr reads as something else than the group that the manifest tells of.
+
+    Only metadata is parsed, so that no number in it is used for anything. Other versions of zarr may write it in other
+    words, so that it is held against ours as zarr understands both.
+    """
+    from zarr.core.group import GroupMetadata
+    from zarr.core.metadata import ArrayV3Metadata
+
+    for path, data in group_metadata(layout, patches=patches).items():
+        try:
+            there = (group / path).read_bytes()
+            if there == data:
+                continue
+            kind = ArrayV3Metadata if "/" in path else GroupMetadata
+            found, expected = (kind.from_dict(json.loads(text, object_pairs_hook=_once)) for text in (there, data))
+            if found.to_dict() == expected.to_dict():
+                continue
+        except Exception as error:  # noqa: BLE001 - zarr raises what comes, and any of it means that it cannot read it
+            yield DatasetError("zarr cannot read a group's metadata", where=group / path, found=error)
+        else:
+            yield DatasetError(
+                "zarr would read another array than the manifest tells of",
+                where=group / path,
+                expected=data.decode()[:400],
+            )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON mapping; readers disagree on which value counts where a key is there twice."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is there twice")
+    return value
+
+
+def _check_index(path: Path, file: FileEntry, *, patches: int, chunks: int) -> Iterator[DatasetError]:
+    """Yield where a shard's index does not tell of one chunk after the other, and of nothing else in the file."""
+    size = index_bytes(chunks)
+    with path.open("rb") as opened:
+        opened.seek(-size, 2)
+        try:
+            index = parse_index(opened.read(), chunks=chunks, where=path)
+        except DatasetError as problem:
+            yield problem
+            return
+    ends = np.cumsum(index[:patches, 1], dtype=np.uint64)
+    starts = np.concatenate([np.zeros(1, np.uint64), ends[:-1]])
+    if (index[:patches, 0] != starts).any() or int(ends[-1]) + size != file.bytes or (index[patches:] != MISSING).any():
+        yield DatasetError("a zarr shard has other chunks than its samples", where=path, hint="build the shard again")
+
+
+def _meta_array(data: bytes, *, where: object) -> NDArray[np.uint8]:
+    """Return meta.json as an array, padded with zeros."""
+    if len(data) > META_PLANE.shape[0]:
+        raise DatasetError(
+            "a sample's meta.json is too long for a zarr shard",
+            where=where,
+            found=f"{len(data)} bytes",
+            expected=f"at most {META_PLANE.shape[0]}",
+            hint="shorten the slide_id",
+        )
+    return np.frombuffer(data.ljust(META_PLANE.shape[0], b"\0"), np.uint8)
+
+
+def _key_of(meta: bytes) -> object:
+    """Return the key in a meta.json, None where there is none."""
+    try:
+        value = json.loads(meta)
+    except (ValueError, RecursionError):
+        return None
+    return value.get("key") if isinstance(value, dict) else None
 
 
 def _padded(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
