@@ -61,6 +61,8 @@ def sums_of_splits(splits: Mapping[str, SplitEntry]) -> dict[str, int]:
 
 def _check_digest(manifest: Manifest, value: Mapping[str, Any], where: object) -> None:
     if manifest.version < SEALED_SINCE:
+        if "digest" in value:  # so that a later format does not pass for this one
+            raise _wrong("digest", value["digest"], f"none in format {manifest.version}", where)
         return
     try:
         expected = manifest_digest(value)
