@@ -216,7 +216,7 @@ def status(
     every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show units done, running, failed, stale and left, stage by stage.
+    """Show units done, running, failed and left.
 
     Over all ranks and hosts that work on the job.
     """

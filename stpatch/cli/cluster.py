@@ -76,7 +76,9 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job scripts and submit nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit what is left of a build to Slurm, as a chain of array jobs.
+    """Submit what is left of a build to Slurm.
+
+    As a chain of array jobs.
 
     Submitting again after a failure submits only what is left.
     """

@@ -118,7 +118,7 @@ def test_plan_says_what_is_to_come(tmp_path: Path) -> None:
 def test_status_before_and_after(tmp_path: Path, finished: Path) -> None:
     config = write_corpus(tmp_path)
     rows = json.loads(built("status", config, "--json").out)
-    assert rows[0] == {"stage": "ingest", "units": 4, "done": 0, "left": 4, "failed": {}}
+    assert rows[0].items() >= {"stage": "ingest", "units": 4, "done": 0, "left": 4, "failed": {}}.items()
     assert not (tmp_path / "out.work").exists()
     assert "finalize" in built("status", config).out
     rows = json.loads(built("status", finished / "config.yaml", "--json").out)

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_slide_and_a_shard_are_described(folder: Path) -> None:
     text = built("inspect", folder, "--slide", "s1").out
-    assert "40 x 40 pixels, 100 um a pixel" in text
+    assert "400 x 400 pixels, 100 um a pixel" in text
     assert "s1-00000" in text
     text = built("inspect", folder, "--shard", "train-000000.tar").out
     assert "4 samples of 2 slides" in text
@@ -48,7 +48,7 @@ def test_a_patch_has_mask_label_place_and_the_asked_gene(folder: Path) -> None:
     panels = patch_panels(whole, key, Choice(genes=(gene,)))
     assert [panel.title for panel in panels] == ["total counts", "mask", "label region", "place in s1", gene]
     np.testing.assert_array_equal(panels[1].image == 0, sample.totals > 0)
-    assert panels[3].boxes == ((2, 4, 3, 5),)
+    assert panels[3].boxes == ((2, 6, 3, 5),)
     assert panels[4].unit == "log1p_total"
     assert [panel.title for panel in patch_panels(whole, key, Choice(n=2))][4:] != [gene]
 

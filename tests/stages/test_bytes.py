@@ -171,8 +171,9 @@ def test_a_kill_at_any_time(tmp_path: Path, corpus: Path, expected: dict[str, st
     assert nothing_temporary(tmp_path)
 
 
-def test_a_killed_rebuild_never_shows_a_stale_manifest(tmp_path: Path, corpus: Path, expected: dict[str, str]) -> None:
+def test_a_killed_rebuild_leaves_the_old_dataset_whole(tmp_path: Path, corpus: Path, expected: dict[str, str]) -> None:
     built("build", config_at(tmp_path, corpus, shards={"patches": 5}), "-q")
+    before = digests(tmp_path / "out")
     config = config_at(tmp_path, corpus)
     real, written = Path.replace, 0
 
@@ -184,9 +185,9 @@ def test_a_killed_rebuild_never_shows_a_stale_manifest(tmp_path: Path, corpus: P
         return real(path, target)
 
     with mock.patch.object(Path, "replace", replace), pytest.raises(Killed):
-        built("build", config, "-q")
-    assert not (tmp_path / "out" / "manifest.json").exists()
-    built("build", config, "-q")
+        built("build", config, "-q", "--replace")
+    assert digests(tmp_path / "out") == before
+    built("build", config, "-q", "--replace")
     assert digests(tmp_path / "out") == expected
 
 
