@@ -259,6 +259,7 @@ class _Work:
         tables: dict[str, list[pa.Table]] = {}
         for number, part in enumerate(self.parts):
             keeps = self.union.keeps(number, genes=self.layout.genes)
+            keeps = keeps and self.format.stores_alike(part.manifest.layout, self.layout)
             columns = {field.name: str(field.type) for field in wanted}
             for split, entry in part.manifest.splits.items():
                 rows = read_patches(part.folder, part.manifest, columns, split=split)

@@ -2,8 +2,9 @@
 
 They are tasks of the shard stage like any others, so that they run on workers and ranks, leave receipts and resume.
 A shard is a second name of the parent's file where the file system has such (a hard link), else a clone that shares its
-blocks, else a copy. One that holds a withdrawn slide is written anew without that slide's samples: each of the others
-is decoded and encoded again, which gives the same bytes under the same versions of the libraries.
+blocks, else a copy. A shard is written anew, each sample decoded and encoded again, which gives the same bytes under the
+same versions of the libraries: where it holds a withdrawn slide, without that slide's samples; and where an earlier
+version of the format stored less of a sample than is stored now.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from stpatch.dataset.layout import FORMAT_VERSION, Layout
 from stpatch.errors import DatasetError
 from stpatch.registry import FORMATS
 from stpatch.stages.job import Job, Outcome
@@ -27,7 +29,14 @@ def taken_over(job: Job) -> dict[str, bool]:
     if job.parent is None:
         return {}
     left = job.parent.holders(job.config.slides.withdraw)
-    return {task: task in left for task in job.parent.shards if left.get(task, 1) > 0}
+    layout = job.parent.manifest.layout
+    earlier = not FORMATS.get(layout.format).stores_alike(layout, _current(layout))
+    return {task: earlier or task in left for task in job.parent.shards if left.get(task, 1) > 0}
+
+
+def _current(layout: Layout) -> Layout:
+    """Return the parent's layout in the version of the format that is written."""
+    return replace(layout, version=FORMAT_VERSION)
 
 
 def request(job: Job, task: str, *, anew: bool) -> dict[str, Any]:
@@ -83,7 +92,7 @@ def _write_anew(job: Job, task: str, *, split: str, number: int) -> Outcome:
     from stpatch.stages.shard import write_rows
 
     parent = _parent(job)
-    layout = parent.manifest.layout
+    layout = _current(parent.manifest.layout)
     written = FORMATS.get(layout.format).write(
         job.output, _others(parent, task, set(job.config.slides.withdraw)), split=split, number=number, layout=layout
     )
@@ -100,7 +109,7 @@ def _others(parent: Parent, task: str, withdrawn: set[str]) -> Iterator[tuple[st
     from stpatch.dataset.opening import open_dataset
 
     split, shard = parent.shards[task]
-    layout = parent.manifest.layout
+    layout = _current(parent.manifest.layout)
     format_ = FORMATS.get(layout.format)
     with open_dataset(parent.folder, split, values=parent.manifest.values) as dataset:
         codes, paths = dataset.codes("shard")

@@ -282,6 +282,10 @@ class ShardFormat(ABC):
     def shard_paths(self, split: str, number: int, layout: Layout) -> dict[str, str]:
         """Return the paths of a shard's files from the dataset's folder: its own by "", those of its parts by plane."""
 
+    def stores_alike(self, earlier: Layout, layout: Layout) -> bool:
+        """Whether shards of an earlier version of the format may stand in a dataset of `layout` as they are."""
+        return self.part_names(earlier) == self.part_names(layout)
+
     @abstractmethod
     def folder(self, split: str) -> str:
         """Return the folder that holds a split's shards and nothing else, from the dataset's folder."""
