@@ -2,8 +2,8 @@
 
 They are tasks of the shard stage like any others, so that they run on workers and ranks, leave receipts and resume.
 A shard is a second name of the parent's file where the file system has such (a hard link), else a clone that shares its
-blocks, else a copy. A shard is written anew, each sample decoded and encoded again, which gives the same bytes under the
-same versions of the libraries: where it holds a withdrawn slide, without that slide's samples; and where an earlier
+blocks, else a copy. A shard is written anew, each sample decoded and encoded again, which gives the same bytes under
+the same versions of the libraries: where it holds a withdrawn slide, without that slide's samples; and where an earlier
 version of the format stored less of a sample than is stored now.
 """
 
