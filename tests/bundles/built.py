@@ -97,8 +97,8 @@ def build(
 
 
 def build_job(job: Job, *, workers: int = 1) -> Job:
-    """Run all stages of a job without a word."""
-    run_stages(job, tuple(STAGES), progress=_silent, workers=workers)
+    """Run all stages of a job without a word; a finished dataset of other settings is replaced."""
+    run_stages(job, tuple(STAGES), progress=_silent, workers=workers, replace=True)
     return job
 
 
