@@ -130,7 +130,7 @@ def to_shards(
         fingerprint=digest(["converted", manifest.fingerprint, layout.format, layout.encoding, layout.patches, mix]),
         versions=manifest.versions,
     )
-    write_card(output, made)
+    made = made.with_files(write_card(output, made))
     made.write(output)
     return made
 

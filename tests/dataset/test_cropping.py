@@ -293,6 +293,7 @@ def test_an_epoch_opens_each_slide_once():
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 0), (1, 2), (2, 1)])
 def test_epochs_are_the_same_over_ranks_workers_and_resumes(by_patch, ranks, workers):
+    pytest.importorskip("torch")
     torch_data = pytest.importorskip("stpatch.torch")
     crop = {"method": "random", "size": [3, 4], "density": 3.0}
 
