@@ -275,7 +275,7 @@ def test_a_changed_code_redoes_its_stage_and_what_follows(
         assert done.code == 2
         assert f"stage {stage} was run by other code" in done.err
     stamps = {path: path.stat().st_mtime_ns for path in (corpus / "out.work" / "receipts").rglob("*.json")}
-    built("build", corpus / "config.yaml", "-q")
+    built("build", corpus / "config.yaml", "-q", "--replace")
     redone = {path.parent.name for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
     following = list(STAGES)[list(STAGES).index(stage) :]
     assert redone == set(following)
@@ -284,6 +284,6 @@ def test_a_changed_code_redoes_its_stage_and_what_follows(
 
 def test_another_release_redoes_everything(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("stpatch"), "__version__", "9.9.9")
-    built("build", corpus / "config.yaml", "-q")
+    built("build", corpus / "config.yaml", "-q", "--replace")
     assert manifest(corpus)["versions"]["stpatch"] == "9.9.9"
     assert "version_sets" not in manifest(corpus)

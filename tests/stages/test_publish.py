@@ -59,8 +59,8 @@ def test_it_is_the_dataset_of_a_folder(tmp_path: Path, url: str, monkeypatch: py
     built("build", config, "-q")
     assert puts == []
 
-    built("build", write_config(tmp_path, dataset={"output": url}, shards={"format": "zarr"}), "-q")
-    built("build", write_config(tmp_path, name="local.yaml", shards={"format": "zarr"}), "-q")
+    built("build", write_config(tmp_path, dataset={"output": url}, shards={"format": "zarr"}), "-q", "--replace")
+    built("build", write_config(tmp_path, name="local.yaml", shards={"format": "zarr"}), "-q", "--replace")
     assert stored(url) == digests(tmp_path / "out"), "what the older dataset had is gone"
 
 
