@@ -364,7 +364,7 @@ def test_a_slide_that_breaks_after_a_build_leaves_the_dataset(tmp_path: Path) ->
     config = write_corpus(tmp_path, run={"on_error": "skip", "workers": 1})
     built("build", config, "-q")
     break_slide(tmp_path)
-    assert stpatch("build", config, "-q").code == 1
+    assert stpatch("build", config, "-q", "--replace").code == 1
     built("validate", tmp_path / "out", "--deep")
     fresh = tmp_path / "fresh"
     assert stpatch("build", config, "-q", "--set", f"dataset.output={fresh}").code == 1
