@@ -399,7 +399,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _format_holds_it(self) -> Self:
-        if words := FORMATS.get(self.shards.format).refusal(self):
+        usual = ShardsSection.model_fields["format"].default  # refuses nothing; asking would import it, and NumPy
+        if self.shards.format != usual and (words := FORMATS.get(self.shards.format).refusal(self)):
             raise ValueError(words)
         return self
 

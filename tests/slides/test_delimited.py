@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from stpatch.errors import InputError, InputMissingError
 from stpatch.slides.formats.names import gene_frame
 from stpatch.slides.formats.text import dense
-from stpatch.slides.formats.text import lines as text
 from stpatch.slides.formats.text.delimited import numbers, read_table
 from stpatch.slides.formats.text.dense import read_dense
 from stpatch.slides.formats.text.lines import line_blocks, read_head
@@ -159,10 +158,9 @@ def test_lines_longer_than_a_block(tmp_path: Path) -> None:
     assert b"".join(line_blocks(path, size=7)) == data + b"second\n"
 
 
-def test_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "LONGEST_LINE", 100)
+def test_endless_line_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="longer than"):
-        list(line_blocks(write(tmp_path, b"a" * 1000), size=7))
+        list(line_blocks(write(tmp_path, b"a" * 1000), size=7, longest=100))
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t", " "])

@@ -62,7 +62,7 @@ def test_a_slide_is_its_patches_put_together(tmp_path: Path) -> None:
     whole = Whole(tmp_path)
     rows = whole.patches[whole.patches["slide_id"] == "s1"]
     picture = slide_picture(whole, "s1", rows)
-    assert picture.totals.shape == (40, 40)
+    assert picture.totals.shape == (400, 400)
     last = rows.iloc[-1]
     sample = whole.sample(last["key"], split=last["split"])
     height, width = sample.totals.shape
