@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes an environment of its own and runs all checks: ruff, mypy, pytest.
 #   scripts/test.sh             everything that CI runs
+#   STPATCH_TEST_LONG=1 scripts/test.sh   a few tests of half a minute and more too
 #   scripts/test.sh --fast      about a minute: without fuzzing, real slides and whole builds in processes of their own
 # Further arguments go to pytest.
 set -euo pipefail

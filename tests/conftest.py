@@ -55,6 +55,16 @@ KEPT = ("engine/test_ranks.py", "stages/test_plan.py", "stages/test_receipts.py"
 """Quick modules of slow folders."""
 
 
+LONG = {
+    "test_a_slide_that_fails_is_left_out",
+    "test_a_kill_at_any_time[1]",
+    "test_any_file_damaged_at_its_size_is_found_and_made_again",
+    "test_other_formats_by_ranks[npy]",
+    "test_other_formats_by_ranks[zarr]",
+}
+"""Tests whose kind a shorter one covers too; they run where ``STPATCH_TEST_LONG`` is set."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of slow modules."""
     root = Path(__file__).parent
@@ -63,3 +73,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = {place.as_posix(), *(folder.as_posix() for folder in place.parents)}
         if names & set(SLOW) and place.as_posix() not in KEPT:
             item.add_marker(pytest.mark.slow)
+        if item.name in LONG and not os.environ.get("STPATCH_TEST_LONG"):
+            item.add_marker(pytest.mark.skip(reason="half a minute and more: set STPATCH_TEST_LONG=1"))

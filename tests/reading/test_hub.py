@@ -13,6 +13,7 @@ from stpatch.registry import ENCODINGS, FORMATS
 KINDS = [
     (format_, encoding, variable)
     for format_ in FORMATS.own()
+    if not FORMATS.get(format_).whole_slides  # which the writers of single samples do not write
     for encoding in ENCODINGS.own()
     for variable in (False, True)
 ]
