@@ -58,9 +58,6 @@ KEPT = ("engine/test_ranks.py", "stages/test_plan.py", "stages/test_receipts.py"
 LONG = {
     "test_a_slide_that_fails_is_left_out",
     "test_a_kill_at_any_time[1]",
-    "test_any_file_damaged_at_its_size_is_found_and_made_again",
-    "test_other_formats_by_ranks[npy]",
-    "test_other_formats_by_ranks[zarr]",
 }
 """Tests whose kind a shorter one covers too; they run where ``STPATCH_TEST_LONG`` is set."""
 

@@ -237,7 +237,13 @@ class ShardFormat(ABC):
         """
 
     def write_slide(
-        self, output: Path, slide: StoredSlide, *, split: str, windows: int, layout: Layout
+        self,
+        output: Path,
+        slide: StoredSlide,
+        *,
+        split: str,
+        windows: int,
+        layout: Layout,  # noqa: ARG002 - for formats of whole slides
     ) -> WrittenShard:
         """Write a whole slide as a shard, where the format is one of `whole_slides`.
 
@@ -253,8 +259,13 @@ class ShardFormat(ABC):
             How many rows of patches.parquet are windows of the slide.
         layout
             The dataset's layout.
+
+        Raises
+        ------
+        DatasetError
+            The format stores samples.
         """
-        raise NotImplementedError(f"{self.name} stores samples")
+        raise DatasetError(f"format {self.name} stores samples, not whole slides", where=output)
 
     @abstractmethod
     def write_split_files(self, output: Path, *, name: str, split: SplitEntry, layout: Layout) -> list[FileEntry]:

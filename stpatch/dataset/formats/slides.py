@@ -60,21 +60,7 @@ class Slides(ShardFormat):
     def write_slide(
         self, output: Path, slide: StoredSlide, *, split: str, windows: int, layout: Layout
     ) -> WrittenShard:
-        """Write one slide's group.
-
-        Parameters
-        ----------
-        output
-            The dataset's folder.
-        slide
-            What to write.
-        split
-            The slide's.
-        windows
-            Windows of the slide in patches.parquet.
-        layout
-            The dataset's layout: encoding and labels.
-        """
+        """Write one slide's group; see `ShardFormat.write_slide`."""
         folder = f"{self.folder(split)}/{key_text(slide.slide_id)}"
         encoding = array_encoding(layout)
         arrays = {name: array if len(array) else np.zeros(1, array.dtype) for name, array in slide.arrays().items()}
