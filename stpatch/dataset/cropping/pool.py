@@ -291,4 +291,4 @@ class SlidePool:
 
 
 def _none(_window: Window, _number: int, _draw: int) -> ChannelChoice:
-    raise NotImplementedError("a patch rule is asked for by thread")
+    raise RuntimeError("a patch rule belongs to a thread: it is asked through the pool, not through the slide alone")

@@ -237,13 +237,7 @@ class ShardFormat(ABC):
         """
 
     def write_slide(
-        self,
-        output: Path,
-        slide: StoredSlide,
-        *,
-        split: str,
-        windows: int,
-        layout: Layout,  # noqa: ARG002 - for formats of whole slides
+        self, output: Path, slide: StoredSlide, *, split: str, windows: int, layout: Layout
     ) -> WrittenShard:
         """Write a whole slide as a shard, where the format is one of `whole_slides`.
 
@@ -265,6 +259,7 @@ class ShardFormat(ABC):
         DatasetError
             The format stores samples.
         """
+        del slide, split, windows, layout  # for formats of whole slides
         raise DatasetError(f"format {self.name} stores samples, not whole slides", where=output)
 
     @abstractmethod
